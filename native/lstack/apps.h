@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * The worker's side of attached applications, as the loop in worker.c sees it. The pieces: attach.c (control sockets and
+ * handshake), arena.c (socket tables and FIFO blocks), app.c (attached processes), conn.c (one TCP connection),
+ * listener.c (one listening socket).
+ */
+#ifndef LSTACK_APPS_H
+#define LSTACK_APPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct protocol_stack;
+
+/* Binds <run_dir>/worker.<queue_id>.sock (mode 0666) and adds it to stack->epoll_fd. 0 or -errno. Before privileges drop. */
+int apps_open(struct protocol_stack *stack);
+
+/* One turn: rung sockets and requests of every attached process, within the budgets. Returns the work done (0 = idle). */
+uint32_t apps_poll(struct protocol_stack *stack);
+
+/* End of a turn: tells applications what changed in it, waking those asleep. */
+void apps_flush(struct protocol_stack *stack);
+
+/* Second look of the two-phase sleep, after page->asleep = 1 and a fence: true if any bell or request is pending. */
+bool apps_pending(struct protocol_stack *stack);
+
+/*
+ * A descriptor of ours in stack->epoll_fd is ready. The loop calls it for every event whose data.ptr is not its own;
+ * `owner` is that pointer.
+ */
+void apps_event(struct protocol_stack *stack, void *owner, uint32_t events);
+
+
+
+/* SIGTERM: listeners stop accepting. Connections are left to their peers: they are closed with FIN where possible. */
+void apps_drain(struct protocol_stack *stack);
+
+/* SYN with no listener while the worker is young: true if a listener may yet come back, so no RST should be sent. */
+bool apps_expect_listener(struct protocol_stack *stack, uint16_t port);
+
+#endif

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * lwIP walks one list of connections for every segment. Here the connections are spread over buckets by a hash of their
+ * 4-tuple, and lwIP's list heads (active, time-wait, bound) are pointed at one bucket while it works: enter, call lwIP,
+ * leave. Every tcp_* call of the worker stands between the two. Sections do not nest: inside an lwIP callback the bucket
+ * of that connection is already entered, and no other connection may be touched.
+ * Listeners are in lwIP's one listen list, which is short.
+ */
+#ifndef LSTACK_TCP_TABLE_H
+#define LSTACK_TCP_TABLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lwip/ip_addr.h>
+
+struct tcp_pcb;
+
+/* Bucket of a connection as lwIP sees it (local = ours). Pure. */
+uint32_t tcp_table_bucket(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port);
+
+void tcp_table_enter(uint32_t bucket);
+void tcp_table_leave(void);
+
+/* True if such a connection (time-wait included) exists here. Not between enter and leave. */
+bool tcp_table_has(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port);
+
+/* True if a listener here takes a SYN to this address and port. */
+bool tcp_table_listens(const ip_addr_t *local, uint16_t local_port);
+
+/* Runs lwIP's TCP timers that are due; cost proportional to connections with something outstanding, not to all. */
+void tcp_table_timers(uint64_t now_ns);
+
+/* Nanoseconds until the next timer could have work; UINT64_MAX: none. */
+uint64_t tcp_table_next_timer(uint64_t now_ns);
+
+#endif

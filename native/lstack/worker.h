@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * The worker: one process, one thread, one NIC queue, one lwIP. Everything hangs on one struct protocol_stack.
+ *
+ * A packet becomes bytes in an application by this road; each stop is the file of that name:
+ *   port_tap.c / port_ethdev.c   a burst of mbufs from the queue
+ *   steer.c                      whose flow is it? ours, or over packet_ring.c to another worker
+ *   tcp_table.c                  O(1) demultiplexing: lwIP's lists are pointed at the flow's bucket
+ *   netif.c                      mbuf -> pbuf without copy, into lwIP
+ *   conn.c                       lwIP's callbacks: bytes into the socket's FIFO (arena.c), then the bell
+ *   app.c                        attached processes: bells, requests, wake-ups; attach.c is their control socket
+ * and back: app.c takes the rung sockets, conn.c hands FIFO bytes to lwIP by reference, netif.c gives frames to the port.
+ */
+#ifndef LSTACK_WORKER_H
+#define LSTACK_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <gazelle/abi.h>
+
+struct port;
+struct apps;
+struct steer;
+
+struct protocol_stack {
+	const struct gz_group_page *group;      /* read-only mapping */
+	const struct gz_worker_plan *plan;      /* our row of group->workers */
+	uint32_t queue_id;
+	uint32_t process_index;
+	enum gz_role role;
+	struct gz_worker_page *page;            /* ours; what the world sees of us */
+	const struct gz_worker_page *pages[GZ_WORKERS_MAX]; /* all workers of the instance by queue_id; NULL until seen */
+	struct port *port;
+	struct steer *steer;
+	struct apps *apps;
+	int epoll_fd;                           /* what an idle worker sleeps on */
+	uint64_t now_ns;                        /* CLOCK_MONOTONIC, read once per turn */
+	bool draining;                          /* SIGTERM: no new connections, flush, then _exit */
+};
+
+/* Counts on the worker page: single writer, so a plain load and store. */
+static inline void worker_count(struct protocol_stack *stack, enum gz_counter counter, uint64_t n)
+{
+	_Atomic uint64_t *c = &stack->page->counters[counter];
+	gz_store(c, gz_load(c) + n);
+}
+
+static inline void worker_gauge(struct protocol_stack *stack, enum gz_counter counter, uint64_t value)
+{
+	gz_store(&stack->page->counters[counter], value);
+}
+
+#endif

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <string.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "app.h"
+#include "conn.h"
+#include "listener.h"
+#include "log.h"
+#include "worker.h"
+
+/* How often applications' own counters are copied to the worker page. */
+#define PUBLISH_NS 200000000ull
+/* For this long after its start a worker answers no SYN by RST: listeners are coming back. */
+#define YOUNG_NS 1000000000ull
+/* A process always has about this many free socket numbers at hand. */
+#define STOCK_LEVEL 64u
+
+static void publish_sockets(struct app *app)
+{
+	gz_store(&app->apps->stack->page->apps[app->slot].sockets, app->held);
+}
+
+void app_hold(struct app *app, struct conn *conn)
+{
+	if (app_holds(app, conn->n))
+		return;
+	app->holds[conn->n / 64] |= 1ull << (conn->n % 64);
+	app->held++;
+	conn->holders++;
+	app->arena->granted[conn->n] = 0;
+	publish_sockets(app);
+}
+
+void app_let_go(struct app *app, uint32_t n)
+{
+	struct conn *conn = app->arena->conns[n];
+
+	if (!conn || !app_holds(app, n))
+		return;
+	app->holds[n / 64] &= ~(1ull << (n % 64));
+	app->held--;
+	publish_sockets(app);
+	if (--conn->holders)
+		return;
+	if (conn->listens)
+		listener_close(conn->listens);
+	conn_release(conn);
+}
+
+void app_doom(struct app *app, const char *why)
+{
+	if (app->doomed)
+		return;
+	app->doomed = true;
+	app->doom = why;
+	app->apps->doomed++;
+}
+
+void app_doom_arena(struct apps *apps, struct arena *arena, const char *why)
+{
+	(void)apps;
+	for (struct app *app = arena->apps; app; app = app->arena_next)
+		app_doom(app, why);
+}
+
+void app_notify(struct apps *apps, struct arena *arena, uint32_t n)
+{
+	gz_fence(); /* pairs with the application's fence between setting interest and looking at the level */
+	for (struct app *app = arena->apps; app; app = app->arena_next) {
+		if (!app->channel || !app_holds(app, n))
+			continue;
+		uint64_t queues = gz_load(&app->channel->interest[n]);
+
+		app->rung |= queues;
+		for (; queues; queues &= queues - 1)
+			gz_bell_ring(&app->channel->to_app[__builtin_ctzll(queues)], n);
+		if (app->rung && !app->in_rung) {
+			app->in_rung = true;
+			app->rung_next = apps->rung;
+			apps->rung = app;
+		}
+	}
+}
+
+/* Wakes the event queues rung in this turn that have declared themselves asleep. */
+static void wake(struct app *app)
+{
+	uint64_t one = 1;
+
+	gz_fence(); /* pairs with the sleeper's fence between declaring and looking again */
+	for (uint64_t queues = app->rung; queues; queues &= queues - 1) {
+		uint32_t k = (uint32_t)__builtin_ctzll(queues);
+		struct gz_bell *bell = &app->channel->to_app[k];
+
+		if (app->queue_fd[k] < 0 || !gz_load(&bell->asleep) || !gz_exchange(&bell->asleep, 0))
+			continue;
+		if (write(app->queue_fd[k], &one, sizeof(one)) == sizeof(one))
+			worker_count(app->apps->stack, GZ_COUNT_wakeups_written, 1);
+	}
+	app->rung = 0;
+}
+
+void app_grant(struct app *app)
+{
+	struct gz_stock *stock = &app->channel->stock;
+	uint32_t left = app->stock_head - gz_load_acquire(&stock->tail); /* pairs with the pop's cas */
+
+	while (left < STOCK_LEVEL) {
+		uint32_t n = arena_take_sock(app->arena);
+
+		if (!n)
+			break;
+		app->arena->granted[n] = (uint16_t)(app->slot + 1);
+		gz_store(&stock->slot[app->stock_head % GZ_STOCK], n);
+		gz_store_release(&stock->head, ++app->stock_head); /* pairs with the pop's acquire */
+		left++;
+	}
+}
+
+static bool granted(const struct app *app, uint32_t n)
+{
+	return app->arena->granted[n] == app->slot + 1 && !app->arena->conns[n];
+}
+
+static void serve(struct app *app, const struct gz_request *request)
+{
+	uint32_t n = request->sock;
+
+	if (!n || n >= GZ_SOCKS_MAX) {
+		app_doom(app, "socket number out of range");
+		return;
+	}
+	switch (request->op) {
+	case GZ_REQUEST_LISTEN:
+		if (granted(app, n))
+			listener_open(app, request);
+		else
+			app_doom(app, "listen on a number not granted");
+		break;
+	case GZ_REQUEST_CONNECT:
+		if (granted(app, n))
+			conn_connect(app, request);
+		else
+			app_doom(app, "connect on a number not granted");
+		break;
+	case GZ_REQUEST_BACKLOG:
+		if (app_holds(app, n))
+			listener_set_backlog(app, request);
+		break;
+	case GZ_REQUEST_CLAIM:
+		listener_claim(app, n);
+		break;
+	case GZ_REQUEST_RELEASE:
+		app_let_go(app, n);
+		break;
+	default:
+		app_doom(app, "unknown request");
+	}
+}
+
+/* Requests in their order, at most rpc_number per turn. */
+static void serve_requests(struct app *app)
+{
+	struct gz_request_ring *ring = &app->channel->requests;
+	uint32_t head = gz_load_acquire(&ring->head); /* pairs with the application's release: slots are written */
+	uint32_t waiting = head - app->request_tail, budget = app->apps->stack->group->rpc_number;
+
+	if (waiting > GZ_REQUESTS) {
+		app_doom(app, "impossible request index");
+		return;
+	}
+	for (uint32_t i = 0; i < waiting && i < budget && !app->doomed; i++) {
+		struct gz_request request;
+
+		memcpy(&request, &ring->slot[app->request_tail % GZ_REQUESTS], sizeof(request));
+		__asm__ __volatile__("" : : "g"(&request) : "memory"); /* our copy is read from here on, not theirs */
+		gz_store_release(&ring->tail, ++app->request_tail); /* pairs with the producer's acquire: slot is free */
+		worker_count(app->apps->stack, GZ_COUNT_requests, 1);
+		serve(app, &request);
+	}
+	if (waiting > budget)
+		gz_bell_ring(&app->channel->to_worker, 0);
+	app_grant(app);
+}
+
+static void on_bell(void *ctx, uint32_t n)
+{
+	struct app *app = ctx;
+
+	if (app->doomed)
+		return;
+	if (!n)
+		serve_requests(app);
+	else if (app_holds(app, n) && !app->arena->conns[n]->listens)
+		conn_rung(app->arena->conns[n]);
+}
+
+static void publish_counters(struct apps *apps)
+{
+	for (struct app *app = apps->all; app; app = app->next) {
+		struct gz_app_stat *stat = &apps->stack->page->apps[app->slot];
+
+		if (!app->channel)
+			continue;
+		for (uint32_t i = 0; i < GZ_KERNEL_REASONS; i++)
+			gz_store(&stat->kernel[i], gz_load(&app->channel->kernel_sockets[i]));
+		gz_store(&stat->arena_kb, (uint32_t)(app->arena->block_bytes >> 10));
+	}
+	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);
+}
+
+int apps_open(struct protocol_stack *stack)
+{
+	struct apps *apps = calloc(1, sizeof(*apps));
+	int err;
+
+	if (!apps)
+		return -ENOMEM;
+	apps->stack = stack;
+	apps->started_ns = stack->now_ns;
+	err = attach_open(apps);
+	if (err) {
+		free(apps);
+		return err;
+	}
+	stack->apps = apps;
+	return 0;
+}
+
+uint32_t apps_poll(struct protocol_stack *stack)
+{
+	struct apps *apps = stack->apps;
+	uint32_t done = 0, budget = stack->group->read_connect_number * 64;
+
+	if (apps->retry)
+		conn_retry_all(apps);
+	for (struct app *app = apps->all; app; app = app->next)
+		if (app->channel && gz_bell_pending(&app->channel->to_worker))
+			done += gz_bell_take(&app->channel->to_worker, budget, on_bell, app);
+	return done;
+}
+
+static void detach_doomed(struct apps *apps)
+{
+	struct app *app = apps->all, *next;
+
+	for (; app; app = next) {
+		next = app->next;
+		if (!app->doomed)
+			continue;
+		apps->doomed--;
+		if (app->doom) {
+			log_warn("process %d detached: %s", (int)app->pid, app->doom);
+			worker_count(apps->stack, GZ_COUNT_detached_hostile, 1);
+		}
+		app_detach(app);
+	}
+}
+
+void apps_flush(struct protocol_stack *stack)
+{
+	struct apps *apps = stack->apps;
+
+	if (apps->doomed)
+		detach_doomed(apps);
+	while (apps->rung) {
+		struct app *app = apps->rung;
+
+		apps->rung = app->rung_next;
+		app->in_rung = false;
+		wake(app);
+	}
+	while (apps->dead) {
+		struct app *app = apps->dead;
+
+		apps->dead = app->next;
+		free(app);
+	}
+	if (stack->now_ns - apps->published_ns >= PUBLISH_NS) {
+		apps->published_ns = stack->now_ns;
+		publish_counters(apps);
+		if (apps->unclaimed_check_ns && !listener_drop_unclaimed(apps) &&
+		    stack->now_ns - apps->unclaimed_check_ns > 2 * CLAIM_GRACE_NS)
+			apps->unclaimed_check_ns = 0;
+	}
+}
+
+bool apps_pending(struct protocol_stack *stack)
+{
+	if (stack->apps->retry)
+		return true;
+	for (struct app *app = stack->apps->all; app; app = app->next)
+		if (app->channel && gz_bell_pending(&app->channel->to_worker))
+			return true;
+	return false;
+}
+
+void apps_event(struct protocol_stack *stack, void *owner, uint32_t events)
+{
+	attach_event(stack->apps, owner, events);
+}
+
+void apps_drain(struct protocol_stack *stack)
+{
+	struct apps *apps = stack->apps;
+
+	listener_close_all(apps);
+	for (struct app *app = apps->all; app; app = app->next)
+		for (uint32_t w = 0; w < GZ_SOCKS_MAX / 64; w++)
+			for (uint64_t bits = app->holds[w]; bits; bits &= bits - 1) {
+				struct conn *conn = app->arena->conns[w * 64 + (uint32_t)__builtin_ctzll(bits)];
+
+				if (conn && conn->pcb)
+					conn_reset(conn);
+			}
+}
+
+bool apps_expect_listener(struct protocol_stack *stack, uint16_t port)
+{
+	(void)port;
+	return stack->now_ns - stack->apps->started_ns < YOUNG_NS;
+}

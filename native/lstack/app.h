@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * An attached process as the worker knows it, and the table of all of them. attach.c makes and ends them; app.c serves
+ * their bells and requests and wakes them.
+ */
+#ifndef LSTACK_APP_H
+#define LSTACK_APP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <gazelle/abi.h>
+
+#include "apps.h"
+#include "arena.h"
+
+struct conn;
+struct listener;
+
+struct app {
+	struct apps *apps;
+	struct app *next, *prev;        /* apps->all */
+	struct app *arena_next;         /* arena->apps */
+	struct app *rung_next;          /* apps->rung */
+	struct arena *arena;
+	struct gz_channel *channel;     /* NULL: not claimed yet (a fork that has not used a socket) */
+	int control_fd, channel_fd;
+	int queue_fd[GZ_EVENT_QUEUES];  /* eventfds to wake its event queues; -1 */
+	uint64_t rung;                  /* event queues rung in this turn */
+	bool in_rung, doomed;           /* doomed: detach at the end of the turn; hostile or gone */
+	const char *doom;               /* why, for the log */
+	pid_t pid;
+	uint32_t slot;                  /* page->apps[] and attach_id */
+	uint32_t held;                  /* sockets it holds */
+	uint32_t request_tail;          /* ours; the shared one is for the application to see */
+	uint32_t stock_head;
+	uint64_t holds[GZ_SOCKS_MAX / 64]; /* bit n: it holds socket n */
+};
+
+struct apps {
+	struct protocol_stack *stack;
+	int listen_fd, wake_fd;     /* attach socket; the eventfd every application gets */
+	struct app *all;
+	struct app *rung;           /* to look at in apps_flush */
+	struct app *dead;           /* freed in apps_flush: their pointers may still stand in the loop's event array */
+	struct conn *retry;         /* lwIP had no memory for them: again next turn */
+	struct listener *listeners;
+	uint32_t doomed;            /* how many of `all` are */
+	uint32_t count;             /* attached processes */
+	uint64_t started_ns, published_ns, unclaimed_check_ns;
+};
+
+static inline bool app_holds(const struct app *app, uint32_t n)
+{
+	return app->holds[n / 64] >> (n % 64) & 1;
+}
+
+/* This process now holds socket n, whose conn counts it. */
+void app_hold(struct app *app, struct conn *conn);
+
+/* It no longer does; the last one closes the connection or listener. */
+void app_let_go(struct app *app, uint32_t n);
+
+/* Marks a process that broke the protocol (or is gone); it is detached at the end of the turn. */
+void app_doom(struct app *app, const char *why);
+
+/* Marks every process of an arena: its memory was tampered with. */
+void app_doom_arena(struct apps *apps, struct arena *arena, const char *why);
+
+/* Socket n of this arena changed its level: rings the interested event queues of every process that holds it. */
+void app_notify(struct apps *apps, struct arena *arena, uint32_t n);
+
+/* Tops up the process's stock of free socket numbers. */
+void app_grant(struct app *app);
+
+/* attach.c: ends an attachment: everything it holds is let go. The struct lives until apps_flush. */
+void app_detach(struct app *app);
+
+/* attach.c: makes the attach socket; serves its events and those of control sockets. */
+int attach_open(struct apps *apps);
+void attach_event(struct apps *apps, void *owner, uint32_t events);
+
+#endif

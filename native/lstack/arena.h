@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * The arena of one application (a program and what it forks): a sparse memfd with the table of sockets and the blocks of
+ * their FIFOs. Only touched pages cost memory. All bookkeeping is private to the worker; nothing is read back from what
+ * the application could have written.
+ */
+#ifndef LSTACK_ARENA_H
+#define LSTACK_ARENA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <gazelle/abi.h>
+
+struct app;
+struct conn;
+
+/* FIFO memory one application may use, bytes: beyond it connections stay at the blocks they have. */
+#define ARENA_QUOTA (8ull << 30)
+/* Sparse size of the memfd: every socket at its usual block, with room for the biggest ones within the quota. */
+#define ARENA_SIZE (64ull << 30)
+
+struct arena_stack {
+	uint32_t *item;
+	uint32_t count, room;
+};
+
+struct arena {
+	struct gz_arena *shared;
+	int fd;
+	uint32_t refs; /* attached processes, plus connections */
+	struct app *apps; /* processes that share it */
+	struct conn **conns; /* [GZ_SOCKS_MAX] what a number is: NULL = free or granted */
+	uint16_t *granted;   /* [GZ_SOCKS_MAX] attach slot + 1 of the process whose stock the number is in, 0 = none */
+	uint32_t high;       /* numbers >= high were never used */
+	uint32_t serial;
+	uint64_t next_page; /* first page never used for a block */
+	uint64_t block_bytes; /* in use */
+	struct arena_stack free_socks;
+	struct arena_stack free_blocks[GZ_BLOCK_ORDER_MAX + 1];
+};
+
+/* NULL and errno: no memory, no descriptor. The caller holds one reference. */
+struct arena *arena_create(void);
+void arena_get(struct arena *arena);
+/* The last reference unmaps and frees it. */
+void arena_put(struct arena *arena);
+
+/* A free socket number, or 0 if all are taken. Its entry is zeroed. */
+uint32_t arena_take_sock(struct arena *arena);
+void arena_give_sock(struct arena *arena, uint32_t n);
+
+/* A block of 2^order bytes, packed (GZ_BLOCK); 0 if quota or address space is used up. */
+uint32_t arena_take_block(struct arena *arena, uint32_t order);
+/* 0 is allowed. Big blocks give their memory back to the system. */
+void arena_give_block(struct arena *arena, uint32_t block);
+
+static inline uint8_t *arena_block(const struct arena *arena, uint32_t block)
+{
+	return (uint8_t *)arena->shared + GZ_BLOCK_OFFSET(block);
+}
+
+#endif

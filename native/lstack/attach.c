@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * Control sockets: the handshake of attach.h, and the life of struct app. Nothing here is on the data path; whatever a peer
+ * sends wrong ends its attachment and nothing else.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <gazelle/attach.h>
+
+#include "app.h"
+#include "listener.h"
+#include "log.h"
+#include "worker.h"
+
+static int watch(struct apps *apps, int fd, void *owner)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP, .data.ptr = owner };
+
+	return epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+int attach_open(struct apps *apps)
+{
+	const struct gz_group_page *group = apps->stack->group;
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int err;
+
+	if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/worker.%u.sock", group->run_dir,
+			     apps->stack->queue_id) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	apps->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (apps->wake_fd < 0)
+		return -errno;
+	apps->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	err = -errno;
+	if (apps->listen_fd < 0)
+		goto err_close_wake;
+	unlink(addr.sun_path); /* a predecessor's; the plan gives this path to us alone */
+	if (bind(apps->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) || chmod(addr.sun_path, 0666) ||
+	    listen(apps->listen_fd, 128)) {
+		err = -errno;
+		goto err_close_listen;
+	}
+	err = watch(apps, apps->listen_fd, &apps->listen_fd);
+	if (!err)
+		err = watch(apps, apps->wake_fd, &apps->wake_fd);
+	if (!err)
+		return 0;
+
+err_close_listen:
+	close(apps->listen_fd);
+err_close_wake:
+	close(apps->wake_fd);
+	return err;
+}
+
+static int free_slot(struct apps *apps)
+{
+	for (uint32_t i = 0; i < GZ_APPS_MAX; i++)
+		if (!gz_load(&apps->stack->page->apps[i].pid))
+			return (int)i;
+	return -1;
+}
+
+/* Sends one message with up to GZ_WELCOME_FDS descriptors. Never blocks: a peer that does not read its answer is cut off. */
+static bool send_message(int fd, struct gz_message *message, const int *fds, uint32_t count)
+{
+	union {
+		char buf[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { .iov_base = message, .iov_len = sizeof(*message) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	message->magic = GZ_ATTACH_MAGIC;
+	message->abi_version = GZ_ABI_VERSION;
+	if (count) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(count * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
+	}
+	return sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message);
+}
+
+static void refuse(struct app *app, int status, const char *why)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = status };
+
+	snprintf(message.text, sizeof(message.text), "%s", why);
+	(void)send_message(app->control_fd, &message, NULL, 0);
+	log_warn("process %d refused: %s", (int)app->pid, why);
+	app_doom(app, NULL);
+}
+
+static struct app *new_app(struct apps *apps, int fd, pid_t pid)
+{
+	int slot = free_slot(apps);
+	struct app *app = slot < 0 ? NULL : calloc(1, sizeof(*app));
+
+	if (!app)
+		return NULL;
+	app->apps = apps;
+	app->control_fd = fd;
+	app->channel_fd = -1;
+	app->pid = pid;
+	app->slot = (uint32_t)slot;
+	memset(app->queue_fd, -1, sizeof(app->queue_fd));
+	if (watch(apps, fd, app)) {
+		free(app);
+		return NULL;
+	}
+	app->next = apps->all;
+	if (apps->all)
+		apps->all->prev = app;
+	apps->all = app;
+	apps->count++;
+	struct gz_app_stat *stat = &apps->stack->page->apps[slot];
+	memset(stat, 0, sizeof(*stat));
+	gz_store_release(&stat->pid, (uint32_t)pid);
+	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);
+	return app;
+}
+
+static void join_arena(struct app *app, struct arena *arena)
+{
+	arena_get(arena);
+	app->arena = arena;
+	app->arena_next = arena->apps;
+	arena->apps = app;
+}
+
+static int open_channel(struct app *app)
+{
+	int fd = memfd_create("gazelle-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING), err;
+	struct gz_channel *channel;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, sizeof(*channel)) ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
+		err = -errno;
+		goto err_close;
+	}
+	channel = mmap(NULL, sizeof(*channel), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (channel == MAP_FAILED) {
+		err = -errno;
+		goto err_close;
+	}
+	channel->magic = GZ_CHANNEL_MAGIC;
+	channel->abi_version = GZ_ABI_VERSION;
+	channel->queue_id = app->apps->stack->queue_id;
+	channel->attach_id = app->slot;
+	app->channel = channel;
+	app->channel_fd = fd;
+	app_grant(app);
+	return 0;
+
+err_close:
+	close(fd);
+	return err;
+}
+
+static int open_page(const struct protocol_stack *stack)
+{
+	char path[sizeof(stack->group->run_dir) + 32];
+
+	snprintf(path, sizeof(path), "%s/worker.%u.page", stack->group->run_dir, stack->queue_id);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* HELLO and CLAIM end alike: the process gets its channel and sees its arena. */
+static void welcome(struct app *app)
+{
+	struct protocol_stack *stack = app->apps->stack;
+	int err = open_channel(app), page_fd;
+
+	if (err) {
+		refuse(app, -err, "no memory for a channel");
+		return;
+	}
+	page_fd = open_page(stack);
+	if (page_fd < 0) {
+		refuse(app, errno, "worker page cannot be opened");
+		return;
+	}
+	int fds[GZ_WELCOME_FDS];
+	fds[GZ_WELCOME_ARENA] = app->arena->fd;
+	fds[GZ_WELCOME_CHANNEL] = app->channel_fd;
+	fds[GZ_WELCOME_EVENTFD] = app->apps->wake_fd;
+	fds[GZ_WELCOME_PAGE] = page_fd;
+	struct gz_message message = {
+		.kind = GZ_MESSAGE_WELCOME,
+		.number = stack->queue_id,
+		.attach_id = app->slot,
+		.arena_size = ARENA_SIZE,
+		.channel_size = sizeof(struct gz_channel),
+	};
+	if (!send_message(app->control_fd, &message, fds, GZ_WELCOME_FDS))
+		app_doom(app, NULL);
+	close(page_fd);
+	/* The process maps it from its own descriptor; ours has served. */
+	close(app->channel_fd);
+	app->channel_fd = -1;
+	worker_count(stack, GZ_COUNT_attached_total, 1);
+}
+
+static void on_hello(struct app *app)
+{
+	if (app->arena) {
+		app_doom(app, "second HELLO");
+		return;
+	}
+	struct arena *arena = arena_create();
+	if (!arena) {
+		refuse(app, errno ? errno : ENOMEM, "no memory for an arena");
+		return;
+	}
+	join_arena(app, arena);
+	arena_put(arena); /* the process's reference keeps it */
+	welcome(app);
+}
+
+static void on_claim(struct app *app)
+{
+	if (!app->arena || app->channel) {
+		app_doom(app, "CLAIM without a fork");
+		return;
+	}
+	gz_store(&app->apps->stack->page->apps[app->slot].pid, (uint32_t)app->pid);
+	welcome(app);
+}
+
+static void on_fork(struct app *parent, int fd)
+{
+	struct gz_message answer = { .kind = GZ_MESSAGE_FORKED };
+	struct app *child = parent->arena && fd >= 0 ? new_app(parent->apps, fd, parent->pid) : NULL;
+	int on = 1;
+
+	if (child) {
+		/* The pair was made by the parent: only credentials sent along tell the child's pid. */
+		(void)setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+		join_arena(child, parent->arena);
+		for (uint32_t w = 0; w < GZ_SOCKS_MAX / 64; w++)
+			for (uint64_t bits = parent->holds[w]; bits; bits &= bits - 1)
+				app_hold(child, parent->arena->conns[w * 64 + (uint32_t)__builtin_ctzll(bits)]);
+	} else {
+		answer.status = fd < 0 ? EBADF : EUSERS;
+		if (fd >= 0)
+			close(fd);
+	}
+	if (!send_message(parent->control_fd, &answer, NULL, 0))
+		app_doom(parent, NULL);
+}
+
+static void on_event_queue(struct app *app, uint32_t number, int fd)
+{
+	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel) {
+		if (fd >= 0)
+			close(fd);
+		app_doom(app, "bad event queue");
+		return;
+	}
+	if (app->queue_fd[number] >= 0)
+		close(app->queue_fd[number]);
+	/* We only ever write to it, and never want to wait for that. */
+	int flags = fcntl(fd, F_GETFL);
+	if (flags >= 0)
+		(void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+	app->queue_fd[number] = fd;
+}
+
+/* `sender`: who really sent it, 0 if the socket does not tell (only those of forks do). */
+static void on_message(struct app *app, const struct gz_message *message, int fd, pid_t sender)
+{
+	if (sender)
+		app->pid = sender;
+	if (message->magic != GZ_ATTACH_MAGIC)
+		refuse(app, EPROTO, "not a gazelled library");
+	else if (message->abi_version != GZ_ABI_VERSION)
+		refuse(app, EPROTO, "library and worker are of different versions");
+	else if (message->kind == GZ_MESSAGE_FORK) {
+		on_fork(app, fd);
+		return;
+	} else if (message->kind == GZ_MESSAGE_EVENT_QUEUE) {
+		on_event_queue(app, message->number, fd);
+		return;
+	} else if (message->kind == GZ_MESSAGE_HELLO)
+		on_hello(app);
+	else if (message->kind == GZ_MESSAGE_CLAIM)
+		on_claim(app);
+	else
+		app_doom(app, "unknown message");
+	if (fd >= 0)
+		close(fd);
+}
+
+/* One message, or its end. False: nothing more to read. */
+static bool receive(struct app *app)
+{
+	struct gz_message message;
+	union {
+		char buf[CMSG_SPACE(8 * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { .iov_base = &message, .iov_len = sizeof(message) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(app->control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	int fds[8], count = 0;
+	pid_t sender = 0;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return false;
+	if (n <= 0) {
+		app_doom(app, NULL);
+		return false;
+	}
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
+			struct ucred cred;
+
+			memcpy(&cred, CMSG_DATA(c), sizeof(cred));
+			sender = cred.pid;
+		}
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(c), (size_t)count * sizeof(int));
+	}
+	while (count > 1)
+		close(fds[--count]); /* no message carries more than one */
+	if (n != (ssize_t)sizeof(message) || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+		if (count)
+			close(fds[0]);
+		app_doom(app, "message of the wrong size");
+		return false;
+	}
+	on_message(app, &message, count ? fds[0] : -1, sender);
+	return !app->doomed;
+}
+
+static void accept_all(struct apps *apps)
+{
+	for (;;) {
+		int fd = accept4(apps->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		struct ucred cred = { 0 };
+		socklen_t len = sizeof(cred);
+
+		if (fd < 0)
+			return;
+		(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
+		/* A process in another pid namespace has no number here; 0 would mean an empty slot. */
+		if (!new_app(apps, fd, cred.pid ? cred.pid : 1)) {
+			struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = EUSERS };
+
+			snprintf(message.text, sizeof(message.text), "worker serves %u processes already", GZ_APPS_MAX);
+			(void)send_message(fd, &message, NULL, 0);
+			close(fd);
+		}
+	}
+}
+
+void attach_event(struct apps *apps, void *owner, uint32_t events)
+{
+	uint64_t drain;
+
+	(void)events;
+	if (owner == &apps->listen_fd) {
+		accept_all(apps);
+	} else if (owner == &apps->wake_fd) {
+		while (read(apps->wake_fd, &drain, sizeof(drain)) > 0)
+			;
+	} else {
+		struct app *app = owner;
+
+		while (!app->doomed && receive(app))
+			;
+	}
+}
+
+void app_detach(struct app *app)
+{
+	struct apps *apps = app->apps;
+	struct arena *arena = app->arena;
+
+	(void)epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_DEL, app->control_fd, NULL);
+	close(app->control_fd);
+	if (arena) {
+		/* Let go of everything first, as a process of the arena still, then leave it. */
+		for (uint32_t w = 0; w < GZ_SOCKS_MAX / 64; w++)
+			for (uint64_t bits = app->holds[w]; bits; bits &= bits - 1)
+				app_let_go(app, w * 64 + (uint32_t)__builtin_ctzll(bits));
+		for (uint32_t n = 1; n < arena->high; n++)
+			if (arena->granted[n] == app->slot + 1)
+				arena_give_sock(arena, n);
+		struct app **p = &arena->apps;
+		while (*p != app)
+			p = &(*p)->arena_next;
+		*p = app->arena_next;
+		if (arena->apps)
+			apps->unclaimed_check_ns = apps->stack->now_ns;
+		arena_put(arena);
+	}
+	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
+		if (app->queue_fd[k] >= 0)
+			close(app->queue_fd[k]);
+	if (app->channel)
+		munmap(app->channel, sizeof(*app->channel));
+	app->channel = NULL;
+	app->rung = 0;
+	gz_store_release(&apps->stack->page->apps[app->slot].pid, 0);
+	apps->count--;
+	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);
+	if (app->prev)
+		app->prev->next = app->next;
+	else
+		apps->all = app->next;
+	if (app->next)
+		app->next->prev = app->prev;
+	if (app->in_rung) {
+		struct app **p = &apps->rung;
+		while (*p != app)
+			p = &(*p)->rung_next;
+		*p = app->rung_next;
+	}
+	app->next = apps->dead;
+	apps->dead = app;
+}

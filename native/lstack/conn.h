@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * One TCP connection: lwIP's pcb on one side, a socket entry with two FIFOs on the other. Received bytes are copied once,
+ * from mbufs into the rx FIFO; sent bytes are not copied at all: lwIP refers to the tx FIFO until they are acknowledged.
+ * A connection outlives its last holder while it still has bytes to deliver.
+ */
+#ifndef LSTACK_CONN_H
+#define LSTACK_CONN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lwip/tcp.h>
+
+#include <gazelle/abi.h>
+
+struct app;
+struct apps;
+struct arena;
+struct listener_member;
+
+struct conn {
+	struct apps *apps;
+	struct arena *arena;
+	struct gz_sock *shared;
+	struct tcp_pcb *pcb;      /* NULL once lwIP has forgotten it */
+	struct conn *retry_next;
+	struct listener_member *member; /* it waits in this listener's accept queue; NULL otherwise */
+	struct conn *queued_next; /* member->queued */
+	struct listener_member *listens; /* this number is a listener, not a connection */
+	uint32_t n;               /* its number in the arena */
+	uint32_t bucket;
+	uint32_t holders;         /* processes */
+	uint32_t flags;           /* GZ_WORKER_*: our copy of shared->worker.flags */
+	uint32_t accept_at;       /* position in the accept queue */
+	uint64_t popped_ns;       /* when it was first seen popped but unclaimed; 0 = not */
+	/* towards the application */
+	struct pbuf *held;        /* received, no room yet */
+	uint32_t rx_block, rx_base, rx_head;
+	uint32_t rx_tail;         /* app.in_tail as last seen; bytes up to here were given back to lwIP's window */
+	uint32_t rx_size;         /* bytes the peer was promised at most: the window's ceiling */
+	uint32_t rx_peak;         /* highest fill since the FIFO was last empty */
+	/* towards the network */
+	uint32_t tx_block, tx_base;
+	uint32_t tx_given;        /* app.out_head up to which lwIP has it */
+	uint32_t tx_acked;        /* worker.in_tail */
+	uint32_t tx_small_end;    /* end of the last short segment: Minshall's variant of Nagle waits for its acknowledgement */
+	uint32_t grow_serial;
+	bool fin_seen, fin_given, orphan, connecting, in_retry, nodelay, cork, finished;
+};
+
+/* A fresh connection accepted by lwIP for a listener. 0, or -errno and the caller aborts the pcb. */
+int conn_accept(struct listener_member *member, struct tcp_pcb *pcb);
+
+/* GZ_REQUEST_CONNECT. Failure is told through the socket's end (DEAD + error). */
+void conn_connect(struct app *app, const struct gz_request *request);
+
+/* A process rang for this socket: options, room given back, bytes to send, FIN. */
+void conn_rung(struct conn *conn);
+
+/* The last holder let go: FIN after the last byte, or RST (unread data, SO_LINGER 0). May free it. */
+void conn_release(struct conn *conn);
+
+/* RST now, whoever holds it (worker drains, listener closes with it unaccepted). The entry says ECONNRESET. */
+void conn_reset(struct conn *conn);
+
+/* Again what had failed for want of memory. */
+void conn_retry_all(struct apps *apps);
+
+/* A bare entry (listeners have no pcb of their own): number n, held by app. NULL: no memory. */
+struct conn *conn_create(struct apps *apps, struct arena *arena, uint32_t n);
+/* There is not even memory for a struct conn: number n of the application's stock ends here, with `error`. */
+void conn_refuse(struct arena *arena, uint32_t n, int error);
+/* Frees the entry and its number. No pcb, no holder, no reference may be left. */
+void conn_destroy(struct conn *conn);
+
+/* Publishes GZ_WORKER_* flags; release order: what they announce is written. */
+void conn_set_flags(struct conn *conn, uint32_t flags);
+
+#endif

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lwip/priv/tcp_priv.h>
+
+#include "app.h"
+#include "conn.h"
+#include "listener.h"
+#include "tcp_table.h"
+#include "worker.h"
+
+/* lwIP counts handshakes in progress in a byte; complete ones wait in our queue. */
+#define HANDSHAKES 255u
+
+static void publish(struct listener *listener, uint32_t app_slot)
+{
+	struct gz_worker_page *page = listener->apps->stack->page;
+
+	for (uint32_t i = 0; i < GZ_LISTENERS_MAX; i++) {
+		if (gz_load(&page->listeners[i].port_owner))
+			continue;
+		page->listeners[i].addr_be = listener->addr_be;
+		gz_store_release(&page->listeners[i].port_owner, (uint32_t)listener->port << 16 | (app_slot & 0xffffu) | 0x8000u);
+		listener->page_slot = i;
+		return;
+	}
+	listener->page_slot = GZ_LISTENERS_MAX; /* works all the same; only others do not see it */
+}
+
+static uint32_t queue_used(const struct listener_member *member)
+{
+	uint32_t used = member->head - gz_load_acquire(&member->queue->tail); /* pairs with the pop's cas */
+
+	/* A tail the application forged only harms its own queue: treat it as full. */
+	return used <= member->mask + 1 ? used : member->mask + 1;
+}
+
+static bool has_room(const struct listener_member *member)
+{
+	return queue_used(member) < member->backlog;
+}
+
+/* While every queue is full SYNs are dropped, as the kernel does: the peer tries again. */
+static void set_full(struct listener *listener, bool full)
+{
+	if (full == listener->full)
+		return;
+	listener->full = full;
+	/* Not by tcp_backlog_set, which takes 0 for 1: with no backlog at all lwIP drops every SYN. */
+	((struct tcp_pcb_listen *)listener->pcb)->backlog = full ? 0 : HANDSHAKES;
+}
+
+static bool any_room(const struct listener *listener)
+{
+	for (const struct listener_member *m = listener->members; m; m = m->next)
+		if (has_room(m))
+			return true;
+	return false;
+}
+
+void listener_refresh(struct listener_member *member)
+{
+	if (member->listener->full && has_room(member))
+		set_full(member->listener, false);
+}
+
+static struct listener_member *next_member(struct listener *listener)
+{
+	struct listener_member *m = listener->turn;
+
+	do {
+		m = m && m->next ? m->next : listener->members;
+		if (has_room(m))
+			break;
+	} while (m != listener->turn && listener->turn);
+	listener->turn = m;
+	return m;
+}
+
+static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
+{
+	struct listener *listener = arg;
+
+	if (err != ERR_OK || !pcb || !listener)
+		return ERR_VAL;
+	struct listener_member *member = next_member(listener);
+	struct apps *apps = listener->apps;
+	if (queue_used(member) > member->mask || conn_accept(member, pcb)) {
+		worker_count(apps->stack, GZ_COUNT_listen_overflow, 1);
+		tcp_abort(pcb);
+		return ERR_ABRT;
+	}
+	struct conn *conn = pcb->callback_arg;
+	conn->accept_at = member->head;
+	if (member->queued_tail)
+		member->queued_tail->queued_next = conn;
+	else
+		member->queued = conn;
+	member->queued_tail = conn;
+	gz_store(&member->queue->slot[member->head & member->mask], conn->n);
+	gz_store_release(&member->queue->head, ++member->head); /* pairs with the pop's acquire: the entry is complete */
+	set_full(listener, !any_room(listener));
+	app_notify(apps, member->sock->arena, member->sock->n);
+	return ERR_OK;
+}
+
+static struct listener *find(struct apps *apps, uint32_t addr_be, uint16_t port)
+{
+	for (struct listener *l = apps->listeners; l; l = l->next)
+		if (l->addr_be == addr_be && l->port == port)
+			return l;
+	return NULL;
+}
+
+static struct listener *create(struct apps *apps, uint32_t addr_be, uint16_t port, uint32_t app_slot)
+{
+	struct listener *listener = calloc(1, sizeof(*listener));
+	struct tcp_pcb *pcb, *lpcb = NULL;
+
+	if (!listener)
+		return NULL;
+	pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
+	if (!pcb)
+		goto err_free;
+	/* The kernel's placeholder has arbitrated the port already, so lwIP's own search is skipped. */
+	ip_set_option(pcb, SOF_REUSEADDR);
+	ip_addr_set_ip4_u32(&pcb->local_ip, addr_be);
+	pcb->local_port = port;
+	tcp_table_enter(0);
+	TCP_REG(&tcp_bound_pcbs, pcb);
+	lpcb = tcp_listen_with_backlog(pcb, HANDSHAKES);
+	if (!lpcb)
+		tcp_close(pcb);
+	tcp_table_leave();
+	if (!lpcb)
+		goto err_free;
+	listener->apps = apps;
+	listener->pcb = lpcb;
+	listener->addr_be = addr_be;
+	listener->port = port;
+	tcp_arg(lpcb, listener);
+	tcp_accept(lpcb, on_accept);
+	listener->next = apps->listeners;
+	apps->listeners = listener;
+	publish(listener, app_slot);
+	return listener;
+
+err_free:
+	free(listener);
+	return NULL;
+}
+
+static void destroy(struct listener *listener)
+{
+	struct apps *apps = listener->apps;
+	struct listener **p = &apps->listeners;
+
+	while (*p != listener)
+		p = &(*p)->next;
+	*p = listener->next;
+	if (listener->page_slot < GZ_LISTENERS_MAX)
+		gz_store_release(&apps->stack->page->listeners[listener->page_slot].port_owner, 0);
+	tcp_table_enter(0);
+	tcp_arg(listener->pcb, NULL);
+	tcp_close(listener->pcb);
+	tcp_table_leave();
+	free(listener);
+}
+
+static uint32_t backlog_of(uint32_t wish)
+{
+	return wish < 1 ? 1 : wish > GZ_ACCEPT_SLOTS - HANDSHAKES - 1 ? GZ_ACCEPT_SLOTS - HANDSHAKES - 1 : wish;
+}
+
+static int open_queue(struct listener_member *member, struct arena *arena, uint32_t backlog)
+{
+	uint32_t slots = 512, order = GZ_BLOCK_ORDER_MIN;
+
+	member->backlog = backlog_of(backlog);
+	/* Always room for GZ_ACCEPT_SLOTS would be simpler, but a page is enough for most. */
+	while (slots < GZ_ACCEPT_SLOTS && slots < member->backlog + HANDSHAKES + 1)
+		slots *= 2;
+	while (1ul << order < sizeof(struct gz_accept_queue) + slots * sizeof(uint32_t))
+		order++;
+	member->block = arena_take_block(arena, order);
+	if (!member->block)
+		return -ENOBUFS;
+	member->queue = (struct gz_accept_queue *)arena_block(arena, member->block);
+	memset(member->queue, 0, sizeof(*member->queue));
+	member->mask = member->queue->mask = slots - 1;
+	return 0;
+}
+
+void listener_open(struct app *app, const struct gz_request *request)
+{
+	struct apps *apps = app->apps;
+	struct conn *sock = conn_create(apps, app->arena, request->sock);
+	uint32_t addr_be;
+
+	if (!sock) {
+		conn_refuse(app->arena, request->sock, ENOMEM);
+		return;
+	}
+	sock->bucket = UINT32_MAX;
+	app_hold(app, sock);
+	memcpy(&addr_be, request->addr + 12, 4);
+	struct listener_member *member = calloc(1, sizeof(*member));
+	if (!member || open_queue(member, app->arena, request->arg))
+		goto err_member;
+	struct listener *listener = find(apps, addr_be, request->port);
+	if (!listener)
+		listener = create(apps, addr_be, request->port, app->slot);
+	if (!listener)
+		goto err_block;
+	member->listener = listener;
+	member->sock = sock;
+	member->next = listener->members;
+	listener->members = member;
+	set_full(listener, false);
+	sock->listens = member;
+	sock->shared->name.local_port = request->port;
+	memcpy(sock->shared->name.local_addr, request->addr, 16);
+	sock->shared->name.family = request->family;
+	sock->shared->name.type = request->type;
+	gz_store(&sock->shared->worker.aux[GZ_AUX_ACCEPT_BLOCK], member->block);
+	conn_set_flags(sock, GZ_WORKER_OPEN | GZ_WORKER_LISTENING);
+	app_notify(apps, app->arena, sock->n);
+	return;
+
+err_block:
+	arena_give_block(app->arena, member->block);
+err_member:
+	free(member);
+	gz_store(&sock->shared->worker.error, ENOBUFS);
+	conn_set_flags(sock, GZ_WORKER_OPEN | GZ_WORKER_DEAD);
+	app_notify(apps, app->arena, sock->n);
+}
+
+void listener_set_backlog(struct app *app, const struct gz_request *request)
+{
+	struct conn *sock = app->arena->conns[request->sock];
+
+	if (!sock || !sock->listens)
+		return;
+	uint32_t backlog = backlog_of(request->arg), most = sock->listens->mask + 1 - HANDSHAKES;
+	sock->listens->backlog = backlog < most ? backlog : most;
+	listener_refresh(sock->listens);
+}
+
+static void unqueue(struct listener_member *member, struct conn *conn)
+{
+	struct conn **p = &member->queued, *last = NULL;
+
+	while (*p != conn) {
+		last = *p;
+		p = &(*p)->queued_next;
+	}
+	*p = conn->queued_next;
+	if (member->queued_tail == conn)
+		member->queued_tail = last;
+	conn->member = NULL;
+}
+
+void listener_claim(struct app *app, uint32_t n)
+{
+	struct conn *conn = app->arena->conns[n];
+
+	if (!conn || !conn->member)
+		return; /* reset meanwhile with its listener, or nonsense: either way not theirs to hold */
+	struct listener_member *member = conn->member;
+	unqueue(member, conn);
+	app_hold(app, conn);
+	listener_refresh(member);
+}
+
+void listener_close(struct listener_member *member)
+{
+	struct listener *listener = member->listener;
+	struct listener_member **p = &listener->members;
+
+	while (*p != member)
+		p = &(*p)->next;
+	*p = member->next;
+	if (listener->turn == member)
+		listener->turn = NULL;
+	while (member->queued) {
+		struct conn *conn = member->queued;
+
+		unqueue(member, conn);
+		conn_reset(conn);
+	}
+	member->sock->listens = NULL;
+	arena_give_block(member->sock->arena, member->block);
+	free(member);
+	if (!listener->members)
+		destroy(listener);
+}
+
+bool listener_drop_unclaimed(struct apps *apps)
+{
+	uint64_t now = apps->stack->now_ns;
+	bool waiting = false;
+
+	for (struct listener *l = apps->listeners; l; l = l->next)
+		for (struct listener_member *m = l->members; m; m = m->next) {
+			uint32_t tail = gz_load_acquire(&m->queue->tail); /* pairs with the pop's cas */
+			struct conn *conn = m->queued, *next;
+
+			for (; conn; conn = next) {
+				next = conn->queued_next;
+				if ((int32_t)(tail - conn->accept_at) <= 0)
+					break; /* not popped yet, nor are the younger ones */
+				if (!conn->popped_ns)
+					conn->popped_ns = now;
+				if (now - conn->popped_ns < CLAIM_GRACE_NS) {
+					waiting = true;
+					continue;
+				}
+				unqueue(m, conn);
+				conn_reset(conn);
+			}
+		}
+	return waiting;
+}
+
+void listener_close_all(struct apps *apps)
+{
+	while (apps->listeners)
+		listener_close(apps->listeners->members);
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * A listening address: one lwIP listener and the sockets that listen there. Usually one; several with SO_REUSEPORT (the
+ * kernel's placeholder sockets have already arbitrated who may), which then take turns.
+ */
+#ifndef LSTACK_LISTENER_H
+#define LSTACK_LISTENER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <gazelle/abi.h>
+
+struct app;
+struct apps;
+struct arena;
+struct conn;
+struct tcp_pcb;
+
+struct listener;
+
+/* One listening socket. Its accept queue is in its arena; `queued` are the connections not yet claimed. */
+struct listener_member {
+	struct listener *listener;
+	struct listener_member *next;
+	struct conn *sock;         /* the listener's own entry */
+	struct conn *queued, *queued_tail; /* oldest first */
+	struct gz_accept_queue *queue;
+	uint32_t block, mask, head, backlog;
+};
+
+struct listener {
+	struct listener *next;
+	struct apps *apps;
+	struct tcp_pcb *pcb;
+	struct listener_member *members, *turn;
+	uint32_t addr_be;
+	uint16_t port;
+	uint32_t page_slot;
+	bool full; /* every member's queue is: lwIP drops SYNs meanwhile */
+};
+
+/* GZ_REQUEST_LISTEN and GZ_REQUEST_BACKLOG. Failure is told through the socket's end. */
+void listener_open(struct app *app, const struct gz_request *request);
+void listener_set_backlog(struct app *app, const struct gz_request *request);
+
+/* The last holder of a listening socket let go: unaccepted connections are reset. */
+void listener_close(struct listener_member *member);
+
+/* GZ_REQUEST_CLAIM: a process popped this connection and now holds it. */
+void listener_claim(struct app *app, uint32_t n);
+
+/* Queue room may have come back. */
+void listener_refresh(struct listener_member *member);
+
+/*
+ * After a process died: connections somebody popped but nobody claimed within CLAIM_GRACE are reset, for the popper is the
+ * dead one. Returns true while some are still within their grace.
+ */
+bool listener_drop_unclaimed(struct apps *apps);
+#define CLAIM_GRACE_NS 1000000000ull
+
+/* Stops them all (drain). */
+void listener_close_all(struct apps *apps);
+
+#endif

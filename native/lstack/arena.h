@@ -56,6 +56,16 @@ uint32_t arena_take_block(struct arena *arena, uint32_t order);
 /* 0 is allowed. Big blocks give their memory back to the system. */
 void arena_give_block(struct arena *arena, uint32_t block);
 
+/* The smallest order of block that holds `bytes`, at most GZ_BLOCK_ORDER_MAX. */
+static inline uint32_t arena_order(uint32_t bytes)
+{
+	uint32_t order = GZ_BLOCK_ORDER_MIN;
+
+	while (order < GZ_BLOCK_ORDER_MAX && 1u << order < bytes)
+		order++;
+	return order;
+}
+
 static inline uint8_t *arena_block(const struct arena *arena, uint32_t block)
 {
 	return (uint8_t *)arena->shared + GZ_BLOCK_OFFSET(block);

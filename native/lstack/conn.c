@@ -16,14 +16,10 @@
 /* A connection starts with this much FIFO each way, virtually: an exchange of small messages touches one page of it. */
 #define START_ORDER 16u
 #define START_BYTES (1u << START_ORDER)
-#define MAX_BYTES (1u << GZ_BLOCK_ORDER_MAX)
 
 static uint8_t ext_arg_id;
 
-static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err);
-static err_t on_sent(void *arg, struct tcp_pcb *pcb, u16_t len);
 static void on_error(void *arg, err_t err);
-static void push_tx(struct conn *conn);
 
 /* lwIP frees a pcb without an error callback when TIME-WAIT ends: this is the one place that always knows. */
 static void on_destroy(u8_t id, void *data)
@@ -37,15 +33,6 @@ static void on_destroy(u8_t id, void *data)
 
 static const struct tcp_ext_arg_callbacks ext_callbacks = { .destroy = on_destroy };
 
-static uint32_t order_of(uint32_t bytes)
-{
-	uint32_t order = GZ_BLOCK_ORDER_MIN;
-
-	while (order < GZ_BLOCK_ORDER_MAX && 1u << order < bytes)
-		order++;
-	return order;
-}
-
 void conn_set_flags(struct conn *conn, uint32_t flags)
 {
 	if (flags == conn->flags)
@@ -55,13 +42,12 @@ void conn_set_flags(struct conn *conn, uint32_t flags)
 	gz_store_release(&conn->shared->worker.flags, flags);
 }
 
-static void notify(struct conn *conn)
+void conn_notify(struct conn *conn)
 {
 	app_notify(conn->apps, conn->arena, conn->n);
 }
 
-/* Work that must not be done inside an lwIP callback, or that failed for want of memory: next turn. */
-static void later(struct conn *conn)
+void conn_later(struct conn *conn)
 {
 	if (conn->in_retry)
 		return;
@@ -169,10 +155,10 @@ static void adopt_pcb(struct conn *conn, struct tcp_pcb *pcb)
 	tcp_ext_arg_set_callbacks(pcb, ext_arg_id - 1, &ext_callbacks);
 	tcp_ext_arg_set(pcb, ext_arg_id - 1, conn);
 	tcp_arg(pcb, conn);
-	tcp_recv(pcb, on_recv);
-	tcp_sent(pcb, on_sent);
+	tcp_recv(pcb, conn_receive);
+	tcp_sent(pcb, conn_sent);
 	tcp_err(pcb, on_error);
-	tcp_nagle_disable(pcb); /* ours is Minshall's, in push_tx */
+	tcp_nagle_disable(pcb); /* ours is Minshall's, in conn_send_push */
 	worker_count(conn->apps->stack, GZ_COUNT_connections, 1);
 }
 
@@ -214,258 +200,6 @@ static void start_window(struct conn *conn)
 	pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_ann_wnd;
 }
 
-/* The application consumed, or the FIFO grew: offers `bytes` more to the peer; tells it at once if that matters to it. */
-static void open_window(struct conn *conn, uint32_t bytes)
-{
-	struct tcp_pcb *pcb = conn->pcb;
-
-	if (!pcb || pcb->state == TIME_WAIT || !bytes)
-		return;
-	pcb->rcv_wnd += bytes;
-	if (pcb->rcv_wnd > TCP_WND_MAX(pcb))
-		pcb->rcv_wnd = TCP_WND_MAX(pcb);
-	if (tcp_update_rcv_ann_wnd(pcb) >= LWIP_MIN(conn->rx_size / 4, 65535u))
-		tcp_ack_now(pcb); /* leaves with the tcp_output that ends every section of the table */
-}
-
-/* Reads how far the application has consumed. False: it wrote nonsense. */
-static bool see_consumed(struct conn *conn)
-{
-	uint32_t tail = gz_load_acquire(&conn->shared->app.in_tail); /* pairs with gz_fifo_consume: those bytes are free */
-	uint32_t eaten = tail - conn->rx_tail;
-
-	if (eaten > conn->rx_head - conn->rx_tail)
-		return false;
-	conn->rx_tail = tail;
-	open_window(conn, eaten);
-	return true;
-}
-
-/* An empty FIFO that was more than half full grows, and the peer may then send as much more. */
-static void maybe_grow_rx(struct conn *conn)
-{
-	uint32_t peak = conn->rx_peak, size = GZ_BLOCK_SIZE(conn->rx_block), block;
-
-	conn->rx_peak = 0;
-	if (peak < conn->rx_size / 2 || size >= MAX_BYTES)
-		return;
-	block = arena_take_block(conn->arena, order_of(size * 4));
-	if (!block)
-		return;
-	arena_give_block(conn->arena, conn->rx_block);
-	conn->rx_block = block;
-	gz_store(&conn->shared->worker.out_block, block);
-	open_window(conn, GZ_BLOCK_SIZE(block) - size);
-	conn->rx_size += GZ_BLOCK_SIZE(block) - size;
-}
-
-static void copy_held(struct conn *conn, uint32_t room)
-{
-	uint32_t size = GZ_BLOCK_SIZE(conn->rx_block), done = 0;
-	uint8_t *block = arena_block(conn->arena, conn->rx_block);
-
-	while (conn->held && done < room) {
-		struct pbuf *p = conn->held;
-		uint32_t len = LWIP_MIN(p->len, room - done);
-
-		gz_fifo_copy_in(block, size, conn->rx_base, conn->rx_head + done, p->payload, len);
-		done += len;
-		if (len < p->len) {
-			pbuf_remove_header(p, len);
-			/* tot_len of the chain's head went down with its len; that is all lwIP wants of it */
-			break;
-		}
-		conn->held = p->next;
-		if (p->next)
-			pbuf_ref(p->next);
-		pbuf_free(p);
-	}
-	conn->rx_head += done;
-	gz_store_release(&conn->shared->worker.out_head, conn->rx_head); /* pairs with gz_fifo_readable */
-	worker_count(conn->apps->stack, GZ_COUNT_rx_fifo_bytes, done);
-}
-
-/* Moves what was received into the FIFO as far as there is room. True if the application should look. */
-static bool push_rx(struct conn *conn)
-{
-	bool moved = false, again;
-
-	do {
-		again = false;
-		if (!see_consumed(conn)) {
-			app_doom_arena(conn->apps, conn->arena, "impossible consumer index");
-			return moved;
-		}
-		uint32_t used = conn->rx_head - conn->rx_tail, size = GZ_BLOCK_SIZE(conn->rx_block);
-		if (!used) {
-			maybe_grow_rx(conn);
-			size = GZ_BLOCK_SIZE(conn->rx_block);
-			conn->rx_base = conn->rx_head;
-			gz_store(&conn->shared->worker.out_base, conn->rx_base);
-		}
-		if (conn->held && used < size) {
-			copy_held(conn, size - used);
-			used = conn->rx_head - conn->rx_tail;
-			moved = true;
-		}
-		if (used > conn->rx_peak)
-			conn->rx_peak = used;
-		if (!conn->held && used <= conn->rx_size / 2) {
-			conn_set_flags(conn, conn->flags & ~GZ_WORKER_WANT_SPACE);
-			break;
-		}
-		if (!(conn->flags & GZ_WORKER_WANT_SPACE)) {
-			conn_set_flags(conn, conn->flags | GZ_WORKER_WANT_SPACE);
-			gz_fence(); /* pairs with the application's fence between consuming and looking at this flag */
-			again = gz_load(&conn->shared->app.in_tail) != conn->rx_tail;
-		}
-	} while (again);
-
-	if (!conn->held && conn->fin_seen && !(conn->flags & GZ_WORKER_FIN)) {
-		conn_set_flags(conn, conn->flags | GZ_WORKER_FIN);
-		moved = true;
-	}
-	return moved;
-}
-
-static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
-{
-	struct conn *conn = arg;
-
-	(void)err;
-	if (!conn) {
-		if (p)
-			pbuf_free(p);
-		return ERR_OK;
-	}
-	if (!p)
-		conn->fin_seen = true;
-	else if (conn->orphan) {
-		/* Nobody will read it: the kernel would reset, and so does lwIP (TF_RXCLOSED); this one came before that. */
-		pcb->rcv_wnd += p->tot_len;
-		pbuf_free(p);
-		return ERR_OK;
-	} else if (conn->held)
-		pbuf_cat(conn->held, p);
-	else
-		conn->held = p;
-	if (push_rx(conn))
-		notify(conn);
-	return ERR_OK;
-}
-
-/* Gives the FIFO a bigger block if the application asked and it is empty; answers in any case once it is. */
-static bool answer_grow(struct conn *conn)
-{
-	struct gz_end *app = &conn->shared->app;
-	uint32_t serial = gz_load_acquire(&app->aux[GZ_AUX_GROW_SERIAL]); /* pairs with the request's release */
-
-	if (serial == conn->grow_serial)
-		return false;
-	uint32_t wish = gz_load(&app->aux[GZ_AUX_GROW_SIZE]), size = GZ_BLOCK_SIZE(conn->tx_block);
-	uint32_t order = order_of(wish < MAX_BYTES ? wish : MAX_BYTES), block = 0;
-	if (1u << order > size) {
-		if (gz_load_acquire(&app->out_head) != conn->tx_acked)
-			return false; /* not empty yet: on_sent comes back here */
-		block = arena_take_block(conn->arena, order);
-	}
-	if (block) {
-		arena_give_block(conn->arena, conn->tx_block);
-		conn->tx_block = block;
-		gz_store(&conn->shared->worker.in_block, block);
-	}
-	conn->grow_serial = serial;
-	gz_store_release(&conn->shared->worker.aux[GZ_AUX_GROW_SEEN], serial); /* in_block is written */
-	return true;
-}
-
-/* How much of `avail` may go out now: short segments wait for the acknowledgement of the last short one (Minshall), or cork. */
-static uint32_t sendable(const struct conn *conn, uint32_t avail, bool closing)
-{
-	const struct tcp_pcb *pcb = conn->pcb;
-	uint32_t mss = pcb->mss - (pcb->flags & TF_TIMESTAMP ? LWIP_TCP_OPT_LEN_TS_OUT : 0u), tail = avail % mss;
-
-	if (!tail || closing)
-		return avail;
-	if (conn->cork || (!conn->nodelay && (int32_t)(conn->tx_small_end - conn->tx_acked) > 0))
-		return avail - tail;
-	return avail;
-}
-
-/* Hands FIFO bytes to lwIP by reference, then the FIN if it is due. The bucket is entered; the caller runs tcp_output. */
-static void push_tx(struct conn *conn)
-{
-	struct tcp_pcb *pcb = conn->pcb;
-	struct gz_end *app = &conn->shared->app;
-
-	if (!pcb || conn->connecting || conn->fin_given)
-		return;
-	bool closing = conn->orphan || (gz_load_acquire(&app->flags) & GZ_APP_SHUT_WR);
-	uint32_t head = gz_load_acquire(&app->out_head); /* pairs with gz_fifo_publish; after the flags: FIN comes last */
-	uint32_t size = GZ_BLOCK_SIZE(conn->tx_block), avail = head - conn->tx_given;
-
-	if (head - conn->tx_acked > size || avail > size) {
-		app_doom_arena(conn->apps, conn->arena, "impossible producer index");
-		return;
-	}
-	if (avail && conn->tx_given == conn->tx_acked)
-		conn->tx_base = gz_load(&app->out_base);
-	uint32_t want = avail ? sendable(conn, avail, closing) : 0;
-	while (want && tcp_sndbuf(pcb)) {
-		uint32_t off = (conn->tx_given - conn->tx_base) & (size - 1);
-		uint32_t len = LWIP_MIN(LWIP_MIN(want, size - off), LWIP_MIN(tcp_sndbuf(pcb), 0xf000u));
-		err_t err = tcp_write(pcb, arena_block(conn->arena, conn->tx_block) + off, (u16_t)len,
-				      len < want ? TCP_WRITE_FLAG_MORE : 0);
-
-		if (err != ERR_OK) {
-			if (!pcb->unacked && !pcb->unsent)
-				later(conn); /* no acknowledgement will bring us back */
-			break;
-		}
-		conn->tx_given += len;
-		want -= len;
-		if (len % pcb->mss)
-			conn->tx_small_end = conn->tx_given;
-		worker_count(conn->apps->stack, GZ_COUNT_tx_fifo_bytes, len);
-	}
-	if (closing && conn->tx_given == head) {
-		err_t err = tcp_shutdown(pcb, 0, 1);
-
-		if (err == ERR_OK)
-			conn->fin_given = true;
-		else if (conn->pcb)
-			later(conn);
-	}
-}
-
-static err_t on_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
-{
-	struct conn *conn = arg;
-	bool look = false;
-
-	(void)pcb;
-	if (!conn)
-		return ERR_OK;
-	conn->tx_acked += len;
-	gz_store_release(&conn->shared->worker.in_tail, conn->tx_acked); /* pairs with gz_fifo_writable: bytes are free */
-	if (conn->orphan) {
-		push_tx(conn);
-		if (conn->fin_given && conn->tx_acked == conn->tx_given)
-			later(conn);
-		return ERR_OK;
-	}
-	uint32_t flags = gz_load(&conn->shared->app.flags), size = GZ_BLOCK_SIZE(conn->tx_block);
-	if (flags & GZ_APP_GROW)
-		look = answer_grow(conn);
-	push_tx(conn);
-	/* Tells a writer that waits, at half empty: pairs with its fence between setting the flag and looking at in_tail. */
-	if (flags & GZ_APP_WANT_SPACE && gz_load(&conn->shared->app.out_head) - conn->tx_acked <= size / 2)
-		look = true;
-	if (look)
-		notify(conn);
-	return ERR_OK;
-}
-
 static int errno_of(const struct conn *conn, err_t err)
 {
 	switch (err) {
@@ -494,7 +228,7 @@ static void die(struct conn *conn, int error)
 		gz_store(&conn->shared->worker.error, (uint32_t)error);
 	conn->connecting = false;
 	conn_set_flags(conn, flags);
-	notify(conn);
+	conn_notify(conn);
 }
 
 /* lwIP has freed the pcb, or is about to. */
@@ -508,9 +242,9 @@ static void on_error(void *arg, err_t err)
 		worker_count(conn->apps->stack, GZ_COUNT_resets_received, 1);
 	conn->finished = true;
 	if (conn->held && err == ERR_CLSD)
-		push_rx(conn);
+		conn_receive_push(conn);
 	die(conn, errno_of(conn, err));
-	later(conn); /* an orphan is freed there */
+	conn_later(conn); /* an orphan is freed there */
 }
 
 int conn_accept(struct listener_member *member, struct tcp_pcb *pcb)
@@ -551,8 +285,8 @@ static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t err)
 	write_name(conn, pcb);
 	worker_count(conn->apps->stack, GZ_COUNT_connected, 1);
 	conn_set_flags(conn, conn->flags | GZ_WORKER_CONNECTED);
-	push_tx(conn);
-	notify(conn);
+	conn_send_push(conn);
+	conn_notify(conn);
 	return ERR_OK;
 }
 
@@ -643,10 +377,10 @@ fail:
 void conn_rung(struct conn *conn)
 {
 	if (!conn->pcb) {
-		if (!see_consumed(conn))
+		if (!conn_receive_consumed(conn))
 			app_doom_arena(conn->apps, conn->arena, "impossible consumer index");
-		else if (conn->held && push_rx(conn))
-			notify(conn);
+		else if (conn->held && conn_receive_push(conn))
+			conn_notify(conn);
 		return;
 	}
 	tcp_table_enter(conn->bucket);
@@ -656,16 +390,16 @@ void conn_rung(struct conn *conn)
 	if (flags & GZ_APP_OPTIONS)
 		apply_options(conn);
 	if (conn->pcb->state != TIME_WAIT) {
-		look = push_rx(conn);
+		look = conn_receive_push(conn);
 		if (flags & GZ_APP_GROW)
-			look |= answer_grow(conn);
-		push_tx(conn);
+			look |= conn_send_grow(conn);
+		conn_send_push(conn);
 		if (conn->pcb && !conn->connecting)
 			tcp_output(conn->pcb);
 	}
 	tcp_table_leave();
 	if (look)
-		notify(conn);
+		conn_notify(conn);
 }
 
 static bool unread(const struct conn *conn)
@@ -691,13 +425,13 @@ void conn_release(struct conn *conn)
 			abort_pcb(conn);
 		} else {
 			tcp_set_flags(conn->pcb, TF_RXCLOSED); /* data from now on is answered by RST, FIN_WAIT_2 times out */
-			push_tx(conn);
+			conn_send_push(conn);
 			if (conn->pcb)
 				tcp_output(conn->pcb);
 		}
 		tcp_table_leave();
 	}
-	later(conn);
+	conn_later(conn);
 }
 
 void conn_reset(struct conn *conn)
@@ -710,7 +444,7 @@ void conn_reset(struct conn *conn)
 	die(conn, ECONNRESET);
 	if (!conn->holders) {
 		conn->orphan = true;
-		later(conn);
+		conn_later(conn);
 	}
 }
 
@@ -734,12 +468,12 @@ void conn_retry_all(struct apps *apps)
 			conn_destroy(conn);
 		} else if (conn->pcb) {
 			tcp_table_enter(conn->bucket);
-			push_tx(conn);
+			conn_send_push(conn);
 			if (conn->pcb && !conn->connecting)
 				tcp_output(conn->pcb);
 			tcp_table_leave();
 			if (orphan_done(conn))
-				later(conn);
+				conn_later(conn);
 		}
 	}
 }

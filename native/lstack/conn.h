@@ -77,4 +77,26 @@ void conn_destroy(struct conn *conn);
 /* Publishes GZ_WORKER_* flags; release order: what they announce is written. */
 void conn_set_flags(struct conn *conn, uint32_t flags);
 
+/* ---- between conn.c, conn_receive.c and conn_send.c; all with the connection's bucket entered ---- */
+
+#define CONN_BLOCK_MAX (1u << GZ_BLOCK_ORDER_MAX)
+
+/* Rings the applications that wait for this socket. */
+void conn_notify(struct conn *conn);
+/* Work that must not be done inside an lwIP callback, or that failed for want of memory: next turn. */
+void conn_later(struct conn *conn);
+
+/* lwIP's callbacks for received and acknowledged data. */
+err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err);
+err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len);
+
+/* Moves what was received into the FIFO as far as there is room. True if the application should look. */
+bool conn_receive_push(struct conn *conn);
+/* Reads how far the application has consumed and opens the window. False: it wrote nonsense. */
+bool conn_receive_consumed(struct conn *conn);
+/* Hands FIFO bytes to lwIP by reference, then the FIN if it is due. The caller runs tcp_output. */
+void conn_send_push(struct conn *conn);
+/* Gives the tx FIFO a bigger block if the application asked and it is empty. True if it was answered. */
+bool conn_send_grow(struct conn *conn);
+
 #endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/* A connection towards the network: tx FIFO bytes to lwIP by reference, acknowledged bytes back to the application. */
+#include <lwip/priv/tcp_priv.h>
+
+#include "app.h"
+#include "conn.h"
+#include "worker.h"
+
+/* Gives the FIFO a bigger block if the application asked and it is empty; answers in any case once it is. */
+bool conn_send_grow(struct conn *conn)
+{
+	struct gz_end *app = &conn->shared->app;
+	uint32_t serial = gz_load_acquire(&app->aux[GZ_AUX_GROW_SERIAL]); /* pairs with the request's release */
+
+	if (serial == conn->grow_serial)
+		return false;
+	uint32_t wish = gz_load(&app->aux[GZ_AUX_GROW_SIZE]), size = GZ_BLOCK_SIZE(conn->tx_block);
+	uint32_t order = arena_order(wish < CONN_BLOCK_MAX ? wish : CONN_BLOCK_MAX), block = 0;
+	if (1u << order > size) {
+		if (gz_load_acquire(&app->out_head) != conn->tx_acked)
+			return false; /* not empty yet: conn_sent comes back here */
+		block = arena_take_block(conn->arena, order);
+	}
+	if (block) {
+		arena_give_block(conn->arena, conn->tx_block);
+		conn->tx_block = block;
+		gz_store(&conn->shared->worker.in_block, block);
+	}
+	conn->grow_serial = serial;
+	gz_store_release(&conn->shared->worker.aux[GZ_AUX_GROW_SEEN], serial); /* in_block is written */
+	return true;
+}
+
+/* How much of `avail` may go out now: short segments wait for the acknowledgement of the last short one (Minshall), or cork. */
+static uint32_t sendable(const struct conn *conn, uint32_t avail, bool closing)
+{
+	const struct tcp_pcb *pcb = conn->pcb;
+	uint32_t mss = pcb->mss - (pcb->flags & TF_TIMESTAMP ? LWIP_TCP_OPT_LEN_TS_OUT : 0u), tail = avail % mss;
+
+	if (!tail || closing)
+		return avail;
+	if (conn->cork || (!conn->nodelay && (int32_t)(conn->tx_small_end - conn->tx_acked) > 0))
+		return avail - tail;
+	return avail;
+}
+
+/* Hands FIFO bytes to lwIP by reference, then the FIN if it is due. The bucket is entered; the caller runs tcp_output. */
+void conn_send_push(struct conn *conn)
+{
+	struct tcp_pcb *pcb = conn->pcb;
+	struct gz_end *app = &conn->shared->app;
+
+	if (!pcb || conn->connecting || conn->fin_given)
+		return;
+	bool closing = conn->orphan || (gz_load_acquire(&app->flags) & GZ_APP_SHUT_WR);
+	uint32_t head = gz_load_acquire(&app->out_head); /* pairs with gz_fifo_publish; after the flags: FIN comes last */
+	uint32_t size = GZ_BLOCK_SIZE(conn->tx_block), avail = head - conn->tx_given;
+
+	if (head - conn->tx_acked > size || avail > size) {
+		app_doom_arena(conn->apps, conn->arena, "impossible producer index");
+		return;
+	}
+	if (avail && conn->tx_given == conn->tx_acked)
+		conn->tx_base = gz_load(&app->out_base);
+	uint32_t want = avail ? sendable(conn, avail, closing) : 0;
+	while (want && tcp_sndbuf(pcb)) {
+		uint32_t off = (conn->tx_given - conn->tx_base) & (size - 1);
+		uint32_t len = LWIP_MIN(LWIP_MIN(want, size - off), LWIP_MIN(tcp_sndbuf(pcb), 0xf000u));
+		err_t err = tcp_write(pcb, arena_block(conn->arena, conn->tx_block) + off, (u16_t)len,
+				      len < want ? TCP_WRITE_FLAG_MORE : 0);
+
+		if (err != ERR_OK) {
+			if (!pcb->unacked && !pcb->unsent)
+				conn_later(conn); /* no acknowledgement will bring us back */
+			break;
+		}
+		conn->tx_given += len;
+		want -= len;
+		if (len % pcb->mss)
+			conn->tx_small_end = conn->tx_given;
+		worker_count(conn->apps->stack, GZ_COUNT_tx_fifo_bytes, len);
+	}
+	if (closing && conn->tx_given == head) {
+		err_t err = tcp_shutdown(pcb, 0, 1);
+
+		if (err == ERR_OK)
+			conn->fin_given = true;
+		else if (conn->pcb)
+			conn_later(conn);
+	}
+}
+
+err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
+{
+	struct conn *conn = arg;
+	bool look = false;
+
+	(void)pcb;
+	if (!conn)
+		return ERR_OK;
+	conn->tx_acked += len;
+	gz_store_release(&conn->shared->worker.in_tail, conn->tx_acked); /* pairs with gz_fifo_writable: bytes are free */
+	if (conn->orphan) {
+		conn_send_push(conn);
+		if (conn->fin_given && conn->tx_acked == conn->tx_given)
+			conn_later(conn);
+		return ERR_OK;
+	}
+	uint32_t flags = gz_load(&conn->shared->app.flags), size = GZ_BLOCK_SIZE(conn->tx_block);
+	if (flags & GZ_APP_GROW)
+		look = conn_send_grow(conn);
+	conn_send_push(conn);
+	/* Tells a writer that waits, at half empty: pairs with its fence between setting the flag and looking at in_tail. */
+	if (flags & GZ_APP_WANT_SPACE && gz_load(&conn->shared->app.out_head) - conn->tx_acked <= size / 2)
+		look = true;
+	if (look)
+		conn_notify(conn);
+	return ERR_OK;
+}
+

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/* Functions of the worker that lwIP calls (lwipopts.h says when). */
+#ifndef LSTACK_LWIP_HOOKS_H
+#define LSTACK_LWIP_HOOKS_H
+
+#include "lwip/ip_addr.h"
+
+struct tcp_pcb;
+
+/* isn.c: SipHash of the 4-tuple under a secret of this process, plus a clock of 4 us. */
+u32_t lwip_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote, u16_t remote_port);
+
+/* tcp_table.c: no connection refers to this listener any more. */
+void tcp_table_forget_listener(struct tcp_pcb *listener);
+
+#endif

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""Options that several commands share, so that they are spelled and mean the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., object])
+_INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
+
+DEFAULT_INSTANCE = "default"
+
+
+def is_instance_name(name: str) -> bool:
+    """Tell whether a name may name an instance: it becomes part of paths, device names and DPDK prefixes."""
+    return _INSTANCE.fullmatch(name) is not None
+
+
+def _checked(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        outer = context.parent
+        while outer is not None and outer.params.get("instance") is None:
+            outer = outer.parent
+        return outer.params["instance"] if outer is not None else None
+    if not is_instance_name(value):
+        raise click.BadParameter("1 to 31 letters, digits, '-' and '_', the first a letter or digit")
+    return value
+
+
+def instance_option(command: _F) -> _F:
+    """Give a command `-i/--instance`; `instance` is None unless given here or before the command."""
+    return click.option(
+        "-i",
+        "--instance",
+        metavar="NAME",
+        callback=_checked,
+        help='The instance (default: the configuration\'s, "default").',
+    )(command)
+
+
+def config_option(command: _F) -> _F:
+    """Give a command `-c/--config`; the parameter `config_file` is None unless it was given."""
+    return click.option(
+        "-c",
+        "--config",
+        "config_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration file (default: $GAZELLED_CONFIG, /etc/gazelle.toml, built-in).",
+    )(command)
+
+
+def json_option(command: _F) -> _F:
+    """Give a command `--json`; the parameter is `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The group page: what the plan fixes, as `struct gz_group_page` of native/include/gazelle/abi.h.
+
+Written once, before the first worker starts; read-only to workers and applications. The classes with a leading underscore
+repeat the C layout field by field; `lstack --abi` prints the C side's sizes and offsets, and a test compares the two.
+
+`python -m gazelled.group_page --run-dir D --device gz0 --host-addr 172.29.0.2/24 ..` writes one by hand, to start a worker
+without a supervisor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+MAGIC = 0x70756F7267617A67  # "gzagroup"
+ABI_VERSION = 1
+WORKERS_MAX = 128
+RETA_SIZE = 128
+RSS_KEY_SIZE = 40
+SYMMETRIC_RSS_KEY = bytes.fromhex("6d5a") * (RSS_KEY_SIZE // 2)  # both directions of a flow hash alike
+
+
+class Role(IntEnum):
+    """enum gz_role."""
+
+    BOTH = 0
+    RECV = 1
+    SEND = 2
+
+
+class Driver(IntEnum):
+    """enum gz_driver: how a worker reaches its port. Every DPDK driver is `ETHDEV`; its EAL arguments say which."""
+
+    TAP = 0
+    ETHDEV = 1
+    NONE = 2
+
+
+class Idle(IntEnum):
+    """enum gz_idle."""
+
+    ADAPTIVE = 0
+    POLL = 1
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """What the page says of one worker; its position in the page is its queue_id."""
+
+    queue_id: int
+    process_index: int
+    index: int
+    role: Role
+    cpu: int | None
+    numa: int | None
+    mbufs: int
+    rx_queue_size: int
+    tx_queue_size: int
+    name: str
+    comm: str
+    pool: str
+    port_args: str = ""
+
+
+@dataclass(frozen=True)
+class GroupPage:
+    """One process's view of the instance; pages of one instance differ in `process_index` only."""
+
+    instance: str
+    run_dir: Path
+    driver: Driver
+    device: str
+    host_addr: ipaddress.IPv4Interface
+    workers: tuple[WorkerRow, ...]
+    process_index: int = 0
+    split: bool = False
+    idle: Idle = Idle.ADAPTIVE
+    spin_us: int = 0
+    mtu: int = 1500
+    nic_read_number: int = 128
+    rpc_number: int = 4
+    read_connect_number: int = 4
+    trust_rx_checksum: bool = False
+    gateway: ipaddress.IPv4Address | None = None
+    host_peer: ipaddress.IPv4Address | None = None
+    mac: bytes = bytes(6)
+    run_uid: int = 0
+    run_gid: int = 0
+    rss_key: bytes = SYMMETRIC_RSS_KEY
+    reta: tuple[int, ...] = field(default=())
+
+
+class _WorkerPlan(ctypes.Structure):
+    _fields_ = [
+        ("queue_id", ctypes.c_uint32),
+        ("process_index", ctypes.c_uint32),
+        ("index", ctypes.c_uint32),
+        ("role", ctypes.c_uint32),
+        ("cpu", ctypes.c_int32),
+        ("numa", ctypes.c_int32),
+        ("mbufs", ctypes.c_uint32),
+        ("rx_queue_size", ctypes.c_uint32),
+        ("tx_queue_size", ctypes.c_uint32),
+        ("name", ctypes.c_char * 32),
+        ("comm", ctypes.c_char * 16),
+        ("pool", ctypes.c_char * 32),
+        ("port_args", ctypes.c_char * 224),
+    ]
+
+
+class _GroupPage(ctypes.Structure):
+    _fields_ = [
+        ("magic", ctypes.c_uint64),
+        ("abi_version", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("process_index", ctypes.c_uint32),
+        ("num_queue", ctypes.c_uint32),
+        ("tot_queue_num", ctypes.c_uint32),
+        ("split", ctypes.c_uint32),
+        ("driver", ctypes.c_uint32),
+        ("idle", ctypes.c_uint32),
+        ("spin_us", ctypes.c_uint32),
+        ("mtu", ctypes.c_uint32),
+        ("nic_read_number", ctypes.c_uint32),
+        ("rpc_number", ctypes.c_uint32),
+        ("read_connect_number", ctypes.c_uint32),
+        ("trust_rx_checksum", ctypes.c_uint32),
+        ("host_addr_be", ctypes.c_uint8 * 4),
+        ("netmask_be", ctypes.c_uint8 * 4),
+        ("gateway_be", ctypes.c_uint8 * 4),
+        ("host_peer_be", ctypes.c_uint8 * 4),
+        ("mac", ctypes.c_uint8 * 6),
+        ("pad0", ctypes.c_uint8 * 2),
+        ("run_uid", ctypes.c_uint32),
+        ("run_gid", ctypes.c_uint32),
+        ("instance", ctypes.c_char * 32),
+        ("device", ctypes.c_char * 16),
+        ("run_dir", ctypes.c_char * 108),
+        ("rss_key", ctypes.c_uint8 * RSS_KEY_SIZE),
+        ("reta", ctypes.c_uint16 * RETA_SIZE),
+        ("workers", _WorkerPlan * WORKERS_MAX),
+    ]
+
+
+SIZE = ctypes.sizeof(_GroupPage)
+
+
+def layout() -> dict[str, dict[str, int]]:
+    """Return size and field offsets of both structures, in the shape `lstack --abi` prints them."""
+    return {
+        name: {"size": ctypes.sizeof(cls), **{row[0]: getattr(cls, row[0]).offset for row in cls._fields_}}
+        for name, cls in (("gz_worker_plan", _WorkerPlan), ("gz_group_page", _GroupPage))
+    }
+
+
+def default_reta(tot_queue_num: int, split: bool) -> tuple[int, ...]:
+    """Spread flows evenly; with the split over the recv workers, which are the even queues."""
+    if split:
+        return tuple(2 * (bucket % (tot_queue_num // 2)) for bucket in range(RETA_SIZE))
+    return tuple(bucket % tot_queue_num for bucket in range(RETA_SIZE))
+
+
+def local_mac(seed: str) -> bytes:
+    """Return a locally administered unicast MAC that is always the same for `seed`."""
+    return bytes([0x02]) + hashlib.sha256(seed.encode()).digest()[:5]
+
+
+def pack(page: GroupPage) -> bytes:
+    """Return the page's bytes. ValueError if something does not fit: the planner has let through what it should not."""
+    workers = page.workers
+    if not 1 <= len(workers) <= WORKERS_MAX:
+        raise ValueError(f"{len(workers)} workers, a group page holds 1 to {WORKERS_MAX}")
+    if [worker.queue_id for worker in workers] != list(range(len(workers))):
+        raise ValueError("workers are not in the order of their queue_id")
+    reta = page.reta or default_reta(len(workers), page.split)
+    if len(reta) != RETA_SIZE or not all(0 <= queue < len(workers) for queue in reta):
+        raise ValueError(f"the RETA must name {RETA_SIZE} queues below {len(workers)}")
+    if len(page.rss_key) != RSS_KEY_SIZE or len(page.mac) != 6:
+        raise ValueError("RSS key or MAC of the wrong length")
+    raw = _GroupPage(
+        magic=MAGIC,
+        abi_version=ABI_VERSION,
+        size=SIZE,
+        process_index=page.process_index,
+        num_queue=sum(worker.process_index == page.process_index for worker in workers),
+        tot_queue_num=len(workers),
+        split=page.split,
+        driver=page.driver,
+        idle=page.idle,
+        spin_us=page.spin_us,
+        mtu=page.mtu,
+        nic_read_number=page.nic_read_number,
+        rpc_number=page.rpc_number,
+        read_connect_number=page.read_connect_number,
+        trust_rx_checksum=page.trust_rx_checksum,
+        host_addr_be=tuple(page.host_addr.ip.packed),
+        netmask_be=tuple(page.host_addr.netmask.packed),
+        gateway_be=tuple(page.gateway.packed if page.gateway else bytes(4)),
+        host_peer_be=tuple(page.host_peer.packed if page.host_peer else bytes(4)),
+        mac=tuple(page.mac),
+        run_uid=page.run_uid,
+        run_gid=page.run_gid,
+        instance=_text("instance", page.instance, 32),
+        device=_text("device", page.device, 16),
+        run_dir=_text("run_dir", str(page.run_dir), 108),
+        rss_key=tuple(page.rss_key),
+        reta=reta,
+    )
+    for worker in workers:
+        raw.workers[worker.queue_id] = _WorkerPlan(
+            queue_id=worker.queue_id,
+            process_index=worker.process_index,
+            index=worker.index,
+            role=worker.role,
+            cpu=-1 if worker.cpu is None else worker.cpu,
+            numa=-1 if worker.numa is None else worker.numa,
+            mbufs=worker.mbufs,
+            rx_queue_size=worker.rx_queue_size,
+            tx_queue_size=worker.tx_queue_size,
+            name=_text("name", worker.name, 32),
+            comm=_text("comm", worker.comm, 16),
+            pool=_text("pool", worker.pool, 32),
+            port_args=_text("port_args", worker.port_args, 224),
+        )
+    return bytes(raw)
+
+
+def write(page: GroupPage) -> Path:
+    """Write <run_dir>/group.<process_index>, whole or not at all, and return its path."""
+    path = page.run_dir / f"group.{page.process_index}"
+    draft = path.with_name(path.name + ".new")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "wb") as file:
+        file.write(pack(page))
+        os.fchmod(file.fileno(), 0o644)  # applications of any user map it, whatever our umask is
+    draft.rename(path)
+    return path
+
+
+def _text(what: str, value: str, size: int) -> bytes:
+    data = value.encode()
+    if len(data) >= size or b"\0" in data:
+        raise ValueError(f'{what} "{value}" does not fit {size - 1} bytes')
+    return data
+
+
+def _by_hand(argv: Sequence[str]) -> int:
+    """Write a page from command-line arguments, for experiments with single workers."""
+    parser = argparse.ArgumentParser(prog="python -m gazelled.group_page", description=_by_hand.__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--instance", default="default")
+    parser.add_argument("--device", default="", help="tap or network device")
+    parser.add_argument("--host-addr", type=ipaddress.IPv4Interface, required=True, help="the stack's, e.g. 172.29.0.2/24")
+    parser.add_argument("--host-peer", type=ipaddress.IPv4Address, help="the host's address on the tap")
+    parser.add_argument("--gateway", type=ipaddress.IPv4Address)
+    parser.add_argument("--queues", type=int, default=1, help="workers, with --split twice the pairs")
+    parser.add_argument("--cpus", default="", help="one per worker, e.g. 0,1; absent: not bound")
+    parser.add_argument("--split", action="store_true", help="even queues receive, odd ones send")
+    parser.add_argument("--driver", choices=[driver.name.lower() for driver in Driver], default="tap")
+    parser.add_argument("--port-args", default="", help="EAL arguments, {queue} stands for the queue_id")
+    parser.add_argument("--idle", choices=[idle.name.lower() for idle in Idle], default="adaptive")
+    parser.add_argument("--spin-us", type=int, default=0)
+    parser.add_argument("--mtu", type=int, default=1500)
+    parser.add_argument("--mbufs", type=int, default=8192)
+    parser.add_argument("--rx-queue-size", type=int, default=1024)
+    parser.add_argument("--tx-queue-size", type=int, default=1024)
+    parser.add_argument("--mac", help="default: made from the instance's name; 0 takes the device's")
+    parser.add_argument("--trust-rx-checksum", action="store_true", help="the peers are local kernels (veth)")
+    parser.add_argument("--uid", type=int, default=0)
+    parser.add_argument("--gid", type=int, default=0)
+    options = parser.parse_args(argv)
+    cpus = [int(cpu) for cpu in options.cpus.split(",")] if options.cpus else [None] * options.queues
+    if len(cpus) != options.queues or (options.split and options.queues % 2):
+        parser.error("--cpus names one CPU per queue; --split needs an even number of queues")
+    workers = []
+    for queue in range(options.queues):
+        role = (Role.RECV, Role.SEND)[queue % 2] if options.split else Role.BOTH
+        name = f"lstack_{role.name.lower()}_0_{queue // 2}" if options.split else f"gazellelstack{queue:02d}"
+        workers.append(WorkerRow(
+            queue_id=queue, process_index=0, index=queue, role=role, cpu=cpus[queue], numa=None, mbufs=options.mbufs,
+            rx_queue_size=options.rx_queue_size, tx_queue_size=options.tx_queue_size, name=name, comm=name[:15],
+            pool=f"rxtx_mbuf_{queue}", port_args=options.port_args.replace("{queue}", str(queue))))
+    mac = {None: local_mac(options.instance), "0": bytes(6)}.get(options.mac)
+    options.run_dir.mkdir(parents=True, exist_ok=True)
+    path = write(GroupPage(
+        instance=options.instance, run_dir=options.run_dir.absolute(), driver=Driver[options.driver.upper()],
+        device=options.device, host_addr=options.host_addr, workers=tuple(workers), split=options.split,
+        idle=Idle[options.idle.upper()], spin_us=options.spin_us, mtu=options.mtu,
+        trust_rx_checksum=options.trust_rx_checksum, gateway=options.gateway, host_peer=options.host_peer,
+        mac=mac if mac is not None else bytes.fromhex(options.mac.replace(":", "")),
+        run_uid=options.uid, run_gid=options.gid))
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_by_hand(sys.argv[1:]))

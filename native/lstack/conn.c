@@ -158,7 +158,6 @@ static void adopt_pcb(struct conn *conn, struct tcp_pcb *pcb)
 	tcp_recv(pcb, conn_receive);
 	tcp_sent(pcb, conn_sent);
 	tcp_err(pcb, on_error);
-	tcp_nagle_disable(pcb); /* ours is Minshall's, in conn_send_push */
 	worker_count(conn->apps->stack, GZ_COUNT_connections, 1);
 }
 
@@ -188,16 +187,12 @@ static void abort_pcb(struct conn *conn)
 	tcp_abort(pcb);
 }
 
-/* The window offered to the peer never exceeds the FIFO's free space. lwIP starts with its maximum: take it back. */
+/* The window offered to the peer never exceeds the FIFO's free space. Of lwIP's own start only 64 KiB were ever said. */
 static void start_window(struct conn *conn)
 {
-	struct tcp_pcb *pcb = conn->pcb;
-
-	if (pcb->rcv_wnd > START_BYTES)
-		pcb->rcv_wnd = START_BYTES;
-	conn->rx_size = pcb->rcv_wnd > START_BYTES / 2 ? pcb->rcv_wnd : START_BYTES;
-	pcb->rcv_ann_wnd = pcb->rcv_wnd;
-	pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_ann_wnd;
+	conn->pcb->rcv_ann_right_edge = conn->pcb->rcv_nxt;
+	tcp_set_rcv_wnd_limit(conn->pcb, START_BYTES);
+	conn->rx_size = START_BYTES;
 }
 
 static int errno_of(const struct conn *conn, err_t err)
@@ -240,7 +235,6 @@ static void on_error(void *arg, err_t err)
 		return;
 	if (err == ERR_RST)
 		worker_count(conn->apps->stack, GZ_COUNT_resets_received, 1);
-	conn->finished = true;
 	if (conn->held && err == ERR_CLSD)
 		conn_receive_push(conn);
 	die(conn, errno_of(conn, err));
@@ -295,10 +289,16 @@ static void apply_options(struct conn *conn)
 	struct gz_options *o = &conn->shared->options;
 	struct tcp_pcb *pcb = conn->pcb;
 
-	conn->nodelay = gz_load(&o->nodelay);
-	conn->cork = gz_load(&o->cork);
 	if (!pcb)
 		return;
+	if (gz_load(&o->nodelay))
+		tcp_set_flags(pcb, TF_NODELAY);
+	else
+		tcp_clear_flags(pcb, TF_NODELAY);
+	if (gz_load(&o->cork))
+		tcp_set_flags(pcb, TF_CORK);
+	else
+		tcp_clear_flags(pcb, TF_CORK);
 	if (gz_load(&o->keepalive))
 		ip_set_option(pcb, SOF_KEEPALIVE);
 	else

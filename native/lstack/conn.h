@@ -44,9 +44,8 @@ struct conn {
 	uint32_t tx_block, tx_base;
 	uint32_t tx_given;        /* app.out_head up to which lwIP has it */
 	uint32_t tx_acked;        /* worker.in_tail */
-	uint32_t tx_small_end;    /* end of the last short segment: Minshall's variant of Nagle waits for its acknowledgement */
 	uint32_t grow_serial;
-	bool fin_seen, fin_given, orphan, connecting, in_retry, nodelay, cork, finished;
+	bool fin_seen, fin_given, orphan, connecting, in_retry;
 };
 
 /* A fresh connection accepted by lwIP for a listener. 0, or -errno and the caller aborts the pcb. */

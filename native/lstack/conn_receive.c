@@ -47,8 +47,9 @@ static void maybe_grow_rx(struct conn *conn)
 	arena_give_block(conn->arena, conn->rx_block);
 	conn->rx_block = block;
 	gz_store(&conn->shared->worker.out_block, block);
-	open_window(conn, GZ_BLOCK_SIZE(block) - size);
-	conn->rx_size += GZ_BLOCK_SIZE(block) - size;
+	conn->rx_size = GZ_BLOCK_SIZE(block);
+	if (conn->pcb && conn->pcb->state != TIME_WAIT)
+		tcp_set_rcv_wnd_limit(conn->pcb, conn->rx_size);
 }
 
 static void copy_held(struct conn *conn, uint32_t room)

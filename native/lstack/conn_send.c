@@ -31,20 +31,6 @@ bool conn_send_grow(struct conn *conn)
 	return true;
 }
 
-/* How much of `avail` may go out now: short segments wait for the acknowledgement of the last short one (Minshall), or cork. */
-static uint32_t sendable(const struct conn *conn, uint32_t avail, bool closing)
-{
-	const struct tcp_pcb *pcb = conn->pcb;
-	uint32_t mss = pcb->mss - (pcb->flags & TF_TIMESTAMP ? LWIP_TCP_OPT_LEN_TS_OUT : 0u), tail = avail % mss;
-
-	if (!tail || closing)
-		return avail;
-	if (conn->cork || (!conn->nodelay && (int32_t)(conn->tx_small_end - conn->tx_acked) > 0))
-		return avail - tail;
-	return avail;
-}
-
-/* Hands FIFO bytes to lwIP by reference, then the FIN if it is due. The bucket is entered; the caller runs tcp_output. */
 void conn_send_push(struct conn *conn)
 {
 	struct tcp_pcb *pcb = conn->pcb;
@@ -62,7 +48,9 @@ void conn_send_push(struct conn *conn)
 	}
 	if (avail && conn->tx_given == conn->tx_acked)
 		conn->tx_base = gz_load(&app->out_base);
-	uint32_t want = avail ? sendable(conn, avail, closing) : 0;
+	uint32_t want = avail;
+	if (closing)
+		tcp_clear_flags(pcb, TF_CORK); /* nothing will follow that a short last segment should wait for */
 	while (want && tcp_sndbuf(pcb)) {
 		uint32_t off = (conn->tx_given - conn->tx_base) & (size - 1);
 		uint32_t len = LWIP_MIN(LWIP_MIN(want, size - off), LWIP_MIN(tcp_sndbuf(pcb), 0xf000u));
@@ -76,8 +64,6 @@ void conn_send_push(struct conn *conn)
 		}
 		conn->tx_given += len;
 		want -= len;
-		if (len % pcb->mss)
-			conn->tx_small_end = conn->tx_given;
 		worker_count(conn->apps->stack, GZ_COUNT_tx_fifo_bytes, len);
 	}
 	if (closing && conn->tx_given == head) {

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The configuration as the rest of gazelled sees it, and where it is looked for.
+
+What may stand in a file is in gazelled.config_model, loaded only when there is a file to read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gazelled.errors import ConfigError
+
+DEFAULT_PATH = Path("/etc/gazelle.toml")
+DEFAULT_INSTANCE = "default"
+DEFAULT_HOST_ADDR = "172.29.0.2/24"
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """[stack]: what holds for all workers of the instance."""
+
+    instance: str = DEFAULT_INSTANCE
+    tcp_conn_count: int = 1500
+    # The ancestor's 170 pays for data the program has not read yet. Here that data waits in the connection's FIFO, and
+    # an mbuf lives from the wire to the FIFO (rx) or until the port has sent it (tx), so a few per connection are
+    # plenty: 1500 * 10 stays under 16k mbufs (about 40 MB) for one worker, and is half of that for each of two.
+    mbuf_count_per_conn: int = 10
+    nic_read_number: int = 128
+    rpc_number: int = 4
+    read_connect_number: int = 4
+    idle: str = "adaptive"  # or "poll"
+    spin_us: int = 100
+    app_bind_numa: bool = True
+    app_exclude_cpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """One [[process]] table: a stack group. Either `cpus`, or `recv_cpus` and `send_cpus` for the send/recv split."""
+
+    cpus: tuple[int, ...] = ()
+    recv_cpus: tuple[int, ...] = ()
+    send_cpus: tuple[int, ...] = ()
+
+    @property
+    def split(self) -> bool:
+        """Tell whether receiving and sending connections live on different workers."""
+        return not self.cpus
+
+    @property
+    def num_cpu(self) -> int:
+        """Return the ancestor's num_cpu: with the split, the number of send CPUs."""
+        return len(self.send_cpus) if self.split else len(self.cpus)
+
+    @property
+    def num_queue(self) -> int:
+        """Return how many workers, and so queues, the process has."""
+        return 2 * self.num_cpu if self.split else self.num_cpu
+
+
+@dataclass(frozen=True)
+class PortConfig:
+    """[port]: where packets come from and go to."""
+
+    driver: str = "tap"  # tap, af_xdp, pci, af_packet, memif, none
+    device: tuple[str, ...] = ()  # empty: the embedded tap; several only for pci, one function per worker
+    rx_queue_size: int = 4096
+    tx_queue_size: int = 2048
+    mtu: int | None = None  # None: 1500, or less if the device has less
+    host_driver: str | None = None  # pci only: the driver a function is bound to for DPDK
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """[network]: the stack's own address; IPv4."""
+
+    host_addr: str = DEFAULT_HOST_ADDR
+    gateway_addr: str | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """One effective configuration. `source` names the file, "built-in" if there was none."""
+
+    stack: StackConfig = field(default_factory=StackConfig)
+    process: tuple[ProcessConfig, ...] = ()  # empty: queue_planner.complete() chooses for the machine
+    port: PortConfig = field(default_factory=PortConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    source: str = "built-in"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the keys of the file with their effective values; what is absent and has no default is left out."""
+        stack, port, network = self.stack, self.port, self.network
+        device: object = port.device[0] if len(port.device) == 1 else list(port.device) or None
+        return {
+            "stack": {**vars(stack), "app_exclude_cpus": list(stack.app_exclude_cpus)},
+            "process": [{key: list(cpus) for key, cpus in vars(process).items() if cpus} for process in self.process],
+            "port": _present({**vars(port), "device": device}),
+            "network": _present(vars(network)),
+        }
+
+
+# Small rings and pools for the embedded tap: quick to create, and a tap's packets come in super-frames anyway.
+BUILT_IN = Config(port=PortConfig(rx_queue_size=1024, tx_queue_size=1024))
+
+
+def _present(values: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def find_config(given: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the file to read: `given` (-c), $GAZELLED_CONFIG, /etc/gazelle.toml if there is one; None: built-in."""
+    if given is not None:
+        return given
+    if environ.get("GAZELLED_CONFIG"):
+        return Path(environ["GAZELLED_CONFIG"])
+    return DEFAULT_PATH if DEFAULT_PATH.exists() else None
+
+
+def load_config(given: Path | None = None, instance: str | None = None) -> Config:
+    """Read the configuration a command is to use; `instance` (-i) outranks the file's.
+
+    Raises ConfigError with everything that is wrong with the file, each as "file:line: key: what, allowed, hint".
+    """
+    path = find_config(given)
+    if path is None:
+        config = BUILT_IN
+    else:
+        from gazelled.config_model import parse_config  # pydantic is slow to load, and the built-in needs none of it
+
+        config = parse_config(_read(path), str(path))
+    return config if instance is None else replace(config, stack=replace(config.stack, instance=instance))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: {error.strerror}"],
+            hint="the search order is -c FILE, $GAZELLED_CONFIG, /etc/gazelle.toml, then the built-in default",
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError([f"{path}:{line}: not UTF-8 (byte 0x{error.object[error.start]:02x})"]) from error

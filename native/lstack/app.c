@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "app.h"
+#include "attach.h"
 #include "conn.h"
 #include "listener.h"
 #include "log.h"

@@ -74,11 +74,4 @@ void app_notify(struct apps *apps, struct arena *arena, uint32_t n);
 /* Tops up the process's stock of free socket numbers. */
 void app_grant(struct app *app);
 
-/* attach.c: ends an attachment: everything it holds is let go. The struct lives until apps_flush. */
-void app_detach(struct app *app);
-
-/* attach.c: makes the attach socket; serves its events and those of control sockets. */
-int attach_open(struct apps *apps);
-void attach_event(struct apps *apps, void *owner, uint32_t events);
-
 #endif

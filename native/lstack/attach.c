@@ -16,11 +16,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <gazelle/attach.h>
-
 #include "app.h"
+#include "attach.h"
 #include "listener.h"
 #include "log.h"
+#include "pair.h"
 #include "worker.h"
 
 static int watch(struct apps *apps, int fd, void *owner)
@@ -73,7 +73,6 @@ static int free_slot(struct apps *apps)
 	return -1;
 }
 
-/* Sends one message with up to GZ_WELCOME_FDS descriptors. Never blocks: a peer that does not read its answer is cut off. */
 static bool send_message(int fd, struct gz_message *message, const int *fds, uint32_t count)
 {
 	union {
@@ -95,6 +94,11 @@ static bool send_message(int fd, struct gz_message *message, const int *fds, uin
 		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
 	}
 	return sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message);
+}
+
+bool attach_send(struct app *app, struct gz_message *message, const int *fds, uint32_t count)
+{
+	return send_message(app->control_fd, message, fds, count);
 }
 
 static void refuse(struct app *app, int status, const char *why)
@@ -301,6 +305,8 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		return;
 	} else if (message->kind == GZ_MESSAGE_HELLO)
 		on_hello(app);
+	else if (message->kind == GZ_MESSAGE_PAIR && app->channel)
+		pair_introduce(app, message);
 	else if (message->kind == GZ_MESSAGE_CLAIM)
 		on_claim(app);
 	else

@@ -114,6 +114,15 @@ static struct listener *find(struct apps *apps, uint32_t addr_be, uint16_t port)
 	return NULL;
 }
 
+struct listener_member *listener_find(struct apps *apps, uint32_t addr_be, uint16_t port)
+{
+	struct listener *listener = find(apps, addr_be, port);
+
+	if (!listener)
+		listener = find(apps, 0, port);
+	return listener ? next_member(listener) : NULL;
+}
+
 static struct listener *create(struct apps *apps, uint32_t addr_be, uint16_t port, uint32_t app_slot)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));

@@ -44,6 +44,9 @@ struct listener {
 void listener_open(struct app *app, const struct gz_request *request);
 void listener_set_backlog(struct app *app, const struct gz_request *request);
 
+/* Who listens for connections to this address (the stack's or loopback) and port; taking turns. NULL: nobody. */
+struct listener_member *listener_find(struct apps *apps, uint32_t addr_be, uint16_t port);
+
 /* The last holder of a listening socket let go: unaccepted connections are reset. */
 void listener_close(struct listener_member *member);
 

@@ -314,4 +314,47 @@ struct gz_channel {
 	_Alignas(64) _Atomic uint64_t interest[GZ_SOCKS_MAX];
 };
 
+/* ---------------------------------------------------------------- pair: two programs on one host, without packets */
+
+#define GZ_PAIR_MAGIC 0x7269617061617a67ull
+#define GZ_PAIR_SOCKS 4096u /* connections of a pair at a time; number 0 means "accept ring" */
+#define GZ_PAIR_BLOCK (256u << 10)
+
+/*
+ * Flags of an end in a pair. Both ends are application ends, each hostile to the other: an index that cannot be ends the
+ * connection with ECONNRESET for the one who sees it.
+ */
+#define GZ_PAIR_OPEN 0x001u     /* this end exists; cleared last, when its holder has let go */
+#define GZ_PAIR_FIN 0x002u      /* this end sends no more */
+#define GZ_PAIR_RESET 0x004u    /* this end broke the connection off */
+#define GZ_PAIR_ACCEPTED 0x008u /* side 1: a program has it; before, it waits in the backlog */
+#define GZ_PAIR_WANT_SPACE 0x020u /* ring me when what I produced is at least half consumed */
+
+struct gz_pair_sock {
+	struct gz_end end[2];  /* side 0 writes end[0], side 1 end[1] */
+	struct gz_name name;   /* side 0 writes, before it pushes the number to side 1's accept ring */
+	uint8_t pad[64];
+};
+_Static_assert(sizeof(struct gz_pair_sock) == 256, "a pair's entry is four lines");
+
+/* What concerns one side. */
+struct gz_pair_side {
+	_Alignas(64) _Atomic uint32_t accept_head; /* the other side writes: numbers pushed */
+	_Alignas(64) _Atomic uint32_t accept_tail; /* this side writes: numbers taken */
+	_Alignas(64) _Atomic uint32_t accept[GZ_PAIR_SOCKS]; /* the other side writes */
+	struct gz_bell to[GZ_EVENT_QUEUES];        /* the other side rings, this side takes and sleeps */
+	_Alignas(64) _Atomic uint64_t interest[GZ_PAIR_SOCKS]; /* this side writes; [0]: queues that hold a listener */
+};
+
+/* Blocks follow: connection n sends from end e in block (2 * n + e) of GZ_PAIR_BLOCK bytes after the header. */
+struct gz_pair {
+	uint64_t magic;
+	uint32_t abi_version;
+	uint32_t socks; /* GZ_PAIR_SOCKS */
+	struct gz_pair_side side[2];
+	_Alignas(GZ_ARENA_PAGE) struct gz_pair_sock sock[GZ_PAIR_SOCKS];
+};
+#define GZ_PAIR_HEADER (((uint64_t)sizeof(struct gz_pair) + GZ_ARENA_PAGE - 1) / GZ_ARENA_PAGE * GZ_ARENA_PAGE)
+#define GZ_PAIR_SIZE (GZ_PAIR_HEADER + 2ull * GZ_PAIR_SOCKS * GZ_PAIR_BLOCK)
+
 #endif

@@ -12,6 +12,11 @@
  *                                        <-   FORKED {status}
  *   CLAIM {magic, abi}  (child, on its end of that socketpair)  ->
  *                                        <-   WELCOME ...   (same arena, a channel of its own)
+ *   PAIR {addr, port}                    ->        who listens there among the attached processes? (same host, no packets)
+ *                                        <-   PAIRED {status, side 0, sock} + fds: pair, control socket to that process
+ *   and to the process that listens:     <-   PAIRED {0, side 1, sock} + fds: pair, control socket to the one that connects
+ * From then on the two need the worker no more: EVENT_QUEUE messages go over their own control socket, whose EOF is the
+ * other's death, and further connections are made in the pair's memory.
  * A worker that cannot serve answers REFUSED {status = errno, text} and closes.
  */
 #ifndef GAZELLE_ATTACH_H
@@ -28,23 +33,30 @@ enum gz_message_kind {
 	GZ_MESSAGE_EVENT_QUEUE = 4,
 	GZ_MESSAGE_FORK = 5,
 	GZ_MESSAGE_FORKED = 6,
-	GZ_MESSAGE_CLAIM = 7
+	GZ_MESSAGE_CLAIM = 7,
+	GZ_MESSAGE_PAIR = 8,
+	GZ_MESSAGE_PAIRED = 9
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_EVENTFD = 2, GZ_WELCOME_PAGE = 3, GZ_WELCOME_FDS = 4 };
+
+enum { GZ_PAIRED_MEMORY = 0, GZ_PAIRED_CONTROL = 1, GZ_PAIRED_FDS = 2 };
 
 struct gz_message {
 	uint64_t magic; /* GZ_ATTACH_MAGIC */
 	uint32_t abi_version;
 	uint32_t kind;
-	uint32_t number;    /* EVENT_QUEUE: which; WELCOME: queue_id */
-	uint32_t attach_id; /* WELCOME: this process at this worker */
-	int32_t status;     /* REFUSED, FORKED: 0 or an errno */
-	uint32_t pad;
+	uint32_t number;    /* EVENT_QUEUE: which; WELCOME: queue_id; PAIRED: the receiver's side, 0 connects, 1 listens */
+	uint32_t attach_id; /* WELCOME: this process at this worker; PAIRED: the other process */
+	int32_t status;     /* REFUSED, FORKED, PAIRED: 0 or an errno */
+	uint32_t sock;      /* PAIRED: the listener's number in the arena of the process that listens */
+	uint8_t addr[16];   /* PAIR: where it wants to connect; PAIRED: the same */
+	uint16_t port;
+	uint8_t pad[6];
 	uint64_t arena_size;   /* WELCOME, bytes */
 	uint64_t channel_size; /* WELCOME, bytes */
 	char text[64];         /* REFUSED: why */
 };
-_Static_assert(sizeof(struct gz_message) == 112, "one control message");
+_Static_assert(sizeof(struct gz_message) == 136, "one control message");
 
 #endif

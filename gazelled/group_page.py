@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 """The group page: what the plan fixes, as `struct gz_group_page` of native/include/gazelle/abi.h.
 
-Written once, before the first worker starts; read-only to workers and applications. The classes with a leading underscore
-repeat the C layout field by field; `lstack --abi` prints the C side's sizes and offsets, and a test compares the two.
+Written once, before the first worker starts; read-only to workers and applications. The classes with a leading
+underscore repeat the C layout field by field; `lstack --abi` prints the C side's, and a test compares the two.
 
-`python -m gazelled.group_page --run-dir D --device gz0 --host-addr 172.29.0.2/24 ..` writes one by hand, to start a worker
-without a supervisor.
+`python -m gazelled.group_page --run-dir D --device gz0 --host-addr 172.29.0.2/24 ..` writes one by hand, to start a
+worker without a supervisor.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gazelled.plan import Plan
 
 MAGIC = 0x70756F7267617A67  # "gzagroup"
 ABI_VERSION = 1
@@ -154,10 +158,10 @@ class _GroupPage(ctypes.Structure):
 SIZE = ctypes.sizeof(_GroupPage)
 
 
-def layout() -> dict[str, dict[str, int]]:
-    """Return size and field offsets of both structures, in the shape `lstack --abi` prints them."""
+def layout() -> dict[str, tuple[int, dict[str, int]]]:
+    """Return size and field offsets of both structures, to be compared with `lstack --abi`."""
     return {
-        name: {"size": ctypes.sizeof(cls), **{row[0]: getattr(cls, row[0]).offset for row in cls._fields_}}
+        name: (ctypes.sizeof(cls), {row[0]: getattr(cls, row[0]).offset for row in cls._fields_})
         for name, cls in (("gz_worker_plan", _WorkerPlan), ("gz_group_page", _GroupPage))
     }
 
@@ -172,6 +176,61 @@ def default_reta(tot_queue_num: int, split: bool) -> tuple[int, ...]:
 def local_mac(seed: str) -> bytes:
     """Return a locally administered unicast MAC that is always the same for `seed`."""
     return bytes([0x02]) + hashlib.sha256(seed.encode()).digest()[:5]
+
+
+def from_plan(
+    plan: Plan,
+    process_index: int,
+    run_dir: Path,
+    *,
+    run_uid: int = 0,
+    run_gid: int = 0,
+    trust_rx_checksum: bool = False,
+) -> GroupPage:
+    """Return the page of one process of a plan without error findings; `run_uid` is whom its workers become."""
+    kinds = {"tap": Driver.TAP, "ethdev": Driver.ETHDEV, "none": Driver.NONE}
+    network, stack = plan.network, plan.stack
+    return GroupPage(
+        instance=plan.instance,
+        run_dir=run_dir,
+        driver=kinds[plan.workers[0].port.kind],
+        device=plan.device.name,
+        host_addr=ipaddress.IPv4Interface(f"{network.host_addr}/{network.prefix}"),
+        workers=tuple(
+            WorkerRow(
+                queue_id=worker.queue_id,
+                process_index=worker.process_index,
+                index=worker.index,
+                role=Role[worker.role.upper()],
+                cpu=worker.cpu,
+                numa=worker.numa,
+                mbufs=worker.mempool.mbufs,
+                rx_queue_size=worker.rings.rx,
+                tx_queue_size=worker.rings.tx,
+                name=worker.name,
+                comm=worker.comm,
+                pool=worker.mempool.name,
+                port_args=" ".join(worker.port.eal_args),
+            )
+            for worker in plan.workers
+        ),
+        process_index=process_index,
+        split=plan.separate_send_recv,
+        idle=Idle[stack.idle.upper()],
+        spin_us=stack.spin_us,
+        mtu=plan.device.mtu,
+        nic_read_number=stack.nic_read_number,
+        rpc_number=stack.rpc_number,
+        read_connect_number=stack.read_connect_number,
+        trust_rx_checksum=trust_rx_checksum,
+        gateway=ipaddress.IPv4Address(network.gateway) if network.gateway else None,
+        host_peer=ipaddress.IPv4Address(network.host_peer) if network.host_peer else None,
+        mac=bytes.fromhex(network.mac.replace(":", "")) if network.mac else bytes(6),
+        run_uid=run_uid,
+        run_gid=run_gid,
+        rss_key=bytes.fromhex(plan.rss_key),
+        reta=plan.reta,
+    )
 
 
 def pack(page: GroupPage) -> bytes:
@@ -259,7 +318,9 @@ def _by_hand(argv: Sequence[str]) -> int:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--instance", default="default")
     parser.add_argument("--device", default="", help="tap or network device")
-    parser.add_argument("--host-addr", type=ipaddress.IPv4Interface, required=True, help="the stack's, e.g. 172.29.0.2/24")
+    parser.add_argument(
+        "--host-addr", type=ipaddress.IPv4Interface, required=True, help="the stack's, e.g. 172.29.0.2/24"
+    )
     parser.add_argument("--host-peer", type=ipaddress.IPv4Address, help="the host's address on the tap")
     parser.add_argument("--gateway", type=ipaddress.IPv4Address)
     parser.add_argument("--queues", type=int, default=1, help="workers, with --split twice the pairs")
@@ -285,19 +346,45 @@ def _by_hand(argv: Sequence[str]) -> int:
     for queue in range(options.queues):
         role = (Role.RECV, Role.SEND)[queue % 2] if options.split else Role.BOTH
         name = f"lstack_{role.name.lower()}_0_{queue // 2}" if options.split else f"gazellelstack{queue:02d}"
-        workers.append(WorkerRow(
-            queue_id=queue, process_index=0, index=queue, role=role, cpu=cpus[queue], numa=None, mbufs=options.mbufs,
-            rx_queue_size=options.rx_queue_size, tx_queue_size=options.tx_queue_size, name=name, comm=name[:15],
-            pool=f"rxtx_mbuf_{queue}", port_args=options.port_args.replace("{queue}", str(queue))))
+        workers.append(
+            WorkerRow(
+                queue_id=queue,
+                process_index=0,
+                index=queue,
+                role=role,
+                cpu=cpus[queue],
+                numa=None,
+                mbufs=options.mbufs,
+                rx_queue_size=options.rx_queue_size,
+                tx_queue_size=options.tx_queue_size,
+                name=name,
+                comm=name[:15],
+                pool=f"rxtx_mbuf_{queue}",
+                port_args=options.port_args.replace("{queue}", str(queue)),
+            )
+        )
     mac = {None: local_mac(options.instance), "0": bytes(6)}.get(options.mac)
     options.run_dir.mkdir(parents=True, exist_ok=True)
-    path = write(GroupPage(
-        instance=options.instance, run_dir=options.run_dir.absolute(), driver=Driver[options.driver.upper()],
-        device=options.device, host_addr=options.host_addr, workers=tuple(workers), split=options.split,
-        idle=Idle[options.idle.upper()], spin_us=options.spin_us, mtu=options.mtu,
-        trust_rx_checksum=options.trust_rx_checksum, gateway=options.gateway, host_peer=options.host_peer,
-        mac=mac if mac is not None else bytes.fromhex(options.mac.replace(":", "")),
-        run_uid=options.uid, run_gid=options.gid))
+    path = write(
+        GroupPage(
+            instance=options.instance,
+            run_dir=options.run_dir.absolute(),
+            driver=Driver[options.driver.upper()],
+            device=options.device,
+            host_addr=options.host_addr,
+            workers=tuple(workers),
+            split=options.split,
+            idle=Idle[options.idle.upper()],
+            spin_us=options.spin_us,
+            mtu=options.mtu,
+            trust_rx_checksum=options.trust_rx_checksum,
+            gateway=options.gateway,
+            host_peer=options.host_peer,
+            mac=mac if mac is not None else bytes.fromhex(options.mac.replace(":", "")),
+            run_uid=options.uid,
+            run_gid=options.gid,
+        )
+    )
     print(path)
     return 0
 

@@ -7,6 +7,7 @@
 #include "app.h"
 #include "attach.h"
 #include "conn.h"
+#include "dgram.h"
 #include "listener.h"
 #include "log.h"
 #include "worker.h"
@@ -145,6 +146,12 @@ static void serve(struct app *app, const struct gz_request *request)
 			conn_connect(app, request);
 		else
 			app_doom(app, "connect on a number not granted");
+		break;
+	case GZ_REQUEST_BIND:
+		if (granted(app, n) || app_holds(app, n))
+			dgram_bind(app, request);
+		else
+			app_doom(app, "bind on a number not granted");
 		break;
 	case GZ_REQUEST_BACKLOG:
 		if (app_holds(app, n))

@@ -8,6 +8,7 @@
 
 #include "app.h"
 #include "conn.h"
+#include "dgram.h"
 #include "listener.h"
 #include "steer.h"
 #include "tcp_table.h"
@@ -97,7 +98,7 @@ void conn_destroy(struct conn *conn)
 	free(conn);
 }
 
-static void name_of(const ip_addr_t *ip, uint8_t out[16])
+void conn_addr_write(const ip_addr_t *ip, uint8_t out[16])
 {
 	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
 
@@ -111,7 +112,7 @@ static void name_of(const ip_addr_t *ip, uint8_t out[16])
 	memcpy(out + 12, &ip_2_ip4(ip)->addr, 4);
 }
 
-static void ip_of(const uint8_t in[16], ip_addr_t *out)
+void conn_addr_read(const uint8_t in[16], ip_addr_t *out)
 {
 	ip4_addr_t ip4;
 
@@ -123,8 +124,8 @@ static void write_name(struct conn *conn, const struct tcp_pcb *pcb)
 {
 	struct gz_name *name = &conn->shared->name;
 
-	name_of(&pcb->local_ip, name->local_addr);
-	name_of(&pcb->remote_ip, name->peer_addr);
+	conn_addr_write(&pcb->local_ip, name->local_addr);
+	conn_addr_write(&pcb->remote_ip, name->peer_addr);
 	name->local_port = pcb->local_port;
 	name->peer_port = pcb->remote_port;
 	name->family = AF_INET;
@@ -334,7 +335,7 @@ void conn_connect(struct app *app, const struct gz_request *request)
 	conn->bucket = UINT32_MAX;
 	conn->connecting = true;
 	ip_addr_set_ip4_u32_val(local, apps->stack->group->host_addr_be);
-	ip_of(request->peer, &remote);
+	conn_addr_read(request->peer, &remote);
 	error = EADDRNOTAVAIL;
 	if (!port)
 		port = steer_pick_port(apps->stack, &local, &remote, request->peer_port);
@@ -376,6 +377,10 @@ fail:
 
 void conn_rung(struct conn *conn)
 {
+	if (conn->udp) {
+		dgram_rung(conn);
+		return;
+	}
 	if (!conn->pcb) {
 		if (!conn_receive_consumed(conn))
 			app_doom_arena(conn->apps, conn->arena, "impossible consumer index");
@@ -412,6 +417,8 @@ void conn_release(struct conn *conn)
 	uint32_t flags = gz_load(&conn->shared->app.flags);
 
 	conn->orphan = true;
+	if (conn->udp)
+		dgram_close(conn);
 	if (conn->pcb) {
 		tcp_table_enter(conn->bucket);
 		if (conn->connecting) {

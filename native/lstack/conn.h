@@ -24,6 +24,7 @@ struct conn {
 	struct arena *arena;
 	struct gz_sock *shared;
 	struct tcp_pcb *pcb;      /* NULL once lwIP has forgotten it */
+	struct udp_pcb *udp;      /* this number is a datagram socket (dgram.c), not a connection */
 	struct conn *retry_next;
 	struct listener_member *member; /* it waits in this listener's accept queue; NULL otherwise */
 	struct conn *queued_next; /* member->queued */
@@ -75,6 +76,10 @@ void conn_destroy(struct conn *conn);
 
 /* Publishes GZ_WORKER_* flags; release order: what they announce is written. */
 void conn_set_flags(struct conn *conn, uint32_t flags);
+
+/* Addresses of the shared ABI (16 bytes, IPv4 mapped) to lwIP's and back. */
+void conn_addr_write(const ip_addr_t *ip, uint8_t out[16]);
+void conn_addr_read(const uint8_t in[16], ip_addr_t *out);
 
 /* ---- between conn.c, conn_receive.c and conn_send.c; all with the connection's bucket entered ---- */
 

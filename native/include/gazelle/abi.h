@@ -121,7 +121,8 @@ struct gz_app_stat {
 	X(tx_dropped) X(rx_bad_checksum) X(alloc_failed) X(steered_out) X(steered_in) X(steer_dropped)              \
 	X(connections /* gauge */) X(accepted) X(connected) X(resets_sent) X(resets_received) X(retransmits)        \
 	X(listen_overflow) X(requests) X(attachments /* gauge */) X(attached_total) X(detached_hostile)             \
-	X(sockets /* gauge */) X(mbufs_free /* gauge */) X(rx_fifo_bytes) X(tx_fifo_bytes) X(no_match)
+	X(sockets /* gauge */) X(mbufs_free /* gauge */) X(rx_fifo_bytes) X(tx_fifo_bytes) X(no_match)                   \
+	X(datagrams_in) X(datagrams_out) X(datagrams_dropped)
 
 enum gz_counter {
 #define X(name) GZ_COUNT_##name,
@@ -239,6 +240,21 @@ struct gz_accept_queue {
 };
 #define GZ_ACCEPT_SLOTS 4096u /* at most; the block is the next power of two that holds them */
 
+/*
+ * A datagram in a FIFO of a SOCK_DGRAM socket: this header, then `len` bytes, then padding to GZ_DATAGRAM_ALIGN. Written and
+ * consumed whole. Towards the application addr:port is the sender, towards the worker the destination.
+ */
+struct gz_datagram {
+	uint32_t len;
+	uint16_t port;
+	uint16_t reserved;
+	uint8_t addr[16];
+};
+#define GZ_DATAGRAM_ALIGN 8u
+#define GZ_DATAGRAM_MAX 65507u
+#define GZ_DATAGRAM_SPACE(len) \
+	(((uint32_t)sizeof(struct gz_datagram) + (len) + GZ_DATAGRAM_ALIGN - 1) & ~(GZ_DATAGRAM_ALIGN - 1))
+
 struct gz_arena {
 	uint64_t magic;
 	uint32_t abi_version;
@@ -261,6 +277,8 @@ enum gz_request_op {
 	GZ_REQUEST_CONNECT = 2, /* socket n connects from addr:port (port 0: any) to peer; done when CONNECTED or DEAD */
 	GZ_REQUEST_BACKLOG = 3, /* listener n: listen() again with another backlog */
 	GZ_REQUEST_CLAIM = 4,   /* socket n, popped from an accept queue, now has an fd in this process */
+	GZ_REQUEST_BIND = 6,    /* datagram socket n takes what comes to addr:port, from peer only if peer_port is not 0; again
+				 * to change that. Done when n is CONNECTED (or DEAD). */
 	GZ_REQUEST_RELEASE = 5  /* this process lets go of socket n; the last one closes it (RST if data is unread) */
 };
 

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""Checks of single configuration values: each raises with what is wrong, what is allowed, and maybe a hint."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+
+from pydantic import ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from gazelled.cpulist import CPU_MAX, parse_cpus
+
+
+def kind_of(value: object) -> str:
+    """Return the TOML type of a value, with its article."""
+    names = {bool: "a boolean", int: "an integer", float: "a float", str: "a string", list: "a list", dict: "a table"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), "a date or time")
+
+
+def shown_as(value: object) -> str:
+    """Return a value as the file has it, shortened."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def wrong(what: str, allowed: str, hint: str = "") -> PydanticCustomError:
+    """Return an error in our own words; `allowed` and `hint` go to their places in the line a person reads."""
+    return PydanticCustomError("gazelled", "{what}", {"what": what, "allowed": allowed, "hint": hint})
+
+
+_CPUS_ALLOWED = 'a list of CPU numbers ([0, 1]) or a string ("2-5,8")'
+
+
+def cpus_of(value: object) -> tuple[int, ...]:
+    """Return a CPU list, given in either form."""
+    if isinstance(value, str):
+        try:
+            cpus = parse_cpus(value)
+        except ValueError as error:
+            raise wrong(f"is no CPU list: {error}", _CPUS_ALLOWED) from error
+    elif isinstance(value, list):
+        for each in value:
+            if isinstance(each, bool) or not isinstance(each, int):
+                hint = "numbers without quotes, or the whole list as one string" if isinstance(each, str) else ""
+                raise wrong(f"has {shown_as(each)}, which is no CPU number", _CPUS_ALLOWED, hint)
+            if not 0 <= each <= CPU_MAX:
+                raise wrong(f"has {each}, which is no CPU number", f"0 to {CPU_MAX}")
+        cpus = tuple(value)
+    else:
+        raise wrong(f"is {kind_of(value)}", _CPUS_ALLOWED)
+    return cpus
+
+
+def some_cpus(value: object) -> tuple[int, ...]:
+    """Return a CPU list that is not empty."""
+    cpus = cpus_of(value)
+    if not cpus:
+        raise wrong("is empty", _CPUS_ALLOWED, "leave out [[process]] altogether to have the CPUs chosen")
+    return cpus
+
+
+def power_of_two(value: object) -> object:
+    """Check a ring size; its type and range are checked after this."""
+    if isinstance(value, int) and not isinstance(value, bool) and 64 <= value <= 32768 and value & (value - 1):
+        below = 1 << (value.bit_length() - 1)
+        raise wrong("is no power of two", "a power of two from 64 to 32768", f"{below} or {2 * below}")
+    return value
+
+
+def devices(value: object) -> tuple[str, ...]:
+    """Return the devices, given as one string or as a list."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    raise wrong(f"is {kind_of(value)}", 'a string ("eth1"), or for driver "pci" a list of strings, one per worker')
+
+
+def host_address(value: object) -> object:
+    """Check the stack's address: an IPv4 host address with its prefix."""
+    allowed = 'an IPv4 address with its prefix, as "172.29.0.2/24"'
+    if not isinstance(value, str):
+        raise wrong(f"is {kind_of(value)}", allowed)
+    try:
+        interface = ipaddress.ip_interface(value)
+    except ValueError as error:
+        raise wrong("is no address", allowed) from error
+    if isinstance(interface, ipaddress.IPv6Interface):
+        raise wrong("is an IPv6 address", allowed, "the stack's own address is IPv4 so far")
+    if "/" not in value:
+        raise wrong("has no prefix", allowed, f'did you mean "{value}/24"?')
+    address, network = interface.ip, interface.network
+    if not 8 <= network.prefixlen <= 32:
+        raise wrong(f"has the prefix /{network.prefixlen}", "/8 to /32")
+    if network.prefixlen < 31 and address in (network.network_address, network.broadcast_address):
+        which = "network" if address == network.network_address else "broadcast"
+        raise wrong(
+            f"is the {which} address of {network}",
+            allowed,
+            f'did you mean "{_first_host(network)}/{network.prefixlen}"?',
+        )
+    for bad, name in ((address.is_multicast, "multicast"), (address.is_loopback, "loopback"),
+                      (address.is_unspecified, "unspecified"), (address.is_reserved, "reserved")):  # fmt: skip
+        if bad:
+            raise wrong(f"is a {name} address", allowed)
+    return value
+
+
+def _first_host(network: ipaddress.IPv4Network, without: ipaddress.IPv4Address | None = None) -> str:
+    return str(next((host for host in network.hosts() if host != without), network.network_address))
+
+
+def gateway_address(value: object, info: ValidationInfo) -> object:
+    """Check the gateway against the stack's subnet (host_addr is validated before)."""
+    allowed = 'an IPv4 address, as "172.29.0.1"'
+    if not isinstance(value, str):
+        raise wrong(f"is {kind_of(value)}", allowed)
+    try:
+        gateway = ipaddress.IPv4Address(value)
+    except ValueError as error:
+        raise wrong("is no IPv4 address", allowed, "without a prefix" if "/" in value else "") from error
+    own = info.data.get("host_addr")
+    if own is None:
+        return value  # host_addr is wrong itself: one mistake, one error
+    interface = ipaddress.IPv4Interface(own)
+    network = interface.network
+    if gateway not in network:
+        raise wrong("is outside the stack's subnet", f"an address in {network} (network.host_addr)")
+    if gateway == interface.ip:
+        raise wrong("is the stack's own address", f"another address in {network}")
+    if network.prefixlen < 31 and gateway in (network.network_address, network.broadcast_address):
+        raise wrong(
+            "is no host address",
+            f"a host address in {network}",
+            f'did you mean "{_first_host(network, interface.ip)}"?',
+        )
+    return value

@@ -11,8 +11,8 @@
 #include "tcp_table.h"
 #include "worker.h"
 
-/* lwIP counts handshakes in progress in a byte; complete ones wait in our queue. */
-#define HANDSHAKES 255u
+/* Handshakes in progress at a time, which lwIP keeps; complete ones wait in our queue. */
+#define HANDSHAKES 1023u
 
 static void publish(struct listener *listener, uint32_t app_slot)
 {
@@ -185,10 +185,9 @@ static uint32_t backlog_of(uint32_t wish)
 
 static int open_queue(struct listener_member *member, struct arena *arena, uint32_t backlog)
 {
-	uint32_t slots = 512, order = GZ_BLOCK_ORDER_MIN;
+	uint32_t slots = 2048, order = GZ_BLOCK_ORDER_MIN;
 
 	member->backlog = backlog_of(backlog);
-	/* Always room for GZ_ACCEPT_SLOTS would be simpler, but a page is enough for most. */
 	while (slots < GZ_ACCEPT_SLOTS && slots < member->backlog + HANDSHAKES + 1)
 		slots *= 2;
 	while (1ul << order < sizeof(struct gz_accept_queue) + slots * sizeof(uint32_t))

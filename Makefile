@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+# The front door. `make run` and `make test` install what they need; a second call takes seconds.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+PYTHON := .venv/bin/python
+DESTDIR ?=
+PREFIX ?= /usr
+
+.PHONY: help run stop test bench setup build lint format unit ctest asan net install clean
+
+help: ## show this
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: ## redis on the stack, end to end (KEEP=1 leaves it running)
+	@scripts/setup run
+	@scripts/build
+	@$(PYTHON) scripts/demo.py $(if $(KEEP),--keep)
+
+stop: ## stop what `make run KEEP=1` left running
+	@$(PYTHON) scripts/demo.py --stop
+
+test: ## everything that must hold: format, lint, types, unit, C, C under sanitizers, network
+	@scripts/check
+
+bench: ## kernel and gazelled side by side; ARGS="--rounds 5 --json out.json"
+	@scripts/setup test
+	@scripts/build
+	@$(PYTHON) -m bench $(ARGS)
+
+setup: ## packages and .venv
+	@scripts/setup test
+
+build: ## native/ into build/
+	@scripts/setup run
+	@scripts/build
+
+lint unit ctest asan net: ## one stage of `make test`
+	@scripts/check setup build $@
+
+format: ## write Python and C as the linters want them
+	@.venv/bin/ruff format -q gazelled tests bench scripts && .venv/bin/ruff check -q --fix gazelled tests bench scripts
+	@find native -name '*.[ch]' -exec clang-format -i {} +
+
+install: ## into $(DESTDIR)$(PREFIX): command, worker, preload library, unit file
+	@scripts/setup run
+	@scripts/build
+	@scripts/install "$(DESTDIR)" "$(PREFIX)"
+
+clean: ## what was built; not .venv and not the fetched lwIP
+	@rm -rf build build-asan

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gazelled.errors import ConfigError
 
@@ -91,7 +92,7 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     source: str = "built-in"
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the keys of the file with their effective values; what is absent and has no default is left out."""
         stack, port, network = self.stack, self.port, self.network
         device: object = port.device[0] if len(port.device) == 1 else list(port.device) or None

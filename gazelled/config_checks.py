@@ -100,8 +100,12 @@ def host_address(value: object) -> object:
             allowed,
             f'did you mean "{_first_host(network)}/{network.prefixlen}"?',
         )
-    for bad, name in ((address.is_multicast, "multicast"), (address.is_loopback, "loopback"),
-                      (address.is_unspecified, "unspecified"), (address.is_reserved, "reserved")):  # fmt: skip
+    for bad, name in (
+        (address.is_multicast, "multicast"),
+        (address.is_loopback, "loopback"),
+        (address.is_unspecified, "unspecified"),
+        (address.is_reserved, "reserved"),
+    ):
         if bad:
             raise wrong(f"is a {name} address", allowed)
     return value

@@ -74,9 +74,11 @@ class Stack(_Model):
         description="Requests of one application a worker carries out per turn.",
     )
     read_connect_number: int = Field(
-        _DEFAULTS.stack.read_connect_number, ge=1, le=1024,
+        _DEFAULTS.stack.read_connect_number,
+        ge=1,
+        le=1024,
         description="Sockets of one application a worker serves per turn, in units of 64.",
-    )  # fmt: skip
+    )
     idle: Literal["adaptive", "poll"] = Field(
         "adaptive", description="What an idle worker does: sleep after a while, or poll for ever."
     )
@@ -258,8 +260,12 @@ def _port_problems(port: Port, written: Mapping[str, Any]) -> list[_Problem]:
         problems.append((where, _line(what, allowed, hint)))
 
     if port.driver != "pci" and port.host_driver is not None:
-        wrong(("port", "host_driver"), f'port.host_driver: "{port.host_driver}" has no meaning with driver '
-              f'"{port.driver}"', 'only with driver "pci"', "leave it out")  # fmt: skip
+        wrong(
+            ("port", "host_driver"),
+            f'port.host_driver: "{port.host_driver}" has no meaning with driver "{port.driver}"',
+            'only with driver "pci"',
+            "leave it out",
+        )
     if port.driver == "none" and port.device:
         wrong(device, f'port.device: {shown_as(written["device"])} has no meaning with driver "none"', "no device")
     if port.driver not in ("none", "tap") and not port.device:

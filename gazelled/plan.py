@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from gazelled.findings import Finding
+from gazelled.json_text import json_text
+
+COMM_MAX = 15  # bytes of a process name the kernel keeps
 
 Role = Literal["both", "recv", "send"]
 PortKind = Literal["tap", "ethdev", "none"]
@@ -159,9 +162,9 @@ class Plan:
         """Return the plan as plain JSON values."""
         return asdict(self)
 
-    def to_json(self, indent: int | None = 2) -> str:
+    def to_json(self) -> str:
         """Return the plan as `plan --json` prints it and plan.json keeps it."""
-        return json.dumps(self.to_dict(), indent=indent)
+        return json_text(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

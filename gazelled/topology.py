@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gazelled.errors import ConfigError
+from gazelled.json_text import json_text
 
 _T = TypeVar("_T")
 
@@ -97,11 +98,7 @@ class Topology:
 
     def to_json(self) -> str:
         """Return the topology as `gazelled topology` prints it: an object a line."""
-        parts = []
-        for key, entries in asdict(self).items():
-            lines = ",\n".join(f"    {json.dumps(entry)}" for entry in entries)
-            parts.append(f'  "{key}": [\n{lines}\n  ]' if entries else f'  "{key}": []')
-        return "{\n" + ",\n".join(parts) + "\n}"
+        return json_text(asdict(self))
 
 
 class _Reader:
@@ -114,8 +111,9 @@ class _Reader:
     def problem(self, where: str, what: str) -> None:
         self.problems.append(f"{self.source}: {where}: {what}")
 
-    def entries(self, data: Mapping[str, object], key: str, make: Callable[[str, dict[str, object]], _T | None],
-                required: bool) -> tuple[_T, ...]:  # fmt: skip
+    def entries(
+        self, data: Mapping[str, object], key: str, make: Callable[[str, dict[str, object]], _T | None], required: bool
+    ) -> tuple[_T, ...]:
         entries = data.get(key, [])
         if not isinstance(entries, list):
             self.problem(key, "must be a list of objects")

@@ -38,8 +38,12 @@ def read_topology(host: Host | None = None, netdevs: NetdevReader | None = None)
     if netdevs is None:
         netdevs = kernel_netdevs if host.root == Path("/") else _no_netdevs
     nodes = _nodes(host)
-    return Topology(cpus=_cpus(host, nodes), hugepages=_hugepages(host, nodes), nics=_nics(host, netdevs),
-                    memory=_memory(host, nodes))  # fmt: skip
+    return Topology(
+        cpus=_cpus(host, nodes),
+        hugepages=_hugepages(host, nodes),
+        nics=_nics(host, netdevs),
+        memory=_memory(host, nodes),
+    )
 
 
 def _text(path: Path) -> str:

@@ -203,7 +203,8 @@ def _unknown_key(where: _Where) -> str:
         hint = f'did you mean "{close[0]}"?'
     else:
         homes = [name for name, each in _TABLES.items() if key in each.model_fields]
-        hint = f"it belongs into [{homes[0]}]" if homes else f"allowed: {', '.join(allowed)}"
+        home = "[[process]]" if homes == ["process"] else f"[{homes[0]}]" if homes else ""
+        hint = f"it belongs into {home}" if home else f"allowed: {', '.join(allowed)}"
     return f"{_key(where)}: unknown key ({hint})"
 
 

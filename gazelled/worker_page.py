@@ -23,14 +23,13 @@ COUNTERS_SIZE = 64
 KERNEL_REASONS_SIZE = 16
 
 # By position; both lists grow at the end only.
-COUNTERS = tuple(
-    (
-        "turns sleeps wakeups_written rx_packets rx_bytes tx_packets tx_bytes rx_dropped tx_dropped "
-        "rx_bad_checksum alloc_failed steered_out steered_in steer_dropped connections accepted connected "
-        "resets_sent resets_received retransmits listen_overflow requests attachments attached_total "
-        "detached_hostile sockets mbufs_free rx_fifo_bytes tx_fifo_bytes no_match"
-    ).split()
-)
+COUNTERS = (
+    "turns", "sleeps", "wakeups_written", "rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "rx_dropped",
+    "tx_dropped", "rx_bad_checksum", "alloc_failed", "steered_out", "steered_in", "steer_dropped", "connections",
+    "accepted", "connected", "resets_sent", "resets_received", "retransmits", "listen_overflow", "requests",
+    "attachments", "attached_total", "detached_hostile", "sockets", "mbufs_free", "rx_fifo_bytes", "tx_fifo_bytes",
+    "no_match",
+)  # fmt: skip
 KERNEL_REASONS = ("family", "address", "loopback", "no_route", "not_attached", "no_resource", "client")
 
 

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""What a plan needs of the host: looked at before the first change, then made step by step through the journal."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from gazelled import netlink
+from gazelled.errors import GazelledError
+from gazelled.exitcode import ExitCode
+from gazelled.host_changes import DpdkRunDir, HostAddress, LinkUp, TapDevice, XdpProgram
+from gazelled.journal import Journal
+from gazelled.plan import Plan
+
+Report = Callable[[str], None]
+
+_XDP_MTU_MAX = 3506
+_USERS = ("gazelle", "nobody")  # the first that exists; packages make the user gazelle
+
+
+@dataclass(frozen=True)
+class WorkerUser:
+    """Whom workers become once their port is open; 0: they stay what they are."""
+
+    uid: int
+    gid: int
+
+
+def worker_user(plan: Plan) -> WorkerUser:
+    """Choose the user: gazelle if there is one, else nobody; nobody at all if we are not root.
+
+    Where DPDK needs physical addresses (a NIC without an IOMMU behind it) workers must stay root.
+    """
+    if os.geteuid() != 0 or (plan.device.driver == "pci" and not _behind_iommu(plan)):
+        return WorkerUser(0, 0)
+    for name in _USERS:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return WorkerUser(user.pw_uid, user.pw_gid)
+    return WorkerUser(0, 0)
+
+
+def _behind_iommu(plan: Plan) -> bool:
+    return all(
+        step.driver == "vfio-pci" and Path(f"/sys/bus/pci/devices/{step.pci}/iommu_group").exists()
+        for step in plan.host.bind
+    )
+
+
+def dpdk_prefix(plan: Plan, queue_id: int) -> str:
+    """Return the --file-prefix of a worker."""
+    return f"gz-{plan.instance}-{queue_id}"
+
+
+def prepare(plan: Plan, user: WorkerUser, journal: Journal, report: Report) -> None:
+    """Make every host change the plan needs. On GazelledError the caller undoes what the journal has."""
+    driver = plan.device.driver
+    if driver != "none" and os.geteuid() != 0:
+        raise GazelledError(
+            f"driver {driver}: only root can open ports",
+            hint='run it as root; driver = "none" needs no root, and serves programs on this host only',
+            exit_code=ExitCode.PERMISSION,
+        )
+    for worker in plan.workers:
+        journal.make(DpdkRunDir(dpdk_prefix(plan, worker.queue_id)))
+    if driver == "tap":
+        _prepare_tap(plan, user, journal, report)
+    elif driver == "af_xdp":
+        _check_af_xdp(plan)
+        journal.make(XdpProgram(plan.device.name))
+        _set_up(plan.device.name, journal, report)
+    elif driver == "af_packet":
+        _existing(plan.device.name)
+        _set_up(plan.device.name, journal, report)
+    elif driver == "pci":
+        from gazelled.nic_binding import bind_nics
+
+        for host_driver in dict.fromkeys(step.driver for step in plan.host.bind):
+            devices = [step.pci for step in plan.host.bind if step.driver == host_driver]
+            bind_nics(journal, devices, host_driver, force=False, report=report)
+
+
+def _prepare_tap(plan: Plan, user: WorkerUser, journal: Journal, report: Report) -> None:
+    name, network = plan.device.name, plan.network
+    if not netlink.TUN_DEVICE.exists():
+        raise GazelledError(
+            f"{netlink.TUN_DEVICE}: not there",
+            hint="load the module tun (`modprobe tun`); in a container pass the device and the capability NET_ADMIN",
+        )
+    link = netlink.read_link(name)
+    if link is not None and plan.device.embedded:
+        raise GazelledError(
+            f"{name}: a device of this name exists, and no running instance owns it",
+            hint=f"`ip link delete {name}` if nothing needs it, or another instance name (-i)",
+        )
+    if link is not None:  # a tap somebody made for us: its addresses are theirs
+        if netlink.tap_flags(name) != netlink.TAP_FLAGS:
+            raise GazelledError(
+                f"{name}: not a multi-queue tap with vnet headers",
+                hint=f"`ip tuntap add dev {name} mode tap multi_queue vnet_hdr`, or let start make it",
+            )
+        _set_up(name, journal, report)
+        return
+    subnet = IPv4Interface(f"{network.host_addr}/{network.prefix}").network
+    taken = netlink.overlap(subnet, but=name)
+    if taken is not None:
+        raise GazelledError(
+            f"network.host_addr {network.host_addr}/{network.prefix}: the subnet overlaps {taken}",
+            hint="choose a subnet this host does not use",
+        )
+    tap = TapDevice(name, user.uid, plan.instance, plan.device.mtu)
+    peer = HostAddress(name, f"{network.host_peer}/{network.prefix}")
+    report(f"{tap.describe()}: {peer.address} for the host, {network.host_addr} for the stack")
+    journal.make(tap)
+    journal.make(peer)
+    journal.make(LinkUp(name))
+
+
+def _check_af_xdp(plan: Plan) -> None:
+    """Refuse a device on which XDP would lose packets that somebody else wants, or that workers cannot have."""
+    name, wanted = plan.device.name, plan.tot_queue_num
+    link = _existing(name)
+    addresses = netlink.global_addresses(name)
+    if addresses:
+        raise GazelledError(
+            f"{name}: the kernel uses it ({', '.join(addresses)}), and af_xdp takes every packet from it",
+            hint=f"`ip address flush dev {name}`, or another device",
+        )
+    if link.rx_queues != wanted:
+        if link.kind == "veth":
+            mend = f"`ethtool -L {name} rx {wanted} tx {wanted}`, or make it with num{{rx,tx}}queues {wanted}"
+        else:
+            mend = f"`ethtool -L {name} combined {wanted}`"
+        raise GazelledError(
+            f"{name}: {link.rx_queues} channels for {wanted} workers; packets of a channel without one are lost",
+            hint=mend,
+        )
+    if link.mtu > _XDP_MTU_MAX:
+        raise GazelledError(
+            f"{name}: MTU {link.mtu}; XDP allows {_XDP_MTU_MAX} at most", hint=f"`ip link set {name} mtu 1500`"
+        )
+    if link.xdp is not None:
+        raise GazelledError(
+            f"{name}: another XDP program (id {link.xdp}) is attached to it",
+            hint=f"`ip link set {name} xdp off` if nothing needs it",
+        )
+
+
+def _existing(name: str) -> netlink.Link:
+    link = netlink.read_link(name)
+    if link is None:
+        raise GazelledError(
+            f"port.device {name}: no such network device", hint="`gazelled nics` and `ip link` list them"
+        )
+    return link
+
+
+def _set_up(name: str, journal: Journal, report: Report) -> None:
+    if not _existing(name).up:
+        change = LinkUp(name)
+        report(change.describe())
+        journal.make(change)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The kernel's network settings that gazelled reads and changes: links, addresses, routes, XDP programs, taps.
+
+The only user of pyroute2, which is loaded at the first question: it takes longer to load than most commands to run.
+What is asked for a device that is not there raises GazelledError, except where a function says otherwise.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gazelled.errors import GazelledError
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+TUN_DEVICE = Path("/dev/net/tun")
+
+_IFF_UP = 0x1
+_SCOPE_GLOBAL = 0
+_TABLE_LOCAL = 255
+_TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
+_IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_PERSIST = 0x2, 0x100, 0x1000, 0x4000, 0x800
+TAP_FLAGS = _IFF_TAP | _IFF_MULTI_QUEUE | _IFF_NO_PI | _IFF_VNET_HDR
+_ADDR_GEN_NONE = 1
+
+
+@dataclass(frozen=True)
+class Link:
+    """One network device."""
+
+    index: int
+    name: str
+    up: bool
+    mtu: int
+    kind: str  # "veth", "tun", ...; empty for hardware
+    alias: str
+    xdp: int | None  # id of the XDP program attached to it
+    rx_queues: int  # those in use, which ethtool calls channels
+
+
+@contextmanager
+def _rtnetlink() -> Iterator[IPRoute]:
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    with IPRoute() as rtnetlink:
+        try:
+            yield rtnetlink
+        except NetlinkError as error:
+            raise GazelledError(f"the kernel refused: {error.args[-1]}") from error
+
+
+def read_link(name: str) -> Link | None:
+    """Return what a device is like, None if there is no such device."""
+    try:
+        with _rtnetlink() as rtnetlink:
+            found = rtnetlink.link_lookup(ifname=name)
+            message = rtnetlink.get_links(found[0])[0] if found else None
+    except GazelledError:
+        return None  # it went away between the two questions
+    if message is None:
+        return None
+    info, xdp = message.get_attr("IFLA_LINKINFO"), message.get_attr("IFLA_XDP")
+    queues = Path(f"/sys/class/net/{name}/queues")
+    return Link(
+        index=message["index"],
+        name=name,
+        up=bool(message["flags"] & _IFF_UP),
+        mtu=message.get_attr("IFLA_MTU"),
+        kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
+        alias=message.get_attr("IFLA_IFALIAS") or "",
+        xdp=xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else None,
+        rx_queues=sum(1 for entry in queues.glob("rx-*")) if queues.is_dir() else 0,
+    )
+
+
+def global_addresses(name: str) -> list[str]:
+    """Return a device's addresses that others can reach, as "192.0.2.1/24"; none for a device that is not there."""
+    with _rtnetlink() as rtnetlink:
+        found = rtnetlink.link_lookup(ifname=name)
+        messages = list(rtnetlink.get_addr(index=found[0])) if found else []
+    return [_address_text(message) for message in messages if message["scope"] == _SCOPE_GLOBAL]
+
+
+def overlap(subnet: IPv4Network, but: str) -> str | None:
+    """Say which route or address of the kernel overlaps `subnet`, not counting the device `but`; None if none does."""
+    with _rtnetlink() as rtnetlink:
+        names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in rtnetlink.get_links()}
+        addresses = [
+            (names.get(message["index"], "?"), _address_text(message)) for message in rtnetlink.get_addr(family=2)
+        ]
+        routes = [message for message in rtnetlink.get_routes(family=2) if message["dst_len"] > 0]
+    for device, address in addresses:
+        if device != but and IPv4Interface(address).network.overlaps(subnet):
+            return f"the address {address} of {device}"
+    for message in routes:
+        device = names.get(message.get_attr("RTA_OIF"), "no device")
+        route = IPv4Network(f"{message.get_attr('RTA_DST')}/{message['dst_len']}")
+        if device != but and message.get_attr("RTA_TABLE") != _TABLE_LOCAL and route.overlaps(subnet):
+            return f"the route {route} by {device}"
+    return None
+
+
+def _address_text(message: Any) -> str:  # noqa: ANN401  pyroute2 has no types
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return f"{ip_address(address)}/{message['prefixlen']}"
+
+
+def create_tap(name: str, uid: int, alias: str, mtu: int) -> None:
+    """Make a persistent multi-queue tap with vnet headers, which `uid` may open; nothing if there is one already.
+
+    It carries `alias`, and no IPv6 address of its own: what the kernel would send for that would keep workers awake.
+    """
+    try:
+        fd = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise GazelledError(
+            f"{TUN_DEVICE}: {error.strerror}",
+            hint="load the module tun; in a container pass the device and the capability NET_ADMIN",
+        ) from error
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), TAP_FLAGS))
+        fcntl.ioctl(fd, _TUNSETOWNER, uid)
+        fcntl.ioctl(fd, _TUNSETPERSIST, 1)
+    except OSError as error:
+        raise GazelledError(f"{name}: the kernel makes no such tap: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    _change_link(name, IFLA_IFALIAS=alias, mtu=mtu)
+    try:
+        _change_link(
+            name, IFLA_AF_SPEC={"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]})]}
+        )
+    except GazelledError:
+        if Path("/proc/sys/net/ipv6").is_dir():  # else there is no IPv6 to be quiet about
+            raise
+
+
+def tap_flags(name: str) -> int | None:
+    """Return a tap's flags without the ones that tell its life, None if there is no tap of this name."""
+    try:
+        return int(Path(f"/sys/class/net/{name}/tun_flags").read_text(), 16) & ~_IFF_PERSIST
+    except OSError:
+        return None
+
+
+def delete_link(name: str) -> None:
+    """Delete a device; one that is not there is no error."""
+    with _rtnetlink() as rtnetlink:
+        for index in rtnetlink.link_lookup(ifname=name):
+            rtnetlink.link("del", index=index)
+
+
+def set_up(name: str, *, up: bool) -> None:
+    """Set a device up or down."""
+    _change_link(name, state="up" if up else "down")
+
+
+def detach_xdp(name: str) -> None:
+    """Detach whatever XDP program a device has, and forget libxdp's pins of it; nothing if the device is gone."""
+    with _rtnetlink() as rtnetlink:
+        found = rtnetlink.link_lookup(ifname=name)
+    if not found:
+        return
+    _change_link(name, xdp={"attrs": [("IFLA_XDP_FD", -1)]})
+    for pins in Path("/sys/fs/bpf/xdp").glob(f"dispatch-{found[0]}-*"):
+        for pin in pins.iterdir():
+            pin.unlink()
+        pins.rmdir()
+
+
+def add_address(name: str, address: IPv4Interface) -> None:
+    """Give a device an address, with the route to its subnet; nothing if it has it already."""
+    with _rtnetlink() as rtnetlink:
+        index = _index(rtnetlink, name)
+        rtnetlink.addr("replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+
+
+def remove_address(name: str, address: IPv4Interface) -> None:
+    """Take an address away; nothing if the device, or the address, is not there."""
+    if str(address) in global_addresses(name):
+        with _rtnetlink() as rtnetlink:
+            index = _index(rtnetlink, name)
+            rtnetlink.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+
+
+def _change_link(name: str, **what: object) -> None:
+    with _rtnetlink() as rtnetlink:
+        rtnetlink.link("set", index=_index(rtnetlink, name), **what)
+
+
+def _index(rtnetlink: IPRoute, name: str) -> int:
+    found: list[int] = rtnetlink.link_lookup(ifname=name)
+    if not found:
+        raise GazelledError(f"{name}: no such network device")
+    return found[0]

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The run directory of an instance, /run/gazelled/<instance>: what is where, and whose it is.
+
+group.<p>                        group page of process p; the supervisor writes it once
+worker.<q>.page .sock .wake      made by the worker of queue q
+worker.<q>.log                   what it says
+rings                            packet rings between workers
+plan.json, journal               what runs, and what was changed on the host for it
+state.json                       the supervisor and its workers, rewritten with every change
+lock                             held (flock) by the supervisor, or by whoever cleans up after a dead one
+supervisor.log                   its decisions, when it runs in the background
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from gazelled.errors import GazelledError
+from gazelled.exitcode import ExitCode
+from gazelled.process_identity import ProcessIdentity
+
+# The longest name in it that is the path of a UNIX socket must fit sun_path, and the directory itself the group page.
+_PATH_MAX = 107 - len("/worker.127.sock")
+_RESERVED = ("nics",)  # the NIC commands keep their own journal beside the instances
+
+
+def run_root() -> Path:
+    """Return the directory that holds every instance's run directory."""
+    return Path(os.environ.get("GAZELLED_RUN_ROOT", "/run/gazelled"))
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """What is known of one worker to those who look from outside, and to the next supervisor."""
+
+    queue_id: int
+    state: str
+    process: ProcessIdentity | None
+    restarts: int
+    reason: str  # of the last death
+
+
+@dataclass(frozen=True)
+class StateRecord:
+    """state.json."""
+
+    supervisor: ProcessIdentity
+    workers: tuple[WorkerRecord, ...]
+
+    def to_json(self) -> str:
+        """Return the file's text."""
+        return json.dumps(
+            {
+                "supervisor": _identity_to_json(self.supervisor),
+                "workers": [{**vars(worker), "process": _identity_to_json(worker.process)} for worker in self.workers],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read back what `to_json` wrote."""
+        data: dict[str, Any] = json.loads(text)
+        supervisor = _identity_from_json(data["supervisor"])
+        if supervisor is None:
+            raise ValueError("state.json names no supervisor")
+        workers = (
+            WorkerRecord(**{**worker, "process": _identity_from_json(worker["process"])}) for worker in data["workers"]
+        )
+        return cls(supervisor, tuple(workers))
+
+
+def _identity_to_json(process: ProcessIdentity | None) -> dict[str, int] | None:
+    return None if process is None else vars(process)
+
+
+def _identity_from_json(data: dict[str, int] | None) -> ProcessIdentity | None:
+    return None if data is None else ProcessIdentity(**data)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths and small files of one instance; making an object touches nothing."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, instance: str) -> Self:
+        """Return the run directory of an instance; GazelledError if the name cannot have one."""
+        path = run_root().absolute() / instance
+        if instance in _RESERVED:
+            raise GazelledError(
+                f'instance "{instance}": reserved name', hint="choose another", exit_code=ExitCode.CONFIG
+            )
+        if len(os.fsencode(path)) > _PATH_MAX:
+            raise GazelledError(
+                f"{path}: too long for the sockets in it (at most {_PATH_MAX} bytes)",
+                hint="choose a shorter instance name or $GAZELLED_RUN_ROOT",
+                exit_code=ExitCode.CONFIG,
+            )
+        return cls(path)
+
+    @classmethod
+    def all(cls) -> list[Self]:
+        """Return the run directories there are, of every instance."""
+        root = run_root().absolute()
+        if not root.is_dir():
+            return []
+        return [cls(path) for path in sorted(root.iterdir()) if path.is_dir() and path.name not in _RESERVED]
+
+    @property
+    def instance(self) -> str:
+        """Return the name of the instance."""
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        """Return the path of the journal of host changes."""
+        return self.path / "journal"
+
+    @property
+    def plan(self) -> Path:
+        """Return the path of the plan that runs."""
+        return self.path / "plan.json"
+
+    @property
+    def supervisor_log(self) -> Path:
+        """Return the path of a background supervisor's log."""
+        return self.path / "supervisor.log"
+
+    def group_page(self, process_index: int) -> Path:
+        """Return the path of a group page."""
+        return self.path / f"group.{process_index}"
+
+    def worker_page(self, queue_id: int) -> Path:
+        """Return the path of a worker page."""
+        return self.path / f"worker.{queue_id}.page"
+
+    def worker_log(self, queue_id: int) -> Path:
+        """Return the path of what a worker says."""
+        return self.path / f"worker.{queue_id}.log"
+
+    def lock(self) -> int | None:
+        """Make the directory if need be and take its lock; None if another holds it.
+
+        The lock lives as long as the descriptor and its copies in other processes. The caller closes it.
+        """
+        while True:
+            fd = self._open_lock()
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever held it may just have removed the directory: then this is the lock of nothing.
+                if os.path.samestat(os.fstat(fd), os.stat(self.path / "lock")):
+                    return fd
+            except BlockingIOError:
+                os.close(fd)
+                return None
+            except FileNotFoundError:
+                pass
+            os.close(fd)
+
+    def _open_lock(self) -> int:
+        while True:
+            try:
+                self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+                return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                continue  # removed between the two calls by a stop that just ended
+            except PermissionError as error:
+                raise GazelledError(
+                    f"{error.filename}: permission denied", hint="run it as root", exit_code=ExitCode.PERMISSION
+                ) from error
+
+    def read_state(self) -> StateRecord | None:
+        """Return what the last supervisor wrote, None if there is nothing (readable) of it."""
+        try:
+            return StateRecord.from_json((self.path / "state.json").read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, KeyError, TypeError):
+            return None  # of another version; the journal and the processes themselves say the rest
+
+    def write_state(self, state: StateRecord) -> None:
+        """Replace state.json, whole or not at all."""
+        self.write("state.json", state.to_json())
+
+    def write(self, name: str, text: str) -> None:
+        """Replace a small file, whole or not at all; everyone may read it."""
+        draft = self.path / f"{name}.new"
+        draft.write_text(text)
+        draft.chmod(0o644)
+        draft.rename(self.path / name)
+
+    def remove(self) -> None:
+        """Remove the directory and all in it, and the root if that was the last."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        try:
+            self.path.parent.rmdir()
+        except OSError:
+            return  # other instances live there
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """Return the last lines of a log, none if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 16384))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except OSError:
+        return []

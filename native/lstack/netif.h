@@ -7,14 +7,37 @@
 
 #include <lwip/netif.h>
 
+struct pbuf;
 struct protocol_stack;
 struct rte_mbuf;
 
 /* Brings up lwIP and its netif with the group's address and MAC. 0 or -errno. */
 int netif_open(struct protocol_stack *stack);
 
-/* A frame that is ours, into lwIP; takes the mbuf chain. The TCP bucket is entered and left inside. */
-void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m);
+/* The clock and slow timers of lwIP's lower layers (ARP, reassembly). Each turn. */
+void netif_timers(struct protocol_stack *stack);
+
+/* Frames we sent to our own address, back in. At most `budget`; returns how many. */
+uint32_t netif_poll_loop(struct protocol_stack *stack, uint32_t budget);
+
+/* Nanoseconds until netif_timers has work; UINT64_MAX: none. */
+uint64_t netif_next_timer(const struct protocol_stack *stack);
+
+/* Copies a pbuf chain that starts at the IP header into a fresh mbuf chain, behind the given Ethernet header. NULL: no mbufs. */
+struct rte_mbuf *netif_to_mbuf(struct protocol_stack *stack, const struct pbuf *p, const uint8_t ethernet[14]);
+
+/*
+ * One fragment of an IPv4 datagram to us; takes the mbuf chain. Returns the whole datagram as a frame once it is complete,
+ * with nothing known of its checksum; NULL until then.
+ */
+struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf *m);
+
+/*
+ * A frame that is ours, into lwIP; takes the mbuf chain. For TCP the bucket (tcp_table_bucket) is given, and entered and left
+ * inside; NETIF_NO_BUCKET for everything else.
+ */
+#define NETIF_NO_BUCKET UINT32_MAX
+void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucket);
 
 /* Sends what the turn has queued. */
 void netif_flush(struct protocol_stack *stack);

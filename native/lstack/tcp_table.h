@@ -28,6 +28,22 @@ bool tcp_table_has(const ip_addr_t *local, uint16_t local_port, const ip_addr_t 
 /* True if a listener here takes a SYN to this address and port. */
 bool tcp_table_listens(const ip_addr_t *local, uint16_t local_port);
 
+/* Allocates the table. Once, before lwIP sees a packet. 0 or -errno. */
+int tcp_table_open(void);
+
+/* The time of this turn, before anything enters a bucket: lwIP's tick counter follows it. */
+void tcp_table_clock(uint64_t now_ns);
+
+/* Like tcp_table_has, with the bucket at hand. */
+bool tcp_table_has_in(uint32_t bucket, const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote,
+		      uint16_t remote_port);
+
+/* A TIME-WAIT connection that may be given up for a new one of ours (RFC 6191: at least a second old): removed, true. */
+bool tcp_table_reuse(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port);
+
+/* Connections in the table, without and with time-wait. Walks it: for tests and diagnostics. */
+uint32_t tcp_table_count(bool time_wait);
+
 /* Runs lwIP's TCP timers that are due; cost proportional to connections with something outstanding, not to all. */
 void tcp_table_timers(uint64_t now_ns);
 

@@ -88,6 +88,7 @@
 #define TCP_LISTEN_BACKLOG 1
 #define TCP_DEFAULT_LISTEN_BACKLOG 4096
 #define LWIP_TCP_KEEPALIVE 1
+#define LWIP_TCP_PCB_NUM_EXT_ARGS 1 /* conn.c learns when a pcb is freed */
 #define SO_REUSE 1
 /* conn.c learns of a pcb's end by the destroy callback of its ext arg: lwIP frees TIME-WAIT pcbs without another. */
 #define LWIP_TCP_PCB_NUM_EXT_ARGS 1

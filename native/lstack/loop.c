@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * One turn: what the port has -> lwIP; what other workers hand over; what applications ask; timers; then frames out, and
+ * the wakings of applications and workers. Each source has a budget, so that none starves another.
+ *
+ * A turn without work starts the look-out: more turns, yielding the CPU now and then, for at most `lookout_ns`. It grows
+ * when work came soon after we had gone to sleep (looking would have caught it) and shrinks when a look-out was in vain,
+ * down to none on a machine where it never pays. Sleeping is in two phases: declare, fence, look again, sleep.
+ */
+#include "loop.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <rte_mbuf.h>
+
+#include <lwip/stats.h>
+
+#include "apps.h"
+#include "netif.h"
+#include "page.h"
+#include "port.h"
+#include "steer.h"
+#include "tcp_table.h"
+#include "worker.h"
+
+#define NS_PER_MS 1000000ull
+#define BURST_MAX 512u
+#define STEER_BUDGET 128u
+#define EVENTS 32
+#define EVENTS_EVERY_NS 500000ull /* under load: control sockets are looked at so often */
+#define BEAT_NS (400 * NS_PER_MS) /* an idle worker's heartbeat; abi.h promises 500 ms */
+#define YIELD_EVERY 16u           /* empty turns */
+#define LOOKOUT_MIN_NS 2000ull    /* less than this is none */
+#define DRAIN_NS (900 * NS_PER_MS)
+
+/* Set by the signal handler, which also writes stop_fd: a sleep that has just begun ends. */
+static volatile sig_atomic_t stop_wanted;
+static int stop_fd = -1;
+
+static void on_stop(int signal)
+{
+	uint64_t one = 1;
+	int saved = errno;
+
+	stop_wanted = 1;
+	if (write(stop_fd, &one, sizeof(one)) < 0)
+		stop_wanted = 1; /* full: it is readable anyway */
+	errno = saved;
+}
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static int watch(struct protocol_stack *stack, int fd, void *mark)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.ptr = mark };
+
+	return epoll_ctl(stack->epoll_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+int loop_open(struct protocol_stack *stack)
+{
+	struct sigaction stop = { .sa_handler = on_stop }, ignore = { .sa_handler = SIG_IGN };
+	int err = 0;
+
+	stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (stop_fd < 0)
+		return -errno;
+	if (stack->port->wait_fd >= 0)
+		err = watch(stack, stack->port->wait_fd, stack->port);
+	if (!err)
+		err = watch(stack, stop_fd, &stop_fd);
+	if (!err && (sigaction(SIGTERM, &stop, NULL) || sigaction(SIGINT, &stop, NULL) || sigaction(SIGPIPE, &ignore, NULL) ||
+		     sigaction(SIGHUP, &ignore, NULL)))
+		err = -errno;
+	if (err) {
+		close(stop_fd);
+		stop_fd = -1;
+		return err;
+	}
+	prctl(PR_SET_TIMERSLACK, 1000UL); /* a timed sleep ends within a microsecond of its time, not 50 */
+	return 0;
+}
+
+/* True if it was more than the port: someone to attend to. Empty sleeps and full ones alike. */
+static void take_events(struct protocol_stack *stack, int timeout_ms)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(stack->epoll_fd, events, EVENTS, timeout_ms);
+
+	for (int i = 0; i < n; i++) {
+		void *mark = events[i].data.ptr;
+
+		if (mark == stack->port || mark == &stop_fd)
+			continue; /* the next turn sees them by itself */
+		if (mark == &stack->steer)
+			steer_woken(stack);
+		else
+			apps_event(stack, mark, events[i].events);
+	}
+}
+
+static uint32_t turn(struct protocol_stack *stack)
+{
+	struct rte_mbuf *frames[BURST_MAX];
+	uint32_t budget = stack->group->nic_read_number < BURST_MAX ? stack->group->nic_read_number : BURST_MAX;
+	uint32_t work, n;
+
+	stack->now_ns = monotonic_ns();
+	tcp_table_clock(stack->now_ns);
+	netif_timers(stack);
+	page_beat(stack);
+	n = stack->port->ops->receive(stack->port, frames, (uint16_t)budget);
+	for (uint32_t i = 0; i < n; i++)
+		steer_input(stack, frames[i]);
+	work = n;
+	work += netif_poll_loop(stack, STEER_BUDGET);
+	work += steer_poll(stack, STEER_BUDGET);
+	work += apps_poll(stack);
+	tcp_table_timers(stack->now_ns);
+	netif_flush(stack);
+	steer_flush(stack);
+	apps_flush(stack);
+	return work;
+}
+
+static void publish_gauges(struct protocol_stack *stack)
+{
+	worker_gauge(stack, GZ_COUNT_retransmits, lwip_stats.mib2.tcpretranssegs);
+}
+
+/* How long a sleep may last. Milliseconds rounded up, so that a timer is due when it ends. */
+static int sleep_ms(const struct protocol_stack *stack)
+{
+	uint64_t ns = BEAT_NS, tcp = tcp_table_next_timer(stack->now_ns);
+
+	if (tcp < ns)
+		ns = tcp;
+	if (stack->port->always_poll && ns > NS_PER_MS)
+		ns = NS_PER_MS;
+	return (int)((ns + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+/* Sleeps unless something is waiting. Returns the nanoseconds slept; 0: there was work. */
+static uint64_t sleep_until_work(struct protocol_stack *stack)
+{
+	uint64_t before = monotonic_ns(), after;
+	int timeout = sleep_ms(stack);
+
+	gz_store(&stack->page->asleep, 1);
+	gz_fence(); /* pairs with the fence of whoever rings a bell or fills a ring, between that and reading `asleep` */
+	if (apps_pending(stack) || steer_pending(stack) || stop_wanted)
+		timeout = 0;
+	take_events(stack, timeout);
+	gz_store(&stack->page->asleep, 0);
+	if (!timeout)
+		return 0;
+	worker_count(stack, GZ_COUNT_sleeps, 1);
+	after = monotonic_ns();
+	return after - before;
+}
+
+/* What a look-out is worth, learnt from how the last ones ended. */
+struct lookout {
+	uint64_t max_ns, ns;
+};
+
+static void lookout_paid(struct lookout *lookout)
+{
+	lookout->ns += lookout->ns / 4 + LOOKOUT_MIN_NS;
+	if (lookout->ns > lookout->max_ns)
+		lookout->ns = lookout->max_ns;
+}
+
+static void lookout_in_vain(struct lookout *lookout)
+{
+	lookout->ns -= lookout->ns / 4;
+	if (lookout->ns < LOOKOUT_MIN_NS)
+		lookout->ns = 0;
+}
+
+/* After an empty turn that began `idle_ns` after the last work: look on, or sleep. */
+static void idle(struct protocol_stack *stack, struct lookout *lookout, uint64_t idle_ns, uint32_t empty_turns)
+{
+	uint64_t slept;
+
+	if (stack->group->idle == GZ_IDLE_POLL || idle_ns < lookout->ns) {
+		if (empty_turns % YIELD_EVERY == 0)
+			sched_yield();
+		else
+			gz_pause();
+		return;
+	}
+	publish_gauges(stack);
+	slept = sleep_until_work(stack);
+	if (slept && slept + idle_ns < lookout->max_ns)
+		lookout_paid(lookout); /* a little more patience would have been enough */
+	else if (slept)
+		lookout_in_vain(lookout);
+}
+
+static void drain(struct protocol_stack *stack)
+{
+	uint64_t until = monotonic_ns() + DRAIN_NS;
+
+	stack->draining = true;
+	page_set_state(stack, GZ_WORKER_DRAINING);
+	apps_drain(stack);
+	while (monotonic_ns() < until && tcp_table_count(false)) {
+		if (!turn(stack))
+			take_events(stack, 2);
+	}
+	turn(stack);
+	page_set_state(stack, GZ_WORKER_GONE);
+}
+
+void loop_run(struct protocol_stack *stack)
+{
+	struct lookout lookout = { .max_ns = stack->group->spin_us * 1000ull, .ns = stack->group->spin_us * 1000ull };
+	uint64_t work_ns = monotonic_ns(), events_ns = work_ns;
+	uint32_t empty_turns = 0;
+
+	while (!stop_wanted) {
+		uint32_t work = turn(stack);
+
+		worker_count(stack, GZ_COUNT_turns, 1);
+		if (stack->now_ns - events_ns >= EVENTS_EVERY_NS) {
+			events_ns = stack->now_ns;
+			publish_gauges(stack);
+			take_events(stack, 0);
+		}
+		if (work) {
+			if (empty_turns)
+				lookout_paid(&lookout);
+			empty_turns = 0;
+			work_ns = stack->now_ns;
+			continue;
+		}
+		idle(stack, &lookout, stack->now_ns - work_ns, ++empty_turns);
+	}
+	drain(stack);
+}

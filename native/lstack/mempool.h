@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/* The worker's packet buffers: one pool, sized by the plan, every mbuf with room for the pbuf that lends it to lwIP. */
+#ifndef LSTACK_MEMPOOL_H
+#define LSTACK_MEMPOOL_H
+
+#include <stdint.h>
+
+#include <lwip/pbuf.h>
+
+struct protocol_stack;
+struct rte_mbuf;
+struct rte_mempool;
+
+/* The mbuf's private area: while lwIP holds the mbuf, it knows it by this pbuf. */
+struct mbuf_private {
+	struct pbuf_custom pbuf;
+	struct rte_mbuf *mbuf;
+};
+
+/* Bytes the pool of this plan takes. Pure. */
+uint64_t mempool_bytes(const struct protocol_stack *stack);
+
+/*
+ * Makes the pool named in the plan. Without hugepages its memory is one mapping of our own. After eal_open. The pool lives
+ * as long as the process. 0 or -errno.
+ */
+int mempool_open(struct protocol_stack *stack, struct rte_mempool **pool);
+
+#endif

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include "netif.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <rte_ether.h>
+#include <rte_mbuf.h>
+
+#include <lwip/etharp.h>
+#include <lwip/ethip6.h>
+#include <lwip/init.h>
+#include <lwip/ip4.h>
+#include <lwip/ip4_frag.h>
+#include <lwip/ip6.h>
+#include <lwip/ip6_frag.h>
+#include <lwip/nd6.h>
+#include <lwip/sys.h>
+#include <lwip/timeouts.h>
+
+#include "mempool.h"
+#include "port.h"
+#include "steer.h"
+#include "tcp_table.h"
+#include "worker.h"
+
+#define SECOND_NS 1000000000ull
+#define LOOP_MAX 1024u /* frames to ourselves that wait for the next turn */
+
+/* lwIP has one netif and calls back without a context of ours: this is the module's single state. */
+static struct {
+	struct netif netif;
+	struct protocol_stack *stack;
+	uint64_t timer_ns;
+	uint32_t now_ms;
+	uint32_t loop_head, loop_tail;
+	struct rte_mbuf *loop[LOOP_MAX];
+} self;
+
+uint32_t sys_now(void)
+{
+	return self.now_ms;
+}
+
+/* ------------------------------------------------------------------ receive */
+
+/* lwIP is done with one segment of a frame. Each mbuf of a chain is freed by its own pbuf. */
+static void free_mbuf(struct pbuf *p)
+{
+	struct mbuf_private *private = (struct mbuf_private *)p; /* the pbuf is its first member */
+
+	rte_pktmbuf_free_seg(private->mbuf);
+}
+
+/* Lends an mbuf chain to lwIP. Its total is at most 65,535 bytes, since the Ethernet header is gone. */
+static struct pbuf *lend(struct rte_mbuf *m)
+{
+	struct pbuf *head = NULL, *last = NULL;
+	uint32_t left = m->pkt_len;
+
+	while (m) {
+		struct mbuf_private *private = rte_mbuf_to_priv(m);
+		struct rte_mbuf *next = m->next;
+		struct pbuf *p;
+
+		private->mbuf = m;
+		private->pbuf.custom_free_function = free_mbuf;
+		p = pbuf_alloced_custom(PBUF_RAW, m->data_len, PBUF_REF, &private->pbuf, rte_pktmbuf_mtod(m, void *),
+					m->data_len);
+		p->tot_len = (u16_t)left;
+		left -= m->data_len;
+		if (last)
+			last->next = p;
+		else
+			head = p;
+		last = p;
+		m->next = NULL; /* lwIP may free one and keep the other */
+		m->nb_segs = 1;
+		m = next;
+	}
+	return head;
+}
+
+void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucket)
+{
+	const struct rte_ether_hdr *ether = rte_pktmbuf_mtod(m, const struct rte_ether_hdr *);
+	uint16_t type = ether->ether_type;
+	struct pbuf *p;
+
+	worker_count(stack, GZ_COUNT_rx_packets, 1);
+	worker_count(stack, GZ_COUNT_rx_bytes, m->pkt_len);
+	if (m->pkt_len - RTE_ETHER_HDR_LEN > UINT16_MAX || !rte_pktmbuf_adj(m, RTE_ETHER_HDR_LEN)) {
+		worker_count(stack, GZ_COUNT_rx_dropped, 1);
+		rte_pktmbuf_free(m);
+		return;
+	}
+	p = lend(m);
+	if (bucket != NETIF_NO_BUCKET)
+		tcp_table_enter(bucket);
+	switch (type) {
+	case RTE_BE16(RTE_ETHER_TYPE_IPV4):
+		ip4_input(p, &self.netif);
+		break;
+	case RTE_BE16(RTE_ETHER_TYPE_ARP):
+		etharp_input(p, &self.netif);
+		break;
+	case RTE_BE16(RTE_ETHER_TYPE_IPV6):
+		ip6_input(p, &self.netif);
+		break;
+	default:
+		pbuf_free(p);
+		worker_count(stack, GZ_COUNT_rx_dropped, 1);
+	}
+	if (bucket != NETIF_NO_BUCKET)
+		tcp_table_leave();
+}
+
+struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf *m)
+{
+	struct rte_mbuf *whole = NULL;
+	uint8_t ethernet[RTE_ETHER_HDR_LEN];
+	const struct ip_hdr *ip;
+	struct pbuf *p;
+	uint16_t len;
+
+	memcpy(ethernet, rte_pktmbuf_mtod(m, void *), sizeof(ethernet));
+	rte_pktmbuf_adj(m, RTE_ETHER_HDR_LEN); /* the caller has seen both headers */
+	ip = rte_pktmbuf_mtod(m, const struct ip_hdr *);
+	len = lwip_ntohs(IPH_LEN(ip));
+	if (lwip_checksum(ip, IPH_HL_BYTES(ip)) != 0xffff || len > m->pkt_len) {
+		worker_count(stack, GZ_COUNT_rx_bad_checksum, 1);
+		rte_pktmbuf_free(m);
+		return NULL;
+	}
+	p = lend(m);
+	pbuf_realloc(p, len);
+	p = ip4_reass(p);
+	if (!p)
+		return NULL;
+	whole = netif_to_mbuf(stack, p, ethernet);
+	pbuf_free(p);
+	return whole;
+}
+
+u16_t lwip_ooseq_limit(void)
+{
+	/* Half of what is free, so that many connections with losses cannot take it all; gauged once a second. */
+	uint64_t free = gz_load(&self.stack->page->counters[GZ_COUNT_mbufs_free]) / 2;
+
+	return (u16_t)(free < 2048 ? free : 2048);
+}
+
+/* ------------------------------------------------------------------ send */
+
+static err_t send_frame(struct netif *netif, struct pbuf *p)
+{
+	self.stack->port->ops->send(self.stack->port, p);
+	return ERR_OK;
+}
+
+struct rte_mbuf *netif_to_mbuf(struct protocol_stack *stack, const struct pbuf *p, const uint8_t ethernet[14])
+{
+	struct rte_mbuf *head = rte_pktmbuf_alloc(stack->port->pool), *m = head;
+
+	if (!head)
+		return NULL;
+	memcpy(rte_pktmbuf_append(m, RTE_ETHER_HDR_LEN), ethernet, RTE_ETHER_HDR_LEN);
+	for (; p; p = p->next) {
+		for (uint32_t at = 0; at < p->len;) {
+			uint32_t n = rte_pktmbuf_tailroom(m);
+
+			if (!n) {
+				m->next = rte_pktmbuf_alloc(stack->port->pool);
+				if (!m->next) {
+					rte_pktmbuf_free(head);
+					return NULL;
+				}
+				m = m->next;
+				head->nb_segs++;
+				continue;
+			}
+			n = n < p->len - at ? n : p->len - at;
+			memcpy(rte_pktmbuf_mtod_offset(m, char *, m->data_len), (const char *)p->payload + at, n);
+			m->data_len = (uint16_t)(m->data_len + n);
+			if (m != head)
+				head->pkt_len += n;
+			else
+				head->pkt_len = m->data_len;
+			at += n;
+		}
+	}
+	return head;
+}
+
+/* To our own address: both ends are on this stack, perhaps on different workers. It comes in again in the next turn. */
+static err_t send_to_self(struct pbuf *p, uint16_t type)
+{
+	struct protocol_stack *stack = self.stack;
+	uint8_t ethernet[14];
+	struct rte_mbuf *m;
+
+	memcpy(ethernet, stack->port->mac, 6);
+	memcpy(ethernet + 6, stack->port->mac, 6);
+	memcpy(ethernet + 12, &type, 2);
+	m = self.loop_head - self.loop_tail < LOOP_MAX ? netif_to_mbuf(stack, p, ethernet) : NULL;
+	if (!m) {
+		worker_count(stack, GZ_COUNT_tx_dropped, 1);
+		return ERR_OK; /* a lost frame, as on any wire */
+	}
+	m->ol_flags |= RTE_MBUF_F_RX_L4_CKSUM_GOOD; /* it never left memory */
+	self.loop[self.loop_head++ % LOOP_MAX] = m;
+	return ERR_OK;
+}
+
+static err_t output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
+{
+	if (ip4_addr_cmp(to, netif_ip4_addr(netif)))
+		return send_to_self(p, RTE_BE16(RTE_ETHER_TYPE_IPV4));
+	return etharp_output(netif, p, to);
+}
+
+uint32_t netif_poll_loop(struct protocol_stack *stack, uint32_t budget)
+{
+	uint32_t done = 0, waiting = self.loop_head - self.loop_tail;
+
+	for (; done < waiting && done < budget; done++)
+		steer_input(stack, self.loop[self.loop_tail++ % LOOP_MAX]);
+	return done;
+}
+
+void netif_flush(struct protocol_stack *stack)
+{
+	stack->port->ops->flush(stack->port);
+}
+
+/* ------------------------------------------------------------------ life */
+
+static err_t init_netif(struct netif *netif)
+{
+	netif->name[0] = 'g';
+	netif->name[1] = 'z';
+	netif->mtu = self.stack->port->mtu;
+	netif->mtu6 = netif->mtu;
+	netif->hwaddr_len = 6;
+	memcpy(netif->hwaddr, self.stack->port->mac, 6);
+	netif->output = output4;
+	netif->output_ip6 = ethip6_output;
+	netif->linkoutput = send_frame;
+	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_LINK_UP;
+	/* TCP's and UDP's are verified before steering, TCP's is made by the port. */
+	NETIF_SET_CHECKSUM_CTRL(netif, NETIF_CHECKSUM_ENABLE_ALL &
+				       ~(NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_GEN_TCP));
+	return ERR_OK;
+}
+
+int netif_open(struct protocol_stack *stack)
+{
+	const struct gz_group_page *group = stack->group;
+	ip4_addr_t addr = { group->host_addr_be }, mask = { group->netmask_be }, gateway = { group->gateway_be };
+
+	self.stack = stack;
+	self.now_ms = (uint32_t)(stack->now_ns / 1000000u);
+	lwip_init();
+	if (!netif_add(&self.netif, &addr, &mask, &gateway, NULL, init_netif, ip_input))
+		return -ENOMEM;
+	netif_set_default(&self.netif);
+	netif_set_up(&self.netif); /* announces the address by a gratuitous ARP */
+	self.timer_ns = stack->now_ns + SECOND_NS;
+	return 0;
+}
+
+void netif_timers(struct protocol_stack *stack)
+{
+	self.now_ms = (uint32_t)(stack->now_ns / 1000000u);
+	if (stack->now_ns < self.timer_ns)
+		return;
+	/* After a long sleep once is enough: ages are coarse, and nothing was waiting. */
+	self.timer_ns = stack->now_ns + SECOND_NS;
+	etharp_tmr();
+	ip_reass_tmr();
+	nd6_tmr();
+	ip6_reass_tmr();
+	worker_gauge(stack, GZ_COUNT_mbufs_free, rte_mempool_avail_count(stack->port->pool));
+}
+
+uint64_t netif_next_timer(const struct protocol_stack *stack)
+{
+	return self.timer_ns > stack->now_ns ? self.timer_ns - stack->now_ns : 0;
+}

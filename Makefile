@@ -40,7 +40,7 @@ lint unit ctest asan net: ## one stage of `make test`
 
 format: ## write Python and C as the linters want them
 	@.venv/bin/ruff format -q gazelled tests bench scripts && .venv/bin/ruff check -q --fix gazelled tests bench scripts
-	@find native -name '*.[ch]' -exec clang-format -i {} +
+	@find native tests -name '*.[ch]' -exec clang-format -i {} +
 
 install: ## into $(DESTDIR)$(PREFIX): command, worker, preload library, unit file
 	@scripts/setup run

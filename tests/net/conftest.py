@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""Network tests need root. Without it they fail, all of them: a test left out is not a test passed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from net.kit import Kit
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0 and items:
+        raise pytest.UsageError("the network tests make namespaces and devices: run them as root")
+    for item in items:
+        item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Iterator[Kit]:
+    made = Kit(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()

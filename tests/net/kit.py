@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The test kit: namespaces, veth pairs and processes, all with names of their own, all removed in one place.
+
+A test asks the `kit` fixture for what it needs; `Kit.close` undoes everything in reverse, whatever has happened.
+Nothing here sleeps for a while and hopes: `until` waits for a condition with a deadline.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_LOOK_EVERY_S = 0.02
+_numbers = itertools.count()
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
+    """Wait until a condition holds and return what it returned; AssertionError when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for: {what}"
+        time.sleep(_LOOK_EVERY_S)
+    return value
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A network namespace."""
+
+    name: str
+
+    def argv(self, *command: str) -> list[str]:
+        """Return a command line that runs a command here; it replaces `ip`, so its pid is the command's."""
+        return ["ip", "netns", "exec", self.name, *command]
+
+    def run(self, *command: str, timeout: float = 30, env: Mapping[str, str] | None = None) -> str:
+        """Run a command here to its end and return what it printed; AssertionError with all it said if it failed."""
+        done = self.try_run(*command, timeout=timeout, env=env)
+        assert done.returncode == 0, f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def try_run(
+        self, *command: str, timeout: float = 30, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command here to its end, however it ends."""
+        return subprocess.run(
+            self.argv(*command), capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}
+        )
+
+
+@dataclass(frozen=True)
+class Process:
+    """A program a test started; its output goes to a file."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """Return the pid: the program's own, not a wrapper's."""
+        return self.popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it still runs."""
+        return self.popen.poll() is None
+
+    def output(self) -> str:
+        """Return all it has said so far."""
+        return self.log.read_text(errors="replace")
+
+    def said(self, text: str, seconds: float = 10.0) -> None:
+        """Wait until it has said something; fail at once if it ends before."""
+
+        def look() -> bool:
+            if text in self.output():
+                return True
+            assert self.alive, f"ended with {self.popen.returncode} before it said {text!r}:\n{self.output()}"
+            return False
+
+        until(look, f"{self.log.name} to say {text!r}; it said:\n{self.output()}", seconds)
+
+    def kill(self) -> None:
+        """End it by SIGKILL and reap it."""
+        if self.alive:
+            self.popen.kill()
+        self.popen.wait(timeout=10)
+
+    def stop(self, seconds: float = 10.0) -> int:
+        """End it by SIGTERM, after `seconds` by SIGKILL; return its status."""
+        if self.alive:
+            self.popen.send_signal(signal.SIGTERM)
+        try:
+            return self.popen.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            return self.popen.wait(timeout=10)
+
+    def wait(self, seconds: float) -> int:
+        """Wait for its own end and return its status."""
+        try:
+            return self.popen.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs after {seconds:g} s; it said:\n{self.output()}") from None
+
+
+class Kit:
+    """What one test has made. Everything that is made is also removed, in reverse order, by close()."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.prefix = f"gz{os.getpid()}x{next(_numbers)}"
+        self._undo = ExitStack()
+        self._names = itertools.count()
+
+    def close(self) -> None:
+        """Remove everything; the one place where that happens."""
+        self._undo.close()
+
+    def later(self, undo: Callable[[], object]) -> None:
+        """Have something undone by close()."""
+        self._undo.callback(undo)
+
+    def namespace(self, role: str) -> Namespace:
+        """Make a namespace with its loopback up."""
+        namespace = Namespace(f"{self.prefix}{role}")
+        _ip("netns", "add", namespace.name)
+        self.later(lambda: _ip("netns", "del", namespace.name))
+        namespace.run("ip", "link", "set", "lo", "up")
+        # No neighbour discovery of the kernel's among the packets.
+        namespace.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+        return namespace
+
+    def veth(self, a: Namespace, a_name: str, b: Namespace, b_name: str, queues: int = 1) -> None:
+        """Connect two namespaces by a veth pair that is up; it goes with its namespaces."""
+        ends = ("numrxqueues", str(queues), "numtxqueues", str(queues))
+        a.run("ip", "link", "add", a_name, *ends, "type", "veth", "peer", "name", b_name, "netns", b.name, *ends)
+        for namespace, name in ((a, a_name), (b, b_name)):
+            namespace.run("ip", "link", "set", name, "up")
+
+    def spawn(self, namespace: Namespace, *command: str, env: Mapping[str, str] | None = None) -> Process:
+        """Start a program; close() ends it if nobody has."""
+        log = self.directory / f"{next(self._names)}-{Path(command[0]).name}.log"
+        with log.open("wb") as output:
+            popen = subprocess.Popen(
+                namespace.argv(*command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.directory,
+                env={**os.environ, **(env or {})},
+            )
+        process = Process(popen, log)
+        self.later(process.kill)
+        return process
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=10)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
+
+
+def compiled(source: Path, directory: Path) -> Path:
+    """Compile a small C program of the tests."""
+    compiler = shutil.which("cc")
+    assert compiler is not None, "no C compiler"
+    program = directory / source.stem
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    subprocess.run([compiler, *flags, "-o", str(program), str(source)], check=True, timeout=60)
+    return program
+
+
+def cpus(wanted: int) -> list[int]:
+    """Return so many CPUs for workers."""
+    usable = sorted(os.sched_getaffinity(0))
+    assert len(usable) >= wanted, f"{wanted} workers need as many CPUs; this machine has {len(usable)}"
+    return usable[:wanted]
+
+
+def full() -> bool:
+    """Tell whether the long forms of the tests are wanted: FULL=1."""
+    return os.environ.get("FULL", "") not in ("", "0")

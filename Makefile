@@ -5,7 +5,6 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 DESTDIR ?=
-PREFIX ?= /usr
 
 .PHONY: help run stop test bench setup build lint format unit ctest asan net install clean
 
@@ -42,10 +41,10 @@ format: ## write Python and C as the linters want them
 	@.venv/bin/ruff format -q gazelled tests bench scripts && .venv/bin/ruff check -q --fix gazelled tests bench scripts
 	@find native tests -name '*.[ch]' -exec clang-format -i {} +
 
-install: ## into $(DESTDIR)$(PREFIX): command, worker, preload library, unit file
+install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file
 	@scripts/setup run
 	@scripts/build
-	@scripts/install "$(DESTDIR)" "$(PREFIX)"
+	@scripts/install "$(DESTDIR)"
 
 clean: ## what was built; not .venv and not the fetched lwIP
 	@rm -rf build build-asan

@@ -79,8 +79,13 @@ def status() -> dict[str, Any]:
 
 def start() -> tuple[str, str]:
     """Start the instance; return the stack's address and the host's."""
-    plan = json.loads(run(GAZELLED, "plan", "--json", quiet=True))
-    run(GAZELLED, "start")
+    # The demonstration is of the embedded default, whatever this machine is configured for.
+    config = REPOSITORY / "build" / "demo.toml"
+    config.write_text("[port]\nrx_queue_size = 1024\ntx_queue_size = 1024\n")
+    other = bool(os.environ.get("GAZELLED_CONFIG")) or Path("/etc/gazelle.toml").exists()
+    options = ["-c", str(config.relative_to(REPOSITORY))] if other else []
+    plan = json.loads(run(GAZELLED, "plan", "--json", *options, quiet=True))
+    run(GAZELLED, "start", *options)
     return plan["network"]["host_addr"], plan["network"]["host_peer"]
 
 

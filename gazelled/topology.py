@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from functools import cached_property
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import TypeVar
 
@@ -210,9 +211,21 @@ def parse_topology(text: str, source: str) -> Topology:
         if cpu.id < 0 or cpu.id in seen:
             reader.problem(f"cpus[{i}].id", f"{cpu.id} is {'negative' if cpu.id < 0 else 'there twice'}")
         seen.add(cpu.id)
+    for i, nic in enumerate(topology.nics):
+        for address in nic.addresses:
+            if not _is_address(address):
+                reader.problem(f"nics[{i}].addresses", f"{json.dumps(address)} is no address")
     if reader.problems:
         raise ConfigError(reader.problems, hint=_HINT)
     return topology
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_interface(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _without_nulls(data: dict[str, object]) -> dict[str, object]:

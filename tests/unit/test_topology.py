@@ -41,7 +41,7 @@ class FakeHost:
 
 @pytest.fixture
 def host(tmp_path: Path) -> FakeHost:
-    """Two nodes of two CPUs; CPU 3 offline, CPU 0 outside the cpuset; an igb NIC on node 1, a veth, a taken function."""
+    """Two nodes of two CPUs; CPU 3 offline, CPU 0 outside the cpuset; an igb NIC on node 1, a veth, a taken NIC."""
     fake = FakeHost(tmp_path)
     fake.write("sys/devices/system/cpu/online", "0-2")
     fake.write("sys/devices/system/cpu/possible", "0-7")

@@ -69,7 +69,8 @@ int packet_rings_open(const char *run_dir, uint32_t workers, uint32_t self, stru
 	err = -errno;
 	if (rings->base == MAP_FAILED)
 		goto err_close_fd;
-	close(fd); /* and with it the lock */
+	(void)flock(fd, LOCK_UN); /* the mapping keeps the open file, and would keep the lock */
+	close(fd);
 	for (uint32_t q = 0; q < workers; q++) {
 		struct packet_ring *ring = packet_ring_of(rings, q, self);
 

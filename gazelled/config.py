@@ -16,6 +16,7 @@ from gazelled.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/gazelle.toml")
 DEFAULT_INSTANCE = "default"
+INSTANCE_NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,30}"  # becomes part of paths, device names and DPDK prefixes
 DEFAULT_HOST_ADDR = "172.29.0.2/24"
 
 

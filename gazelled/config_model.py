@@ -31,7 +31,6 @@ from gazelled.errors import ConfigError
 from gazelled.toml_lines import index_lines, line_of
 
 HOST_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
-_INSTANCE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$"
 _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:,=\x00-\x1f\x7f]{1,15}")
 _PCI = re.compile(r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]", re.IGNORECASE)
 _SOCKET_PATH = re.compile(r"/[^\s,]{1,106}")
@@ -54,7 +53,9 @@ RingSize = Annotated[int, Field(ge=64, le=32768), BeforeValidator(power_of_two)]
 class Stack(_Model):
     """What holds for all workers of the instance."""
 
-    instance: str = Field(_DEFAULTS.stack.instance, pattern=_INSTANCE, description="Name of the instance.")
+    instance: str = Field(
+        _DEFAULTS.stack.instance, pattern=f"^{config.INSTANCE_NAME}$", description="Name of the instance."
+    )
     tcp_conn_count: int = Field(
         _DEFAULTS.stack.tcp_conn_count,
         ge=1,

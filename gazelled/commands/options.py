@@ -10,15 +10,9 @@ from typing import TypeVar
 
 import click
 
+from gazelled.config import INSTANCE_NAME
+
 _F = TypeVar("_F", bound=Callable[..., object])
-_INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}")
-
-DEFAULT_INSTANCE = "default"
-
-
-def is_instance_name(name: str) -> bool:
-    """Tell whether a name may name an instance: it becomes part of paths, device names and DPDK prefixes."""
-    return _INSTANCE.fullmatch(name) is not None
 
 
 def _checked(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -27,7 +21,7 @@ def _checked(context: click.Context, _parameter: click.Parameter, value: str | N
         while outer is not None and outer.params.get("instance") is None:
             outer = outer.parent
         return outer.params["instance"] if outer is not None else None
-    if not is_instance_name(value):
+    if re.fullmatch(INSTANCE_NAME, value) is None:
         raise click.BadParameter("1 to 31 letters, digits, '-' and '_', the first a letter or digit")
     return value
 

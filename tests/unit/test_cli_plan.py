@@ -34,8 +34,12 @@ def write(tmp_path: Path) -> Callable[[str, str], str]:
 def gazelled(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gazelled", *args],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "GAZELLED_CONFIG": "/dev/null", **environ},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "GAZELLED_CONFIG": "/dev/null", **environ},
+    )
 
 
 PLAN = """\

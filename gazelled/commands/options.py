@@ -15,13 +15,18 @@ from gazelled.config import INSTANCE_NAME
 _F = TypeVar("_F", bound=Callable[..., object])
 
 
+def is_instance_name(name: str) -> bool:
+    """Tell whether a name may name an instance."""
+    return re.fullmatch(INSTANCE_NAME, name) is not None
+
+
 def _checked(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is None:
         outer = context.parent
         while outer is not None and outer.params.get("instance") is None:
             outer = outer.parent
         return outer.params["instance"] if outer is not None else None
-    if re.fullmatch(INSTANCE_NAME, value) is None:
+    if not is_instance_name(value):
         raise click.BadParameter("1 to 31 letters, digits, '-' and '_', the first a letter or digit")
     return value
 

@@ -22,10 +22,10 @@ stop: ## stop what `make run KEEP=1` left running
 test: ## everything that must hold: format, lint, types, unit, C, C under sanitizers, network
 	@scripts/check
 
-bench: ## kernel and gazelled side by side; ARGS="--rounds 5 --json out.json"
+bench: ## kernel and gazelled side by side; BENCH_ARGS=--quick
 	@scripts/setup test
 	@scripts/build
-	@$(PYTHON) -m bench $(ARGS)
+	@$(PYTHON) -m bench $(BENCH_ARGS)
 
 setup: ## packages and .venv
 	@scripts/setup test

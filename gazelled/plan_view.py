@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from gazelled.cpulist import format_cpus
 from gazelled.findings import SEVERITIES, Finding
 from gazelled.plan import GroupPlan, Plan, WorkerPlan
 from gazelled.sizes import iec
@@ -43,6 +44,13 @@ def _heading(plan: Plan) -> Iterable[str]:
     peer = f", host's side {network.host_peer}" if network.host_peer else ""
     gateway = f", gateway {network.gateway}" if network.gateway else ""
     yield f"stack address {network.host_addr}/{network.prefix}{peer}{gateway}"
+    for step in plan.host.bind:
+        yield f"NIC {step.pci}: bound to {step.driver} by start, given back by stop"
+    for pages in plan.host.hugepages:
+        yield f"hugepages on node {pages.numa}: {pages.pages} of {iec(pages.size_kb << 10)}, {pages.free} are free"
+    for group in plan.groups if plan.stack.app_bind_numa else ():
+        if group.app_cpus:
+            yield f"applications of process {group.process_index}: run on CPUs {format_cpus(group.app_cpus)}"
 
 
 def _table(plan: Plan, group: GroupPlan, topology: Topology) -> Text:

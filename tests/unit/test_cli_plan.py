@@ -45,6 +45,7 @@ def gazelled(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
 PLAN = """\
 instance default: port tap gz-default (made by start, removed by stop), MTU 1500
 stack address 172.29.0.2/24, host's side 172.29.0.1
+applications of process 0: run on CPUs 1-4,6-7
 
 process 0 (send/recv split)
 queue  role  worker           CPU  core/socket  node  pool         mbufs     memory
@@ -59,6 +60,17 @@ def test_plan_shows_a_table_and_the_next_step(write: Callable[[str, str], str]) 
     config = write("g.toml", "[[process]]\nrecv_cpus = [0]\nsend_cpus = [5]\n")
     done = gazelled("plan", "-c", config, "--topology", write("t.json", machine(nodes=2).to_json()))
     assert (done.returncode, done.stdout, done.stderr) == (0, PLAN.format(config=config), "")
+
+
+def test_plan_shows_what_start_needs_of_the_host(write: Callable[[str, str], str]) -> None:
+    config = write("g.toml", "process = [{ cpus = [0] }]\nport = { driver = 'pci', device = '03:00.0' }\n")
+    bare = {"name": "", "pci": "0000:03:00.0"}
+    there = {**json.loads(machine().to_json()), "nics": [bare]}
+    there["hugepages"] = [{"numa": 0, "size_kb": 2048, "total": 64, "free": 60}]
+    done = gazelled("plan", "-c", config, "--topology", write("t.json", json.dumps(there)))
+    assert done.returncode == 0
+    assert "NIC 0000:03:00.0: bound to vfio-pci by start, given back by stop\n" in done.stdout
+    assert "hugepages on node 0: 43 of 2 MiB, 60 are free\n" in done.stdout
 
 
 def test_a_plan_with_an_error_is_shown_whole_and_ends_78(write: Callable[[str, str], str]) -> None:

@@ -194,10 +194,12 @@ def _hugepages(topology: Topology, pages: HugepagesPlan) -> Iterator[Finding]:
         f"echo {total + pages.pages - pages.free} > /sys/devices/system/node/node{pages.numa}"
         f"/hugepages/hugepages-{pages.size_kb}kB/nr_hugepages"
     )
-    if pages.required:
-        yield error(f"node {pages.numa}", reason, hint)
-    else:
+    if not pages.required:
         yield warning(f"node {pages.numa}", f"{reason}: the workers take ordinary pages, which is slower", hint)
+    elif total < pages.pages:
+        yield error(f"node {pages.numa}", f"{reason}, {total} in all", hint)
+    else:  # it may be this very instance that uses them
+        yield warning(f"node {pages.numa}", f"{reason}: the others are in use", hint)
 
 
 def _devices(config: Config, topology: Topology, plan: Plan) -> Iterator[Finding]:

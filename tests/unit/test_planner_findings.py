@@ -177,6 +177,8 @@ def test_hugepages_short_is_an_error_only_where_the_driver_needs_them() -> None:
     assert [found(pci, each) for each in (none, some, enough)] == [[("error", "node 0")], [("error", "node 0")], []]
     assert [found(xdp, each) for each in (none, some, enough)] == [[("warning", "node 0")], [("warning", "node 0")], []]
     assert [found(plain([0]), each) for each in (none, some, enough)] == [[], [("warning", "node 0")], []]
+    in_use = replace(none, hugepages=(Hugepages(0, 2048, 64, 4),))  # by this very instance, for example
+    assert found(pci, in_use) == [("warning", "node 0")]
     short = plan(pci, some)
     wanted = short.host.hugepages[0].pages
     assert f"echo {8 + wanted - 4} > /sys/devices/system/node/node0/hugepages/hugepages-2048kB" in short.errors[0].hint

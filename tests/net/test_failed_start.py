@@ -50,12 +50,13 @@ def test_a_second_worker_without_a_queue_undoes_the_first(kit: Kit) -> None:
 
 def test_a_subnet_that_is_taken_is_refused_before_anything_is_touched(kit: Kit) -> None:
     instance = on_tap(kit, 1)
-    instance.home.run("ip", "link", "add", "gzother", "type", "dummy")
+    instance.home.run("ip", "link", "add", "gzother", "type", "veth", "peer", "name", "gzend")
     instance.home.run("ip", "address", "add", "10.91.0.7/24", "dev", "gzother")
-    instance.home.run("ip", "link", "set", "gzother", "up")
+    for name in ("gzother", "gzend"):
+        instance.home.run("ip", "link", "set", name, "up")
     before = host(instance)
     done = instance.call("start", "-c", str(instance.config))
-    assert done.returncode == 69, done.stdout + done.stderr
+    assert done.returncode == 78, done.stdout + done.stderr
     assert "gzother" in done.stderr, done.stderr
     assert host(instance) == before
 

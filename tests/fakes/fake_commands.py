@@ -6,15 +6,18 @@ the count in $FAKE_COUNT began
 
     fail        end the command with an error, what it did so far done
     kill        kill -9 the command's parent and end
-    orphan      kill -9 the command's parent and go on: the parent's heir must wait for it
+    orphan      kill -9 the command's parent, wait for the file $FAKE_COUNT.go, then go on and say so by
+                $FAKE_COUNT.gone: the parent's heir must wait for it
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from fake_kernel import DPDK, FOREVER, Entry, FakeKernel, RefusedError
@@ -40,6 +43,11 @@ def step() -> None:
         return
     if action in ("kill", "orphan"):
         os.kill(os.getppid(), signal.SIGKILL)
+    if action == "orphan":
+        atexit.register(Path(os.environ["FAKE_COUNT"] + ".gone").touch)
+        deadline = time.monotonic() + 10
+        while not os.path.exists(os.environ["FAKE_COUNT"] + ".go") and time.monotonic() < deadline:
+            time.sleep(0.005)
     if action in ("kill", "fail"):
         raise RefusedError("made to fail")
 

@@ -189,7 +189,7 @@ def test_a_journal_goes_on_after_a_torn_line(host: Path, tmp_path: Path) -> None
     journal = Journal(tmp_path / "journal")
     journal.make(TwoFiles(str(host), "one"))
     with journal.path.open("a") as file:
-        file.write('{"op":"intent","id":2,"ki')
+        file.write('{"op":"intent","id":2,"kind":"' + "x" * 1000)  # longer than what will be written over it
     assert len(journal.pending()) == 1
     journal.make(TwoFiles(str(host), "two"))
     assert len(journal.pending()) == 2

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from fake_commands import COMMANDS, launch
 from fake_kernel import FOREVER, FakeKernel
 
 from gazelled import cli, nic_binding
+from gazelled.wait import wait_for
 
 GLOBAL = {"scope": "global", "valid_life_time": FOREVER, "preferred_life_time": FOREVER}
 ETH1 = "0000:03:00.0"
@@ -51,8 +53,11 @@ def make_host(root: Path) -> FakeKernel:
             kernel.add_address(name, {**family, "local": local, "prefixlen": length, **GLOBAL})
     kernel.add_route("eth0", {"family": "-4", "dst": "default", "gateway": "192.0.2.1", "dev": "eth0", "flags": []})
     static = {"protocol": "static", "dev": "eth1", "flags": []}
-    kernel.add_route("eth1", {"family": "-4", "dst": "10.8.0.0/16", "gateway": "10.1.0.1", "metric": 7, **static})
-    kernel.add_route("eth1", {"family": "-4", "dst": "10.9.0.0/16", "scope": "link", "table": "99", **static})
+    far = {"family": "-4", "dst": "10.8.0.0/16", "gateway": "10.1.0.1", "metric": 7, "table": "99"}
+    kernel.add_route("eth1", {**far, **static})
+    kernel.add_route("eth1", {"family": "-4", "dst": "10.9.0.0/16", "scope": "link", **static})
+    # Listed before the route its gateway is reached by, so it cannot be put back in the order of the list.
+    kernel.add_route("eth1", {"family": "-4", "dst": "10.7.0.0/16", "gateway": "10.9.0.1", **static})
     kernel.add_route("eth1", {"family": "-6", "dst": "fd08::/64", "gateway": "fd01::1", "metric": 1024, **static})
     (root / "proc/net/tcp").write_text(
         "  sl  local_address rem_address   st\n"
@@ -92,9 +97,20 @@ class Box:
         return steps >= int(os.environ["FAKE_TROUBLE"].partition(":")[2])
 
     def recover(self) -> list[str]:
-        """Do what `gazelled recover` does for NICs."""
+        """Do what `gazelled recover` does for NICs; an orphaned command goes on only when that has begun."""
+        go, gone = self.directory / "count.go", self.directory / "count.gone"
+        orphaned = os.environ["FAKE_TROUBLE"].startswith("orphan") and self.troubled()
         self.trouble("none:0")
-        return nic_binding.recover(self.run_root, lambda line: None)
+        begun = threading.Timer(0.05, go.touch)
+        begun.start()
+        try:
+            return nic_binding.recover(self.run_root, lambda line: None)
+        finally:
+            begun.join()
+            if orphaned:
+                wait_for(gone.exists, 10, "the orphaned command did not end")
+                gone.unlink()
+            go.unlink()
 
     def gazelled(self, *words: str, before: Callable[[], None] | None = None) -> tuple[int, str]:
         """Run a command line in a process of its own; return its status (-9 when killed) and what it said on stderr."""

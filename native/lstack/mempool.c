@@ -45,7 +45,7 @@ static void unmap(struct rte_mempool_memhdr *memory, void *opaque)
 	munmap(memory->addr, memory->len);
 }
 
-/* One mapping of our own, all of it contiguous for DPDK. Pages are touched when an mbuf is first written. */
+/* One mapping of our own; without IOVA_CONTIG an mbuf may cross a page. Pages are touched when an mbuf is first written. */
 static int populate_own(struct rte_mempool *pool, size_t element)
 {
 	size_t bytes = (element * pool->size + RTE_CACHE_LINE_SIZE + 4095) & ~(size_t)4095;
@@ -74,7 +74,8 @@ int mempool_open(struct protocol_stack *stack, struct rte_mempool **out)
 	int err;
 
 	pool = rte_mempool_create_empty(plan->pool, plan->mbufs, element_size(stack->group), cache, sizeof(private),
-					plan->numa >= 0 ? plan->numa : SOCKET_ID_ANY, 0);
+					plan->numa >= 0 ? plan->numa : SOCKET_ID_ANY,
+					eal_without_hugepages() ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
 	if (!pool)
 		return rte_errno ? -rte_errno : -ENOMEM;
 	err = rte_mempool_set_ops_byname(pool, "ring_sp_sc", NULL);

@@ -34,6 +34,7 @@
 #define LWIP_IPV6_SEND_ROUTER_SOLICIT 0
 #define LWIP_IPV6_DUP_DETECT_ATTEMPTS 0
 #define LWIP_IPV6_REASS 1
+#define IPV6_FRAG_COPYHEADER 1 /* the reassembly helper holds pointers of 64 bits */
 #define LWIP_ND6_QUEUEING 1
 #define LWIP_ND6_RDNSS_MAX_DNS_SERVERS 0
 #define LWIP_ND6_TCP_REACHABILITY_HINTS 1

@@ -339,21 +339,23 @@ struct gz_channel {
 #define GZ_PAIR_BLOCK (256u << 10)
 
 /*
- * Flags of an end in a pair. Both ends are application ends, each hostile to the other: an index that cannot be ends the
- * connection with ECONNRESET for the one who sees it.
+ * Each end is the application's end of one program and what the other sees in the place of a worker's, so it carries both
+ * kinds of flags: GZ_WORKER_OPEN from the start until its holder has let go, CONNECTED, FIN (it sends no more), DEAD (it
+ * broke off; `error` says how the other shall hear of it), WANT_SPACE, which is the same bit of both kinds. Each is hostile
+ * to the other: an index that cannot be ends the connection for the one who sees it.
+ * options and name of side e are laid out behind each other as in struct gz_sock.
  */
-#define GZ_PAIR_OPEN 0x001u     /* this end exists; cleared last, when its holder has let go */
-#define GZ_PAIR_FIN 0x002u      /* this end sends no more */
-#define GZ_PAIR_RESET 0x004u    /* this end broke the connection off */
-#define GZ_PAIR_ACCEPTED 0x008u /* side 1: a program has it; before, it waits in the backlog */
-#define GZ_PAIR_WANT_SPACE 0x020u /* ring me when what I produced is at least half consumed */
-
 struct gz_pair_sock {
-	struct gz_end end[2];  /* side 0 writes end[0], side 1 end[1] */
-	struct gz_name name;   /* side 0 writes, before it pushes the number to side 1's accept ring */
-	uint8_t pad[64];
+	struct gz_end end[2]; /* side 0 writes end[0], side 1 end[1]; side 0 sets both up before it pushes the number */
+	struct {
+		struct gz_options options; /* side e's scratch: nobody acts on it */
+		struct gz_name name;       /* the connection as side e sees it; side 0 writes both */
+	} view[2];
 };
-_Static_assert(sizeof(struct gz_pair_sock) == 256, "a pair's entry is four lines");
+_Static_assert(sizeof(struct gz_pair_sock) == 384, "a pair's entry is six lines");
+_Static_assert(offsetof(struct gz_pair_sock, view[0].name) == offsetof(struct gz_sock, name), "laid out as a gz_sock");
+
+enum { GZ_AUX_HOLDERS = 0 }; /* aux of an end in a pair: processes that hold this end (forks); its own side counts */
 
 /* What concerns one side. */
 struct gz_pair_side {
@@ -361,7 +363,7 @@ struct gz_pair_side {
 	_Alignas(64) _Atomic uint32_t accept_tail; /* this side writes: numbers taken */
 	_Alignas(64) _Atomic uint32_t accept[GZ_PAIR_SOCKS]; /* the other side writes */
 	struct gz_bell to[GZ_EVENT_QUEUES];        /* the other side rings, this side takes and sleeps */
-	_Alignas(64) _Atomic uint64_t interest[GZ_PAIR_SOCKS]; /* this side writes; [0]: queues that hold a listener */
+	_Alignas(64) _Atomic uint64_t interest[GZ_PAIR_SOCKS]; /* this side writes; [0]: of all its listeners */
 };
 
 /* Blocks follow: connection n sends from end e in block (2 * n + e) of GZ_PAIR_BLOCK bytes after the header. */

@@ -220,7 +220,9 @@ def find_nic(host: Host, name: str) -> Nic:
             hint='a virtual interface is used as it is: driver = "af_xdp" or "af_packet"',
             exit_code=ExitCode.USAGE,
         )
-    if _PCI.fullmatch(wanted) and (host.sys("bus/pci/devices") / wanted).exists():
+    if _PCI.fullmatch(wanted) and any(
+        host.sys(f"bus/pci/devices/{pci}").exists() for pci in (wanted, f"0000:{wanted}")
+    ):
         raise GazelledError(
             f"{name}: a PCI device, but not a network device",
             hint="`gazelled nics` lists the NICs",

@@ -305,6 +305,15 @@ def write(page: GroupPage) -> Path:
     return path
 
 
+def read_version(path: Path) -> int:
+    """Return the ABI version of a page that is in use; ValueError if the file is no group page."""
+    with path.open("rb") as file:
+        head = _GroupPage.from_buffer_copy(file.read(_GroupPage.num_queue.offset).ljust(SIZE, b"\0"))
+    if head.magic != MAGIC:
+        raise ValueError(f"{path}: not a group page")
+    return int(head.abi_version)
+
+
 def _text(what: str, value: str, size: int) -> bytes:
     data = value.encode()
     if len(data) >= size or b"\0" in data:

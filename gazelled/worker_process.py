@@ -57,6 +57,7 @@ class WorkerProcess:
         self.identity = identity
         self.pidfd = pidfd
         self.ready_fd: int | None = None
+        self.said = ""
         self._child = child
 
     @classmethod
@@ -96,17 +97,14 @@ class WorkerProcess:
         pidfd = identity.open()
         return None if pidfd is None else cls(identity, pidfd)
 
-    def read_message(self) -> str | None:
-        """Return the first line the worker said about its start, None if it has said nothing. Closes `ready_fd`."""
+    def read_message(self) -> None:
+        """Read into `said` what the worker says of its start, when `ready_fd` is readable. Closes `ready_fd`."""
         if self.ready_fd is None:
-            return None
-        try:
-            said = os.read(self.ready_fd, _MESSAGE_MAX)
-        except BlockingIOError:
-            said = b""
+            return
+        with suppress(BlockingIOError):  # it exits without a word, and its pipe is not closed yet
+            self.said = os.read(self.ready_fd, _MESSAGE_MAX).decode(errors="replace").strip()
         os.close(self.ready_fd)
         self.ready_fd = None
-        return said.decode(errors="replace").strip() or None
 
     def terminate(self) -> None:
         """Ask it to drain and leave."""

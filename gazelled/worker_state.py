@@ -181,7 +181,8 @@ def _died(worker: Worker, reason: str, now: float, policy: Policy) -> Step:
     )
     if dead.boots >= policy.boot_tries:
         fatal = replace(dead, state=State.FATAL, since=now, deadline=None)
-        return Step(fatal, (), f"given up after {dead.boots} starts in a row that failed: {reason}")
+        tries = f" after {dead.boots} starts in a row that failed" if dead.boots > 1 else ""
+        return Step(fatal, (), f"given up{tries}: {reason}")
     delay = policy.delay(dead.deaths)
     if delay == 0.0:
         return _launch(dead, now, policy, reason)

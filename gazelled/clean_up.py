@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""Putting the host back: at the end of a supervisor's life, and after one that ended before it could."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gazelled import host_changes, nic_binding  # noqa: F401  they make their kinds of change known to the journal
+from gazelled.errors import GazelledError
+from gazelled.journal import Journal
+from gazelled.process_identity import ProcessIdentity, end_processes
+from gazelled.run_dir import RunDir
+from gazelled.worker_process import find_workers
+
+Report = Callable[[str], None]
+
+_DRAIN_S = 2.0
+
+
+def put_back(run_dir: RunDir, report: Report) -> list[str]:
+    """Undo the journal and remove the run directory. The caller holds its lock, and no worker is left.
+
+    Returns what could not be undone; the directory then stays, with the journal in it.
+    """
+    try:
+        problems = Journal(run_dir.journal).undo_all(report)
+    except GazelledError as error:
+        problems = [error.message]
+    if not problems:
+        run_dir.remove()
+    return problems
+
+
+def live_workers(run_dir: RunDir) -> list[ProcessIdentity]:
+    """Return the workers that run, those included that no supervisor has had the time to write down."""
+    state = run_dir.read_state()
+    recorded = [worker.process for worker in state.workers if worker.process] if state else []
+    return list(dict.fromkeys([process for process in recorded if process.alive] + find_workers(run_dir.path)))
+
+
+def clean_up(run_dir: RunDir, report: Report) -> list[str]:
+    """End the workers a dead supervisor left, and put the host back. As `put_back` otherwise."""
+    workers = live_workers(run_dir)
+    if workers:
+        report(f"ending {len(workers)} worker{'s' if len(workers) > 1 else ''} that no supervisor watches")
+    left = end_processes(workers, _DRAIN_S)
+    if left:
+        return [f"process {process.pid} does not end" for process in left]
+    return put_back(run_dir, report)

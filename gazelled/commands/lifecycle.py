@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""`gazelled start`, `stop`, `restart`, `status`, `recover`: the life of an instance."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from gazelled.commands.options import config_option, instance_option, json_option
+from gazelled.exitcode import ExitCode
+from gazelled.instance import instance_name
+
+
+def report(sentence: str) -> None:
+    """Tell progress, where it does not mix with data."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+@click.command()
+@config_option
+@instance_option
+@click.option("--foreground", is_flag=True, help="Stay until SIGTERM, as a service manager wants it.")
+def start(config_file: Path | None, instance: str | None, foreground: bool) -> int:
+    """Start an instance: exactly what `plan` shows.
+
+    Returns when every worker is ready, or undoes everything and says which worker failed and why. If workers of this
+    plan still run without a supervisor, they are adopted.
+    """
+    from gazelled.instance import make_plan, startable
+    from gazelled.instance import start as start_instance
+
+    plan = startable(make_plan(config_file, instance), report)
+    return start_instance(plan, config_file, foreground=foreground, report=report)
+
+
+@click.command()
+@instance_option
+def stop(instance: str | None) -> None:
+    """Stop an instance and put the host back. Nothing to stop is no error."""
+    from gazelled.instance import stop as stop_instance
+    from gazelled.run_dir import RunDir
+
+    run_dir = RunDir.of(instance_name(instance))
+    stopped = stop_instance(run_dir, report)
+    report(f"instance {run_dir.instance} " + ("stopped, the host is as before" if stopped else "does not run"))
+
+
+@click.command()
+@config_option
+@instance_option
+def restart(config_file: Path | None, instance: str | None) -> int:
+    """Stop, then start, with the same configuration unless -c names another.
+
+    The plan is made before anything is stopped: one that cannot be started leaves the running instance alone.
+    """
+    from gazelled.instance import make_plan, running_config, startable
+    from gazelled.instance import start as start_instance
+    from gazelled.instance import stop as stop_instance
+    from gazelled.run_dir import RunDir
+
+    run_dir = RunDir.of(instance_name(instance, config_file))
+    config_file = config_file or running_config(run_dir)
+    plan = startable(make_plan(config_file, run_dir.instance), report)
+    if stop_instance(run_dir, report):
+        report(f"instance {run_dir.instance} stopped")
+    return start_instance(plan, config_file, foreground=False, report=report)
+
+
+@click.command()
+@instance_option
+@json_option
+def status(instance: str | None, as_json: bool) -> int:
+    """Show workers, applications and which path their sockets took.
+
+    Ends with 0 if all workers run, 2 if some do not or no supervisor watches them, 3 if nothing runs.
+    """
+    from gazelled.run_dir import RunDir
+    from gazelled.status import read_status
+
+    found = read_status(RunDir.of(instance_name(instance)))
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        from gazelled.status_view import status_lines
+
+        for line in status_lines(found):
+            click.echo(line)
+    return found.exit_code
+
+
+@click.command()
+@instance_option
+def recover(instance: str | None) -> int:
+    """Undo what a crash left behind: of one instance, or without -i of every one, and NICs bound by hand.
+
+    Workers that still serve without a supervisor are ended too; to keep them, `start` adopts them instead.
+    """
+    from gazelled.errors import GazelledError
+    from gazelled.instance import recover as recover_instance
+    from gazelled.run_dir import RunDir, run_root
+
+    problems: list[str] = []
+    done = 0
+    for run_dir in [RunDir.of(instance)] if instance is not None else RunDir.all():
+        try:
+            done += recover_instance(run_dir, report)
+        except GazelledError as error:
+            problems += error.messages
+    if instance is None:
+        from gazelled.nic_binding import recover as recover_nics
+
+        problems += recover_nics(run_root(), report)
+    if problems:
+        raise GazelledError("; ".join(problems), hint="mend the cause, then run `gazelled recover` again")
+    report("recovered, the host is as before" if done else "nothing left to recover")
+    return ExitCode.OK

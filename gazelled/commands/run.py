@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""`gazelled run`: replaces itself by a program that uses the stack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from gazelled.commands.options import instance_option
+from gazelled.errors import GazelledError
+from gazelled.exitcode import ExitCode
+from gazelled.instance import instance_name
+from gazelled.plan import Plan
+from gazelled.run_dir import RunDir
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@instance_option
+@click.option(
+    "--process-index",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Which group of workers the program attaches to.",
+)
+@click.option(
+    "--fallback",
+    type=click.Choice(["kernel", "fail"]),
+    default="fail",
+    show_default=True,
+    help="What to do without a running instance, or with a program that cannot be put on the stack.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(instance: str | None, process_index: int, fallback: str, command: tuple[str, ...]) -> NoReturn:
+    """Run COMMAND on the stack. Its exit status is ours.
+
+    Sockets the stack cannot serve are the kernel's, each counted by reason in `gazelled status`.
+    """
+    program = _find(command[0])
+    try:
+        environment = _attached(RunDir.of(instance_name(instance)), process_index, fallback, program)
+    except GazelledError as error:
+        if fallback == "fail" or error.exit_code == ExitCode.USAGE:
+            raise
+        print(f"gazelled: {error.message}; {command[0]} runs on the kernel", file=sys.stderr)
+        environment = dict(os.environ)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(program, list(command), environment)  # noqa: S606  that is the point
+    except OSError as error:
+        raise GazelledError(f"{program}: {error.strerror}", exit_code=ExitCode.NOT_EXECUTABLE) from error
+
+
+def _find(name: str) -> Path:
+    """Return the path of a program, as a shell finds it."""
+    found = shutil.which(name)
+    if found is not None:
+        return Path(found)
+    path = Path(name)
+    if "/" in name and path.exists():
+        raise GazelledError(f"{name}: not executable", exit_code=ExitCode.NOT_EXECUTABLE)
+    raise GazelledError(f"{name}: command not found", exit_code=ExitCode.NOT_FOUND)
+
+
+def _attached(run_dir: RunDir, process_index: int, fallback: str, program: Path) -> dict[str, str]:
+    """Return the environment in which the program attaches to a group; GazelledError if it could not."""
+    from gazelled.native_build import shim_library
+    from gazelled.preload import obstacle
+
+    state = run_dir.read_state()
+    alive = state is not None and any(worker.process and worker.process.alive for worker in state.workers)
+    if not alive:
+        raise GazelledError(
+            f"instance {run_dir.instance} does not run",
+            hint=f"`gazelled start -i {run_dir.instance}` starts it; --fallback kernel does without the stack",
+        )
+    plan = Plan.from_json(run_dir.plan.read_text())
+    if process_index >= plan.num_process:
+        raise GazelledError(
+            f"--process-index {process_index}: instance {plan.instance} has {plan.num_process} (allowed: 0 to "
+            f"{plan.num_process - 1})",
+            exit_code=ExitCode.USAGE,
+        )
+    reason = obstacle(program)
+    if reason is not None:
+        raise GazelledError(reason, hint="--fallback kernel runs it without the stack")
+    environment = dict(os.environ)
+    before = environment.get("LD_PRELOAD")
+    environment["LD_PRELOAD"] = f"{shim_library()}:{before}" if before else str(shim_library())
+    environment["GAZELLED_GROUP"] = str(run_dir.group_page(process_index))
+    environment["GAZELLED_FALLBACK"] = fallback
+    _bind_to_idle_cpus(plan, process_index)
+    return environment
+
+
+def _bind_to_idle_cpus(plan: Plan, process_index: int) -> None:
+    """Keep the program off the workers' CPUs, on their node, if there are such CPUs that we may use."""
+    if plan.stack.app_bind_numa:
+        idle = os.sched_getaffinity(0) & set(plan.groups[process_index].app_cpus)
+        if idle:
+            os.sched_setaffinity(0, idle)

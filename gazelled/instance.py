@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""An instance from outside: started, stopped and recovered by commands, whatever state it is found in."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gazelled.config import DEFAULT_INSTANCE, find_config, load_config
+from gazelled.errors import ConfigError, GazelledError
+from gazelled.exitcode import ExitCode
+from gazelled.plan import Plan
+from gazelled.process_identity import ProcessIdentity, end_processes
+from gazelled.run_dir import RunDir, StateRecord
+
+Report = Callable[[str], None]
+
+_STOP_S = 20.0  # workers drain for 2 s at most; the rest is netlink
+_HELD_S = 5.0  # how long somebody may hold the lock without having said who he is
+
+
+def instance_name(given: str | None, config_file: Path | None = None) -> str:
+    """Return which instance a command is about: -i, else the configuration's, else the default.
+
+    Reads no more of the configuration than that, so that a broken one never keeps an instance from being stopped.
+    """
+    if given is not None:
+        return given
+    path = find_config(config_file)
+    if path is None:
+        return DEFAULT_INSTANCE
+    import tomllib
+
+    from gazelled.commands.options import is_instance_name
+
+    try:
+        name = tomllib.loads(path.read_text())["stack"]["instance"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return DEFAULT_INSTANCE
+    return name if isinstance(name, str) and is_instance_name(name) else DEFAULT_INSTANCE
+
+
+def make_plan(config_file: Path | None, instance: str | None) -> Plan:
+    """Return the plan of a configuration for this machine."""
+    from gazelled.queue_planner import plan
+    from gazelled.topology_probe import read_topology
+
+    return plan(load_config(config_file, instance), read_topology())
+
+
+def startable(plan: Plan, report: Report) -> Plan:
+    """Report a plan's warnings; ConfigError with all its error findings if there are any."""
+    if plan.errors:
+        raise ConfigError(
+            [f"{finding.object}: {finding.reason} (hint: {finding.hint})" for finding in plan.errors],
+            hint="`gazelled plan` shows the whole plan; nothing was changed",
+        )
+    for finding in plan.findings:
+        if finding.severity == "warning":
+            report(f"warning: {finding.object}: {finding.reason}")
+    return plan
+
+
+def reconsider(running: Plan, config_file: Path | None) -> list[str]:
+    """Plan again, for SIGHUP: say what the configuration would now do differently."""
+    try:
+        plan = make_plan(config_file, running.instance)
+    except GazelledError as error:
+        return [f"configuration not taken: {message}" for message in error.messages]
+    if plan.errors:
+        return [f"configuration not taken: {finding.object}: {finding.reason}" for finding in plan.errors]
+    differences = running.difference(plan)
+    return [f"needs a restart: {each}" for each in differences] or ["configuration read again: nothing has changed"]
+
+
+def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Report) -> int:
+    """Start an instance and return when all workers are ready; in the foreground, when it has been stopped.
+
+    An instance that runs by the same plan is left alone; workers that a dead supervisor left are adopted; whatever else
+    it left is undone first.
+    """
+    from gazelled.background import start_in_background, supervise
+    from gazelled.native_build import worker_program
+
+    worker_program()
+    run_dir = RunDir.of(plan.instance)
+    lock = run_dir.lock()
+    if lock is not None and _undo_leftovers(run_dir, plan, lock, report):
+        lock = run_dir.lock()
+    if lock is None:
+        return _already_running(run_dir, plan, report)
+    source = find_config(config_file)
+    source = source.absolute() if source is not None else None
+    run_dir.write("config", str(source or ""))
+    if foreground:
+        try:
+            return supervise(plan, source, report, lambda: report(ready_sentence(plan)))
+        finally:
+            os.close(lock)
+    start_in_background(run_dir, plan, source, lock, report)
+    report(ready_sentence(plan))
+    return int(ExitCode.OK)
+
+
+def ready_sentence(plan: Plan) -> str:
+    """Say that an instance runs, and how to use it."""
+    workers = f"{plan.tot_queue_num} worker{'s' if plan.tot_queue_num > 1 else ''}"
+    option = "" if plan.instance == DEFAULT_INSTANCE else f" -i {plan.instance}"
+    return (
+        f"instance {plan.instance} runs: {workers}, stack address {plan.network.host_addr}; "
+        f"next: gazelled run{option} -- PROGRAM, gazelled status{option}, gazelled stop{option}"
+    )
+
+
+def _already_running(run_dir: RunDir, plan: Plan, report: Report) -> int:
+    differences = _difference(run_dir, plan)
+    if differences:
+        raise ConfigError(
+            [f"instance {plan.instance} runs by another plan:", *differences],
+            hint=f"`gazelled restart -i {plan.instance}` takes the new one",
+        )
+    report(f"instance {plan.instance} already runs by this plan; nothing to do")
+    return int(ExitCode.OK)
+
+
+def _undo_leftovers(run_dir: RunDir, plan: Plan, lock: int, report: Report) -> bool:
+    """Undo what a dead supervisor left and give up the lock; False if workers are there to adopt, or nothing is.
+
+    The lock is closed on errors too.
+    """
+    from gazelled.clean_up import clean_up
+
+    if not (run_dir.plan.exists() or run_dir.journal.exists()):
+        return False
+    problems: list[str] = []
+    try:
+        state = run_dir.read_state()
+        if state is not None and any(worker.process and worker.process.alive for worker in state.workers):
+            problems = _difference(run_dir, plan)
+            if not problems:
+                return False
+            raise ConfigError(
+                [f"workers of instance {plan.instance} run without a supervisor, by another plan:", *problems],
+                hint=f"`gazelled restart -i {plan.instance}` ends them and takes the new plan",
+            )
+        report("undoing what an earlier run left behind")
+        problems = clean_up(run_dir, report)
+        if problems:
+            raise GazelledError("; ".join(problems), hint="mend the cause, then start again")
+    except GazelledError:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return True
+
+
+def running_config(run_dir: RunDir) -> Path | None:
+    """Return the configuration file an instance was started with, None if it had none."""
+    try:
+        text = (run_dir.path / "config").read_text()
+    except OSError:
+        return None
+    return Path(text) if text else None
+
+
+def _difference(run_dir: RunDir, plan: Plan) -> list[str]:
+    """Say what `plan` does differently from the one that runs."""
+    from gazelled import group_page
+
+    try:
+        running = Plan.from_json(run_dir.plan.read_text())
+        version = group_page.read_version(run_dir.group_page(0))
+    except FileNotFoundError:
+        return []  # it is just being started
+    except (ValueError, KeyError, TypeError):
+        return ["the running plan is of another version of gazelled"]
+    if version != group_page.ABI_VERSION:
+        return [f"workers of ABI version {version} -> {group_page.ABI_VERSION}"]
+    return running.difference(plan)
+
+
+def live_supervisor(state: StateRecord | None) -> ProcessIdentity | None:
+    """Return the supervisor if it runs."""
+    return state.supervisor if state is not None and state.supervisor.alive else None
+
+
+def stop(run_dir: RunDir, report: Report) -> bool:
+    """Stop an instance, or what is left of it, and put the host back; False if there was nothing to do.
+
+    GazelledError says what could not be put back.
+    """
+    from gazelled.clean_up import clean_up
+
+    if not run_dir.path.exists():
+        return False
+    _check_permission(run_dir)
+    deadline = time.monotonic() + _HELD_S
+    while (lock := run_dir.lock()) is None:
+        supervisor = live_supervisor(run_dir.read_state())
+        if supervisor is not None:
+            if end_processes([supervisor], _STOP_S):
+                raise GazelledError(f"the supervisor, process {supervisor.pid}, does not end")
+        elif time.monotonic() > deadline:
+            raise GazelledError(f"{run_dir.path}: another gazelled is at work there", hint="try again")
+        else:
+            time.sleep(0.02)
+    try:
+        # Whatever a supervisor that was told to stop could not do is done, or told, here.
+        problems = clean_up(run_dir, report)
+    finally:
+        os.close(lock)
+    if problems:
+        raise GazelledError(
+            f"instance {run_dir.instance}: not all was put back: {'; '.join(problems)}",
+            hint=f"mend the cause, then `gazelled recover -i {run_dir.instance}`",
+        )
+    return True
+
+
+def recover(run_dir: RunDir, report: Report) -> bool:
+    """Undo what a dead supervisor left, its workers included; False if there is nothing to do, or the instance runs."""
+    if not run_dir.path.exists():
+        return False
+    supervisor = live_supervisor(run_dir.read_state())
+    if supervisor is not None:
+        report(f"instance {run_dir.instance} runs (supervisor {supervisor.pid}); nothing to recover")
+        return False
+    return stop(run_dir, report)
+
+
+def _check_permission(run_dir: RunDir) -> None:
+    if not os.access(run_dir.path, os.W_OK):
+        raise GazelledError(f"{run_dir.path}: permission denied", hint="run it as root", exit_code=ExitCode.PERMISSION)

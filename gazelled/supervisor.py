@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The supervisor: carries out a plan, then keeps its workers running until it is told to stop.
+
+It sleeps on descriptors (a pidfd for every worker, its ready pipe, signals) and wakes once a second to look at
+heartbeats. What to do about an event is decided by gazelled.worker_state; here it is done. Traffic does not depend on
+this process: if it dies, workers run on, and the next supervisor adopts them.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gazelled import group_page, notify
+from gazelled.clean_up import put_back
+from gazelled.errors import GazelledError
+from gazelled.exitcode import ExitCode
+from gazelled.host_setup import WorkerUser, prepare, worker_user
+from gazelled.journal import Journal
+from gazelled.plan import Plan, WorkerPlan
+from gazelled.process_identity import ProcessIdentity
+from gazelled.run_dir import RunDir, StateRecord, WorkerRecord, tail
+from gazelled.worker_page import WorkerPage, WorkerPageState
+from gazelled.worker_process import WorkerProcess, raise_limits, verify
+from gazelled.worker_state import (
+    Action,
+    Event,
+    Exited,
+    Policy,
+    Ready,
+    Retry,
+    State,
+    Stop,
+    Tick,
+    Worker,
+    adopted,
+    launched,
+    step,
+)
+
+Report = Callable[[str], None]
+
+TICK = 1.0  # seconds between two looks at the heartbeats
+_LATE = 2.0  # a tick that comes later than this says that we slept, not that a worker hangs
+_LOG_LINES = 12
+
+
+class StartError(GazelledError):
+    """A start failed and was undone; `problems` has a line for each worker that is to blame."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems), hint="nothing was left running", exit_code=ExitCode.UNAVAILABLE)
+        self.problems = problems
+
+    @property
+    def messages(self) -> list[str]:
+        """Return each problem as a line of its own."""
+        return self.problems
+
+
+@dataclass
+class _Slot:
+    """A worker's place in the table."""
+
+    plan: WorkerPlan
+    worker: Worker
+    process: WorkerProcess | None = None
+    page: WorkerPage | None = None
+    differences: list[str] = field(default_factory=list)  # between the running process and the plan
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def serves(self) -> bool:
+        return self.worker.state is State.RUNNING
+
+    @property
+    def problems(self) -> list[str]:
+        """Say why a start that includes this worker has failed; nothing if it serves, or still may."""
+        failed = self.worker.boots > 0 or self.worker.state is State.FATAL
+        reasons = [self.worker.reason] if failed else self.differences if self.serves else []
+        return [f"{self.name} (queue {self.plan.queue_id}, CPU {self.plan.cpu}): {reason}" for reason in reasons]
+
+
+@contextmanager
+def _signals(selector: selectors.BaseSelector, handler: Callable[[int], None]) -> Iterator[None]:
+    """Have the signals we live by told to `handler` by the loop, instead of interrupting it anywhere."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+
+    def drain() -> None:
+        for number in reader.recv(64):
+            handler(number)
+
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in wanted}
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    selector.register(reader, selectors.EVENT_READ, drain)
+    try:
+        yield
+    finally:
+        selector.unregister(reader)
+        signal.set_wakeup_fd(wakeup)
+        for number, old in before.items():
+            signal.signal(number, old)
+        reader.close()
+        writer.close()
+
+
+class Supervisor:
+    """One instance. `run` is its whole life; the caller holds the lock of the run directory."""
+
+    def __init__(
+        self, plan: Plan, run_dir: RunDir, program: Path, report: Report, policy: Policy | None = None
+    ) -> None:
+        self.plan = plan
+        self.run_dir = run_dir
+        self.report = report  # one sentence per decision
+        self.reload: Callable[[], list[str]] | None = None  # SIGHUP: says what would need a restart
+        self._program = program
+        self._policy = policy or Policy()
+        self._selector = selectors.DefaultSelector()
+        self._slots: list[_Slot] = []
+        self._stop_asked = False
+        self._last_tick = time.monotonic()
+        self._recorded = ""
+
+    def run(self, on_ready: Callable[[], None]) -> list[str]:
+        """Start or adopt all workers, call `on_ready`, serve until SIGTERM or SIGINT, stop everything.
+
+        Returns what could not be put back on the host. Raises StartError or GazelledError if the start failed; the host
+        is then as before, or the error says what is not.
+        """
+        with _signals(self._selector, self._on_signal):
+            raise_limits()
+            if not self._adopt():
+                self._start()
+            while not (self._stop_asked or all(slot.serves or slot.problems for slot in self._slots)):
+                self._turn()
+            if not self._stop_asked:
+                on_ready()
+                notify.notify("READY=1", self._status_line())
+            while not self._stop_asked:
+                self._turn()
+            notify.notify("STOPPING=1")
+            return self._stop()
+
+    # ---- start
+
+    def _start(self) -> None:
+        """Make everything new, return when all workers serve; on failure, undo it and raise."""
+        patient, self._policy = self._policy, replace(self._policy, boot_tries=1)
+        try:
+            self._record()
+            self.run_dir.write("plan.json", self.plan.to_json())
+            user = worker_user(self.plan)
+            prepare(self.plan, user, Journal(self.run_dir.journal), self.report)
+            for group in self.plan.groups:
+                group_page.write(self._group_page(group.process_index, user))
+            now = time.monotonic()
+            self._slots = [_Slot(plan, launched(now, self._policy)) for plan in self.plan.workers]
+            for slot in self._slots:
+                self._launch(slot)
+            while not self._stop_asked and not all(slot.serves for slot in self._slots):
+                if any(slot.problems for slot in self._slots):
+                    break
+                self._turn()
+        except BaseException as error:
+            left = self._stop()
+            if left:
+                raise StartError([str(error), *left]) from error
+            raise
+        problems = [problem for slot in self._slots for problem in slot.problems]
+        if problems:
+            for slot in self._slots:
+                self._show_log(slot)
+            raise StartError(problems + self._stop())
+        self._policy = patient
+
+    def _group_page(self, process_index: int, user: WorkerUser) -> group_page.GroupPage:
+        return group_page.from_plan(
+            self.plan,
+            process_index,
+            self.run_dir.path,
+            run_uid=user.uid,
+            run_gid=user.gid,
+            trust_rx_checksum=self.plan.device.kind == "veth",
+        )
+
+    def _adopt(self) -> bool:
+        """Take over the workers an earlier supervisor left running; False if there are none."""
+        record = self.run_dir.read_state()
+        known = {worker.queue_id: worker for worker in record.workers} if record else {}
+        if not any(worker.process and worker.process.alive for worker in known.values()):
+            return False
+        now = time.monotonic()
+        for plan in self.plan.workers:
+            worker = known.get(plan.queue_id)
+            process = WorkerProcess.adopt(worker.process) if worker and worker.process else None
+            slot = _Slot(plan, adopted(now, worker.restarts if worker else 0), process)
+            self._slots.append(slot)
+            self._map_page(slot)
+            if process is not None:
+                self._watch(slot, process)
+        self._record()
+        for slot in self._slots:
+            if slot.process is None:
+                self._event(slot, Exited("died while no supervisor ran"))
+            elif slot.page is None or slot.page.state is not WorkerPageState.RUNNING:
+                slot.process.kill()  # caught while it started: its ready pipe is gone, and nothing of value with it
+            else:
+                self.report(f"{slot.name}: adopted, pid {slot.process.identity.pid}")
+        return True
+
+    def _show_log(self, slot: _Slot) -> None:
+        lines = tail(self.run_dir.worker_log(slot.plan.queue_id), _LOG_LINES) if slot.problems else []
+        if lines:
+            self.report(f"{slot.name}: its last lines:")
+        for line in lines:
+            self.report(f"    {line}")
+
+    # ---- the loop
+
+    def _turn(self) -> None:
+        """Sleep until something happens, and deal with it."""
+        for key, _ in self._selector.select(self._sleep()):
+            key.data()
+        now = time.monotonic()
+        overdue = [slot for slot in self._slots if slot.worker.deadline is not None and now >= slot.worker.deadline]
+        if now - self._last_tick >= TICK:
+            late = now - self._last_tick > _LATE
+            self._last_tick = now
+            notify.notify("WATCHDOG=1")
+            for slot in self._slots:
+                heartbeat = slot.page.heartbeat if slot.page and not late else None
+                self._event(slot, Tick(heartbeat))
+        else:
+            for slot in overdue:
+                self._event(slot, Tick())
+
+    def _sleep(self) -> float:
+        now = time.monotonic()
+        deadlines = [slot.worker.deadline for slot in self._slots if slot.worker.deadline is not None]
+        return max(0.0, min([self._last_tick + TICK, *deadlines]) - now)
+
+    def _event(self, slot: _Slot, event: Event) -> None:
+        before = slot.worker
+        outcome = step(before, event, time.monotonic(), self._policy)
+        slot.worker = outcome.worker
+        if outcome.sentence:
+            self.report(f"{slot.name}: {outcome.sentence}")
+        for action in outcome.actions:
+            self._act(slot, action)
+        if slot.worker != before:
+            self._record()
+
+    def _act(self, slot: _Slot, action: Action) -> None:
+        match action:
+            case Action.LAUNCH:
+                self._launch(slot)
+            case Action.TERMINATE if slot.process is not None:
+                slot.process.terminate()
+            case Action.KILL if slot.process is not None:
+                slot.process.kill()
+
+    def _launch(self, slot: _Slot) -> None:
+        plan, run_dir = slot.plan, self.run_dir
+        page = run_dir.group_page(plan.process_index)
+        try:
+            log = run_dir.worker_log(plan.queue_id)
+            slot.process = WorkerProcess.spawn(self._program, plan.name, page, plan.queue_id, log)
+        except OSError as error:
+            self._event(slot, Exited(f"{self._program}: {error.strerror}"))
+            return
+        self._watch(slot, slot.process)
+        self._record()
+
+    def _watch(self, slot: _Slot, process: WorkerProcess) -> None:
+        # One look at the selector may bring both events of a process; the second must not hit its successor.
+        self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._on_exit(slot, process))
+        if process.ready_fd is not None:
+            self._selector.register(process.ready_fd, selectors.EVENT_READ, lambda: self._on_message(slot, process))
+
+    def _on_message(self, slot: _Slot, process: WorkerProcess) -> None:
+        """Read what a starting worker says: that it is ready, or why it will exit now."""
+        if process.ready_fd is None:
+            return
+        self._selector.unregister(process.ready_fd)
+        process.read_message()
+        if process.said != "ready":
+            return
+        self._map_page(slot)
+        self._event(slot, Ready())
+        slot.differences = verify(process.identity.pid, slot.plan.name, slot.plan.comm, slot.plan.cpu)
+        for difference in slot.differences:
+            self.report(f"{slot.name}: {difference}")
+
+    def _on_exit(self, slot: _Slot, process: WorkerProcess) -> None:
+        self._on_message(slot, process)
+        self._selector.unregister(process.pidfd)
+        how = process.reap()
+        slot.process = None
+        why = process.said.removeprefix("failed: ") if process.said != "ready" else ""
+        self._event(slot, Exited(f"{why} ({how})" if why else how))
+
+    def _map_page(self, slot: _Slot) -> None:
+        """Map the worker's page; without one there is no watchdog, which is no reason to stop a worker that serves."""
+        if slot.page is not None:
+            slot.page.close()
+        try:
+            slot.page = WorkerPage(self.run_dir.worker_page(slot.plan.queue_id))
+        except (OSError, ValueError) as error:
+            slot.page = None
+            self.report(f"{slot.name}: no heartbeat to watch: {error}")
+
+    def _on_signal(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop_asked = True
+        elif number == signal.SIGHUP:
+            now_us = time.monotonic_ns() // 1000
+            notify.notify("RELOADING=1", f"MONOTONIC_USEC={now_us}")
+            for line in self.reload() if self.reload is not None else []:
+                self.report(line)
+            for slot in self._slots:
+                self._event(slot, Retry())
+            notify.notify("READY=1", self._status_line())
+
+    # ---- stop
+
+    def _stop(self) -> list[str]:
+        """End all workers, put the host back, remove the run directory. Returns what could not be put back."""
+        for slot in self._slots:
+            self._event(slot, Stop())
+        while not all(slot.worker.state is State.STOPPED for slot in self._slots):
+            self._turn()
+        return put_back(self.run_dir, self.report)
+
+    # ---- what others see
+
+    def _status_line(self) -> str:
+        running = sum(slot.worker.state is State.RUNNING for slot in self._slots)
+        return f"STATUS=instance {self.plan.instance}: {running} of {len(self._slots)} workers run"
+
+    def _record(self) -> None:
+        """Write state.json if it says something new, and tell systemd."""
+        me = ProcessIdentity.of(os.getpid())
+        if me is None:
+            return
+        record = StateRecord(
+            me,
+            tuple(
+                WorkerRecord(
+                    slot.plan.queue_id,
+                    slot.worker.state.value,
+                    slot.process.identity if slot.process else None,
+                    slot.worker.restarts,
+                    slot.worker.reason,
+                )
+                for slot in self._slots
+            ),
+        )
+        text = record.to_json()
+        if text != self._recorded:
+            self._recorded = text
+            self.run_dir.write("state.json", text)
+            notify.notify(self._status_line())

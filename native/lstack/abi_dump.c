@@ -6,8 +6,17 @@
 
 #include <gazelle/abi.h>
 
-#define FIELD(type, field) { #field, offsetof(struct type, field) }
-#define STRUCT(type, ...) { #type, sizeof(struct type), { __VA_ARGS__ } }
+#define FIELD(type, field)                           \
+	{                                            \
+#field, offsetof(struct type, field) \
+	}
+#define STRUCT(type, ...)                   \
+	{                                   \
+#type, sizeof(struct type), \
+		{                           \
+			__VA_ARGS__         \
+		}                           \
+	}
 
 static const struct {
 	const char *name;
@@ -22,17 +31,17 @@ static const struct {
 	       FIELD(gz_worker_plan, numa), FIELD(gz_worker_plan, mbufs), FIELD(gz_worker_plan, rx_queue_size),
 	       FIELD(gz_worker_plan, tx_queue_size), FIELD(gz_worker_plan, name), FIELD(gz_worker_plan, comm),
 	       FIELD(gz_worker_plan, pool), FIELD(gz_worker_plan, port_args)),
-	STRUCT(gz_group_page, FIELD(gz_group_page, magic), FIELD(gz_group_page, abi_version), FIELD(gz_group_page, size),
-	       FIELD(gz_group_page, process_index), FIELD(gz_group_page, num_queue), FIELD(gz_group_page, tot_queue_num),
-	       FIELD(gz_group_page, split), FIELD(gz_group_page, driver), FIELD(gz_group_page, idle),
-	       FIELD(gz_group_page, spin_us), FIELD(gz_group_page, mtu), FIELD(gz_group_page, nic_read_number),
-	       FIELD(gz_group_page, rpc_number), FIELD(gz_group_page, read_connect_number),
-	       FIELD(gz_group_page, trust_rx_checksum), FIELD(gz_group_page, host_addr_be),
-	       FIELD(gz_group_page, netmask_be), FIELD(gz_group_page, gateway_be), FIELD(gz_group_page, host_peer_be),
-	       FIELD(gz_group_page, mac), FIELD(gz_group_page, pad0), FIELD(gz_group_page, run_uid),
-	       FIELD(gz_group_page, run_gid), FIELD(gz_group_page, instance), FIELD(gz_group_page, device),
-	       FIELD(gz_group_page, run_dir), FIELD(gz_group_page, rss_key), FIELD(gz_group_page, reta),
-	       FIELD(gz_group_page, workers)),
+	STRUCT(gz_group_page, FIELD(gz_group_page, magic), FIELD(gz_group_page, abi_version),
+	       FIELD(gz_group_page, size), FIELD(gz_group_page, process_index), FIELD(gz_group_page, num_queue),
+	       FIELD(gz_group_page, tot_queue_num), FIELD(gz_group_page, split), FIELD(gz_group_page, driver),
+	       FIELD(gz_group_page, idle), FIELD(gz_group_page, spin_us), FIELD(gz_group_page, mtu),
+	       FIELD(gz_group_page, nic_read_number), FIELD(gz_group_page, rpc_number),
+	       FIELD(gz_group_page, read_connect_number), FIELD(gz_group_page, trust_rx_checksum),
+	       FIELD(gz_group_page, host_addr_be), FIELD(gz_group_page, netmask_be), FIELD(gz_group_page, gateway_be),
+	       FIELD(gz_group_page, host_peer_be), FIELD(gz_group_page, mac), FIELD(gz_group_page, pad0),
+	       FIELD(gz_group_page, run_uid), FIELD(gz_group_page, run_gid), FIELD(gz_group_page, instance),
+	       FIELD(gz_group_page, device), FIELD(gz_group_page, run_dir), FIELD(gz_group_page, rss_key),
+	       FIELD(gz_group_page, reta), FIELD(gz_group_page, workers)),
 	STRUCT(gz_listener, FIELD(gz_listener, port_owner), FIELD(gz_listener, addr_be)),
 	STRUCT(gz_app_stat, FIELD(gz_app_stat, pid), FIELD(gz_app_stat, sockets), FIELD(gz_app_stat, arena_kb),
 	       FIELD(gz_app_stat, reserved), FIELD(gz_app_stat, kernel)),

@@ -20,34 +20,34 @@ struct listener;
 
 struct app {
 	struct apps *apps;
-	struct app *next, *prev;        /* apps->all */
-	struct app *arena_next;         /* arena->apps */
-	struct app *rung_next;          /* apps->rung */
+	struct app *next, *prev; /* apps->all */
+	struct app *arena_next;  /* arena->apps */
+	struct app *rung_next;   /* apps->rung */
 	struct arena *arena;
-	struct gz_channel *channel;     /* NULL: not claimed yet (a fork that has not used a socket) */
+	struct gz_channel *channel; /* NULL: not claimed yet (a fork that has not used a socket) */
 	int control_fd, channel_fd;
-	int queue_fd[GZ_EVENT_QUEUES];  /* eventfds to wake its event queues; -1 */
-	uint64_t rung;                  /* event queues rung in this turn */
-	bool in_rung, doomed;           /* doomed: detach at the end of the turn; hostile or gone */
-	const char *doom;               /* why, for the log */
+	int queue_fd[GZ_EVENT_QUEUES]; /* eventfds to wake its event queues; -1 */
+	uint64_t rung;                 /* event queues rung in this turn */
+	bool in_rung, doomed;          /* doomed: detach at the end of the turn; hostile or gone */
+	const char *doom;              /* why, for the log */
 	pid_t pid;
-	uint32_t slot;                  /* page->apps[] and attach_id */
-	uint32_t held;                  /* sockets it holds */
-	uint32_t request_tail;          /* ours; the shared one is for the application to see */
+	uint32_t slot;         /* page->apps[] and attach_id */
+	uint32_t held;         /* sockets it holds */
+	uint32_t request_tail; /* ours; the shared one is for the application to see */
 	uint32_t stock_head;
 	uint64_t holds[GZ_SOCKS_MAX / 64]; /* bit n: it holds socket n */
 };
 
 struct apps {
 	struct protocol_stack *stack;
-	int listen_fd, wake_fd;     /* attach socket; the eventfd every application gets */
+	int listen_fd, wake_fd; /* attach socket; the eventfd every application gets */
 	struct app *all;
-	struct app *rung;           /* to look at in apps_flush */
-	struct app *dead;           /* freed in apps_flush: their pointers may still stand in the loop's event array */
-	struct conn *retry;         /* lwIP had no memory for them: again next turn */
+	struct app *rung;   /* to look at in apps_flush */
+	struct app *dead;   /* freed in apps_flush: their pointers may still stand in the loop's event array */
+	struct conn *retry; /* lwIP had no memory for them: again next turn */
 	struct listener *listeners;
-	uint32_t doomed;            /* how many of `all` are */
-	uint32_t count;             /* attached processes */
+	uint32_t doomed; /* how many of `all` are */
+	uint32_t count;  /* attached processes */
 	uint64_t started_ns, published_ns, unclaimed_check_ns;
 };
 

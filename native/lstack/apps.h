@@ -30,8 +30,6 @@ bool apps_pending(struct protocol_stack *stack);
  */
 void apps_event(struct protocol_stack *stack, void *owner, uint32_t events);
 
-
-
 /* SIGTERM: listeners stop accepting. Connections are left to their peers: they are closed with FIN where possible. */
 void apps_drain(struct protocol_stack *stack);
 

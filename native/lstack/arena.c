@@ -153,6 +153,6 @@ void arena_give_block(struct arena *arena, uint32_t block)
 	arena->block_bytes -= GZ_BLOCK_SIZE(block);
 	if (arena->free_blocks[order].count >= WARM_BLOCKS)
 		(void)fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)GZ_BLOCK_OFFSET(block),
-				(off_t)GZ_BLOCK_SIZE(block));
+		                (off_t)GZ_BLOCK_SIZE(block));
 	(void)push(&arena->free_blocks[order], block);
 }

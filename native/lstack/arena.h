@@ -29,13 +29,13 @@ struct arena_stack {
 struct arena {
 	struct gz_arena *shared;
 	int fd;
-	uint32_t refs; /* attached processes, plus connections */
-	struct app *apps; /* processes that share it */
+	uint32_t refs;       /* attached processes, plus connections */
+	struct app *apps;    /* processes that share it */
 	struct conn **conns; /* [GZ_SOCKS_MAX] what a number is: NULL = free or granted */
 	uint16_t *granted;   /* [GZ_SOCKS_MAX] attach slot + 1 of the process whose stock the number is in, 0 = none */
 	uint32_t high;       /* numbers >= high were never used */
 	uint32_t serial;
-	uint64_t next_page; /* first page never used for a block */
+	uint64_t next_page;   /* first page never used for a block */
 	uint64_t block_bytes; /* in use */
 	struct arena_stack free_socks;
 	struct arena_stack free_blocks[GZ_BLOCK_ORDER_MAX + 1];

@@ -37,7 +37,7 @@ int attach_open(struct apps *apps)
 	int err;
 
 	if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/worker.%u.sock", group->run_dir,
-			     apps->stack->queue_id) >= sizeof(addr.sun_path))
+	                     apps->stack->queue_id) >= sizeof(addr.sun_path))
 		return -ENAMETOOLONG;
 	apps->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (apps->wake_fd < 0)
@@ -155,8 +155,7 @@ static int open_channel(struct app *app)
 
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, sizeof(*channel)) ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
+	if (ftruncate(fd, sizeof(*channel)) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
 		err = -errno;
 		goto err_close;
 	}
@@ -324,7 +323,9 @@ static bool receive(struct app *app)
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = { .iov_base = &message, .iov_len = sizeof(message) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control)
+	};
 	ssize_t n = recvmsg(app->control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	int fds[8], count = 0;
 	pid_t sender = 0;

@@ -458,8 +458,7 @@ void conn_reset(struct conn *conn)
 /* An orphan whose bytes are all acknowledged needs us no more: lwIP finishes the FIN states alone. */
 static bool orphan_done(const struct conn *conn)
 {
-	return conn->orphan && !conn->member &&
-	       (!conn->pcb || (conn->fin_given && conn->tx_acked == conn->tx_given));
+	return conn->orphan && !conn->member && (!conn->pcb || (conn->fin_given && conn->tx_acked == conn->tx_given));
 }
 
 void conn_retry_all(struct apps *apps)

@@ -23,28 +23,28 @@ struct conn {
 	struct apps *apps;
 	struct arena *arena;
 	struct gz_sock *shared;
-	struct tcp_pcb *pcb;      /* NULL once lwIP has forgotten it */
-	struct udp_pcb *udp;      /* this number is a datagram socket (dgram.c), not a connection */
+	struct tcp_pcb *pcb; /* NULL once lwIP has forgotten it */
+	struct udp_pcb *udp; /* this number is a datagram socket (dgram.c), not a connection */
 	struct conn *retry_next;
-	struct listener_member *member; /* it waits in this listener's accept queue; NULL otherwise */
-	struct conn *queued_next; /* member->queued */
+	struct listener_member *member;  /* it waits in this listener's accept queue; NULL otherwise */
+	struct conn *queued_next;        /* member->queued */
 	struct listener_member *listens; /* this number is a listener, not a connection */
-	uint32_t n;               /* its number in the arena */
+	uint32_t n;                      /* its number in the arena */
 	uint32_t bucket;
-	uint32_t holders;         /* processes */
-	uint32_t flags;           /* GZ_WORKER_*: our copy of shared->worker.flags */
-	uint32_t accept_at;       /* position in the accept queue */
-	uint64_t popped_ns;       /* when it was first seen popped but unclaimed; 0 = not */
+	uint32_t holders;   /* processes */
+	uint32_t flags;     /* GZ_WORKER_*: our copy of shared->worker.flags */
+	uint32_t accept_at; /* position in the accept queue */
+	uint64_t popped_ns; /* when it was first seen popped but unclaimed; 0 = not */
 	/* towards the application */
-	struct pbuf *held;        /* received, no room yet */
+	struct pbuf *held; /* received, no room yet */
 	uint32_t rx_block, rx_base, rx_head;
-	uint32_t rx_tail;         /* app.in_tail as last seen; bytes up to here were given back to lwIP's window */
-	uint32_t rx_size;         /* bytes the peer was promised at most: the window's ceiling */
-	uint32_t rx_peak;         /* highest fill since the FIFO was last empty */
+	uint32_t rx_tail; /* app.in_tail as last seen; bytes up to here were given back to lwIP's window */
+	uint32_t rx_size; /* bytes the peer was promised at most: the window's ceiling */
+	uint32_t rx_peak; /* highest fill since the FIFO was last empty */
 	/* towards the network */
 	uint32_t tx_block, tx_base;
-	uint32_t tx_given;        /* app.out_head up to which lwIP has it */
-	uint32_t tx_acked;        /* worker.in_tail */
+	uint32_t tx_given; /* app.out_head up to which lwIP has it */
+	uint32_t tx_acked; /* worker.in_tail */
 	uint32_t grow_serial;
 	bool fin_seen, fin_given, orphan, connecting, in_retry;
 };

@@ -146,4 +146,3 @@ err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		conn_notify(conn);
 	return ERR_OK;
 }
-

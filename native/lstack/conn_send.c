@@ -55,7 +55,7 @@ void conn_send_push(struct conn *conn)
 		uint32_t off = (conn->tx_given - conn->tx_base) & (size - 1);
 		uint32_t len = LWIP_MIN(LWIP_MIN(want, size - off), LWIP_MIN(tcp_sndbuf(pcb), 0xf000u));
 		err_t err = tcp_write(pcb, arena_block(conn->arena, conn->tx_block) + off, (u16_t)len,
-				      len < want ? TCP_WRITE_FLAG_MORE : 0);
+		                      len < want ? TCP_WRITE_FLAG_MORE : 0);
 
 		if (err != ERR_OK) {
 			if (!pcb->unacked && !pcb->unsent)
@@ -103,4 +103,3 @@ err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
 		conn_notify(conn);
 	return ERR_OK;
 }
-

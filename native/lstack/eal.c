@@ -32,7 +32,8 @@ static uint64_t free_hugepage_bytes(int32_t numa)
 	FILE *file;
 
 	if (numa >= 0)
-		snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/hugepages/hugepages-2048kB/free_hugepages", numa);
+		snprintf(path, sizeof(path),
+		         "/sys/devices/system/node/node%d/hugepages/hugepages-2048kB/free_hugepages", numa);
 	else
 		snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
 	file = fopen(path, "re");

@@ -38,7 +38,8 @@ static void parse_icmp(const uint8_t *icmp, uint32_t have, struct frame *frame)
 	const uint8_t *inner = icmp + 8, *ports;
 	uint32_t header;
 
-	if (have < 8 + 20 + 8 || (icmp[0] != ICMP_UNREACHABLE && icmp[0] != ICMP_TIME_EXCEEDED && icmp[0] != ICMP_PARAMETER))
+	if (have < 8 + 20 + 8 ||
+	    (icmp[0] != ICMP_UNREACHABLE && icmp[0] != ICMP_TIME_EXCEEDED && icmp[0] != ICMP_PARAMETER))
 		return;
 	header = (inner[0] & 15u) * 4;
 	if (inner[0] >> 4 != 4 || header < 20 || have < 8 + header + 8 || inner[9] != IPPROTO_TCP)

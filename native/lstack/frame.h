@@ -11,12 +11,12 @@
 struct rte_mbuf;
 
 enum frame_kind {
-	FRAME_BAD,      /* malformed, or too short for what it says */
-	FRAME_OTHER,    /* for lwIP of whichever worker has it */
+	FRAME_BAD,   /* malformed, or too short for what it says */
+	FRAME_OTHER, /* for lwIP of whichever worker has it */
 	FRAME_ARP,
 	FRAME_TCP,
 	FRAME_UDP,
-	FRAME_FRAGMENT, /* of an IPv4 datagram */
+	FRAME_FRAGMENT,  /* of an IPv4 datagram */
 	FRAME_ICMP_ERROR /* about a TCP segment of ours: addresses and ports are those of the connection */
 };
 

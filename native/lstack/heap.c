@@ -18,7 +18,8 @@ struct cell {
 	struct cell *next;
 };
 
-static const uint16_t sizes[] = { 32, 64, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024, 1600, 2176, 4096, 8192, 16384 };
+static const uint16_t sizes[] = { 32,  64,  96,   128,  160,  192,  256,  320,  384,
+	                          512, 768, 1024, 1600, 2176, 4096, 8192, 16384 };
 #define CLASSES (sizeof(sizes) / sizeof(sizes[0]))
 #define LARGE 255u
 
@@ -65,8 +66,8 @@ static void fill_class_table(void)
 {
 	for (uint32_t class = 0, i = 0; i <= HEAP_CELL_MAX / 32; i++) {
 		while (sizes[class] < i * 32)
-			class++;
-		class_of[i] = (uint8_t)class;
+			class ++;
+		class_of[i] = (uint8_t) class;
 	}
 }
 

@@ -22,7 +22,8 @@ static void publish(struct listener *listener, uint32_t app_slot)
 		if (gz_load(&page->listeners[i].port_owner))
 			continue;
 		page->listeners[i].addr_be = listener->addr_be;
-		gz_store_release(&page->listeners[i].port_owner, (uint32_t)listener->port << 16 | (app_slot & 0xffffu) | 0x8000u);
+		gz_store_release(&page->listeners[i].port_owner,
+		                 (uint32_t)listener->port << 16 | (app_slot & 0xffffu) | 0x8000u);
 		listener->page_slot = i;
 		return;
 	}

@@ -23,7 +23,7 @@ struct listener;
 struct listener_member {
 	struct listener *listener;
 	struct listener_member *next;
-	struct conn *sock;         /* the listener's own entry */
+	struct conn *sock;                 /* the listener's own entry */
 	struct conn *queued, *queued_tail; /* oldest first */
 	struct gz_accept_queue *queue;
 	uint32_t block, mask, head, backlog;

@@ -84,8 +84,8 @@ int loop_open(struct protocol_stack *stack)
 		err = watch(stack, stack->port->wait_fd, stack->port);
 	if (!err)
 		err = watch(stack, stop_fd, &stop_fd);
-	if (!err && (sigaction(SIGTERM, &stop, NULL) || sigaction(SIGINT, &stop, NULL) || sigaction(SIGPIPE, &ignore, NULL) ||
-		     sigaction(SIGHUP, &ignore, NULL)))
+	if (!err && (sigaction(SIGTERM, &stop, NULL) || sigaction(SIGINT, &stop, NULL) ||
+	             sigaction(SIGPIPE, &ignore, NULL) || sigaction(SIGHUP, &ignore, NULL)))
 		err = -errno;
 	if (err) {
 		close(stop_fd);

@@ -59,10 +59,10 @@ static void tell(int fd, const char *format, ...)
 static bool parse_options(int argc, char **argv, struct options *options)
 {
 	static const struct option known[] = { { "group", required_argument, NULL, 'g' },
-					       { "queue", required_argument, NULL, 'q' },
-					       { "ready-fd", required_argument, NULL, 'r' },
-					       { "abi", no_argument, NULL, 'a' },
-					       { 0 } };
+		                               { "queue", required_argument, NULL, 'q' },
+		                               { "ready-fd", required_argument, NULL, 'r' },
+		                               { "abi", no_argument, NULL, 'a' },
+		                               { 0 } };
 	bool queue = false;
 	int c;
 
@@ -122,12 +122,12 @@ static int start(struct protocol_stack *stack, const char **step)
 	struct rte_mempool *pool = NULL;
 	int err;
 
-#define STEP(what, call)                                                                                           \
-	do {                                                                                                       \
-		*step = what;                                                                                      \
-		err = (call);                                                                                      \
-		if (err < 0)                                                                                       \
-			return err;                                                                                \
+#define STEP(what, call)            \
+	do {                        \
+		*step = what;       \
+		err = (call);       \
+		if (err < 0)        \
+			return err; \
 	} while (0)
 	STEP("cpu affinity", take_place(stack->plan));
 	STEP("worker page", page_open(stack));

@@ -66,7 +66,7 @@ static int populate_own(struct rte_mempool *pool, size_t element)
 int mempool_open(struct protocol_stack *stack, struct rte_mempool **out)
 {
 	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = data_room(stack->group),
-						    .mbuf_priv_size = PRIVATE_SIZE };
+		                                    .mbuf_priv_size = PRIVATE_SIZE };
 	const struct gz_worker_plan *plan = stack->plan;
 	uint32_t cache = plan->mbufs / 8 < CACHE ? plan->mbufs / 8 : CACHE;
 	struct rte_mempool_objsz size;
@@ -74,8 +74,8 @@ int mempool_open(struct protocol_stack *stack, struct rte_mempool **out)
 	int err;
 
 	pool = rte_mempool_create_empty(plan->pool, plan->mbufs, element_size(stack->group), cache, sizeof(private),
-					plan->numa >= 0 ? plan->numa : SOCKET_ID_ANY,
-					eal_without_hugepages() ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
+	                                plan->numa >= 0 ? plan->numa : SOCKET_ID_ANY,
+	                                eal_without_hugepages() ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
 	if (!pool)
 		return rte_errno ? -rte_errno : -ENOMEM;
 	err = rte_mempool_set_ops_byname(pool, "ring_sp_sc", NULL);

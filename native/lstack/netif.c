@@ -66,7 +66,7 @@ static struct pbuf *lend(struct rte_mbuf *m)
 		private->mbuf = m;
 		private->pbuf.custom_free_function = free_mbuf;
 		p = pbuf_alloced_custom(PBUF_RAW, m->data_len, PBUF_REF, &private->pbuf, rte_pktmbuf_mtod(m, void *),
-					m->data_len);
+		                        m->data_len);
 		p->tot_len = (u16_t)left;
 		left -= m->data_len;
 		if (last)
@@ -248,8 +248,8 @@ static err_t init_netif(struct netif *netif)
 	netif->linkoutput = send_frame;
 	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_LINK_UP;
 	/* TCP's and UDP's are verified before steering, TCP's is made by the port. */
-	NETIF_SET_CHECKSUM_CTRL(netif, NETIF_CHECKSUM_ENABLE_ALL &
-				       ~(NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_GEN_TCP));
+	NETIF_SET_CHECKSUM_CTRL(netif, NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_TCP |
+	                                                             NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_GEN_TCP));
 	return ERR_OK;
 }
 

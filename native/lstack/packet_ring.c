@@ -130,7 +130,7 @@ bool packet_ring_has_room(struct packet_ring *ring, uint32_t len)
 }
 
 void packet_ring_put(struct packet_ring *ring, const struct packet_record *record, uint32_t off, const void *bytes,
-		     uint32_t len)
+                     uint32_t len)
 {
 	if (off + len <= record->len)
 		copy_in(ring, gz_load(&ring->head) + RECORD_HEADER + off, bytes, len);

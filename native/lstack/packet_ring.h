@@ -23,10 +23,10 @@ struct packet_ring {
 
 /* What travels with a frame. */
 struct packet_record {
-	uint32_t len;     /* bytes of the frame, which follow, padded to 8 */
-	uint8_t kind;     /* steer.c's business */
-	uint8_t visits;   /* workers that have already looked */
-	uint16_t origin;  /* the worker whose port it came by */
+	uint32_t len;    /* bytes of the frame, which follow, padded to 8 */
+	uint8_t kind;    /* steer.c's business */
+	uint8_t visits;  /* workers that have already looked */
+	uint16_t origin; /* the worker whose port it came by */
 };
 
 struct packet_rings; /* the mapping of one process */
@@ -44,7 +44,7 @@ struct packet_ring *packet_ring_of(struct packet_rings *rings, uint32_t from, ui
  */
 bool packet_ring_has_room(struct packet_ring *ring, uint32_t len);
 void packet_ring_put(struct packet_ring *ring, const struct packet_record *record, uint32_t off, const void *bytes,
-		     uint32_t len);
+                     uint32_t len);
 void packet_ring_commit(struct packet_ring *ring, const struct packet_record *record);
 
 /* Consumer: true if anything waits. */

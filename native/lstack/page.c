@@ -127,8 +127,7 @@ static bool process_lives(uint32_t queue_id, uint32_t pid)
 
 bool page_running(struct protocol_stack *stack, uint32_t queue_id)
 {
-	return page_serving(stack, queue_id) &&
-	       gz_load_acquire(&stack->pages[queue_id]->state) == GZ_WORKER_RUNNING;
+	return page_serving(stack, queue_id) && gz_load_acquire(&stack->pages[queue_id]->state) == GZ_WORKER_RUNNING;
 }
 
 bool page_serving(struct protocol_stack *stack, uint32_t queue_id)

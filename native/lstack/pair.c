@@ -36,8 +36,7 @@ static int make_memory(void)
 
 	if (fd < 0)
 		return -errno;
-	if (ftruncate(fd, (off_t)GZ_PAIR_SIZE) ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+	if (ftruncate(fd, (off_t)GZ_PAIR_SIZE) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
 		goto err_close;
 	pair = mmap(NULL, sizeof(*pair), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (pair == MAP_FAILED)

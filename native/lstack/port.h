@@ -30,7 +30,7 @@ struct port {
 	struct rte_mempool *pool;
 	uint8_t mac[6];
 	uint16_t mtu;
-	int wait_fd;     /* readable when frames wait; -1: none */
+	int wait_fd;      /* readable when frames wait; -1: none */
 	bool always_poll; /* no descriptor to sleep on: poll every millisecond */
 };
 

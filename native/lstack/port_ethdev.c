@@ -102,7 +102,8 @@ static void finish_tcp(const struct ethdev *dev, struct rte_mbuf *m)
 		m->l2_len = RTE_ETHER_HDR_LEN;
 		m->l3_len = l3 & 0x1ff;
 		m->l4_len = TCPH_HDRLEN_BYTES(tcp);
-		m->ol_flags |= RTE_MBUF_F_TX_TCP_CKSUM | (type == RTE_ETHER_TYPE_IPV6 ? RTE_MBUF_F_TX_IPV6 : RTE_MBUF_F_TX_IPV4);
+		m->ol_flags |= RTE_MBUF_F_TX_TCP_CKSUM |
+		               (type == RTE_ETHER_TYPE_IPV6 ? RTE_MBUF_F_TX_IPV6 : RTE_MBUF_F_TX_IPV4);
 		return;
 	}
 	tcp->chksum = (u16_t)~lwip_checksum(tcp, (int)l4_len);
@@ -220,8 +221,8 @@ int port_ethdev_open(struct protocol_stack *stack, struct rte_mempool *pool, str
 	dev->gap = dev->port.wait_fd >= 0;
 	dev->port.always_poll = dev->port.wait_fd < 0;
 	log_info("port %s by %s, checksums by %s, %s", stack->group->device, info.driver_name,
-		 dev->tcp_offload ? "the device" : "us",
-		 dev->port.always_poll ? "no descriptor to sleep on" : "sleeps on its descriptor");
+	         dev->tcp_offload ? "the device" : "us",
+	         dev->port.always_poll ? "no descriptor to sleep on" : "sleeps on its descriptor");
 	*port = &dev->port;
 	return 0;
 

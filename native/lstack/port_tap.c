@@ -30,16 +30,16 @@
 #include "worker.h"
 
 #define FRAME_MAX (65535u + RTE_ETHER_HDR_LEN)
-#define POSTED_MAX 40u    /* mbufs that hold the largest frame */
-#define QUEUED_MAX 256u   /* frames of a turn before they are flushed early */
-#define IOV_PARTS 1000u   /* below the kernel's IOV_MAX with room for the headers */
-#define HEADERS_MAX 128u  /* Ethernet, IP and TCP with all options */
+#define POSTED_MAX 40u   /* mbufs that hold the largest frame */
+#define QUEUED_MAX 256u  /* frames of a turn before they are flushed early */
+#define IOV_PARTS 1000u  /* below the kernel's IOV_MAX with room for the headers */
+#define HEADERS_MAX 128u /* Ethernet, IP and TCP with all options */
 
 struct tap {
 	struct port port;
 	int fd;
-	uint32_t room;           /* bytes one mbuf takes */
-	uint32_t post;           /* mbufs to keep posted */
+	uint32_t room; /* bytes one mbuf takes */
+	uint32_t post; /* mbufs to keep posted */
 	uint32_t posted_count;
 	struct rte_mbuf *posted[POSTED_MAX];
 	struct iovec in[1 + POSTED_MAX];
@@ -183,8 +183,8 @@ static bool follows(const struct segment *a, const struct segment *b, uint32_t j
 	       !(TCPH_FLAGS(y) & ~(TCP_ACK | TCP_PSH | TCP_FIN)) && x->src == y->src && x->dest == y->dest &&
 	       lwip_ntohl(y->seqno) == lwip_ntohl(x->seqno) + joined && x->ackno == y->ackno && x->wnd == y->wnd &&
 	       !memcmp(x + 1, y + 1, a->l4 - TCP_HLEN) &&
-	       (a->v6 ? !memcmp(a->ip + 8, b->ip + 8, 32) && !memcmp(a->ip, b->ip, 4) :
-			!memcmp(a->ip + 12, b->ip + 12, a->l3 - 12) && a->ip[1] == b->ip[1] && a->ip[8] == b->ip[8]) &&
+	       (a->v6 ? !memcmp(a->ip + 8, b->ip + 8, 32) && !memcmp(a->ip, b->ip, 4)
+	              : !memcmp(a->ip + 12, b->ip + 12, a->l3 - 12) && a->ip[1] == b->ip[1] && a->ip[8] == b->ip[8]) &&
 	       !memcmp(a->ip - a->l2, b->ip - b->l2, a->l2);
 }
 
@@ -286,8 +286,7 @@ static void tap_flush(struct port *port)
 		/* Only the last one may be shorter or carry FIN, and it ends the super-frame. */
 		while (s.payload && i + n < tap->queued_count && !(flags & ~(TCP_ACK | TCP_PSH)) &&
 		       joined == n * s.payload && parse_tcp(tap->queued[i + n], &next) && follows(&s, &next, joined) &&
-		       s.l3 + s.l4 + joined + next.payload <= 65535 &&
-		       parts + pbuf_clen(tap->queued[i + n]) <= IOV_PARTS) {
+		       s.l3 + s.l4 + joined + next.payload <= 65535 && parts + pbuf_clen(tap->queued[i + n]) <= IOV_PARTS) {
 			parts += pbuf_clen(tap->queued[i + n]);
 			joined += next.payload;
 			flags |= TCPH_FLAGS((struct tcp_hdr *)next.tcp);

@@ -43,7 +43,7 @@ enum record_kind { RECORD_FLOW, RECORD_FRAGMENT, RECORD_ARP };
 struct steer {
 	struct packet_rings *rings;
 	int wake_fd;
-	uint32_t next_ring;  /* steer_poll goes on here */
+	uint32_t next_ring; /* steer_poll goes on here */
 	uint32_t next_port;
 	uint64_t handed[GZ_WORKERS_MAX / 64]; /* workers handed something in this turn */
 	uint32_t toeplitz[HASH_BYTES][256];
@@ -99,10 +99,11 @@ static uint32_t hash_addresses(const struct steer *steer, const ip_addr_t *remot
 	return hash ^ hash_bytes(steer, pos, &ip_2_ip4(local)->addr, 4);
 }
 
-uint32_t steer_hash(const struct protocol_stack *stack, const ip_addr_t *remote, uint16_t remote_port, const ip_addr_t *local,
-		    uint16_t local_port)
+uint32_t steer_hash(const struct protocol_stack *stack, const ip_addr_t *remote, uint16_t remote_port,
+                    const ip_addr_t *local, uint16_t local_port)
 {
-	uint8_t ports[4] = { (uint8_t)(remote_port >> 8), (uint8_t)remote_port, (uint8_t)(local_port >> 8), (uint8_t)local_port };
+	uint8_t ports[4] = { (uint8_t)(remote_port >> 8), (uint8_t)remote_port, (uint8_t)(local_port >> 8),
+		             (uint8_t)local_port };
 	uint32_t pos = 0, hash = hash_addresses(stack->steer, remote, local, &pos);
 
 	return hash ^ hash_bytes(stack->steer, &pos, ports, 4);
@@ -123,11 +124,12 @@ static uint32_t owner_of(const struct protocol_stack *stack, const struct frame 
 
 /* Copies a frame into worker q's ring. The mbuf stays ours. */
 static void hand_over(struct protocol_stack *stack, uint32_t q, const struct rte_mbuf *m, enum record_kind kind,
-		      uint32_t origin, uint32_t at)
+                      uint32_t origin, uint32_t at)
 {
 	struct packet_ring *ring = packet_ring_of(stack->steer->rings, stack->queue_id, q);
-	struct packet_record record = { .len = m->pkt_len, .kind = (uint8_t)kind, .visits = (uint8_t)at,
-					.origin = (uint16_t)origin };
+	struct packet_record record = {
+		.len = m->pkt_len, .kind = (uint8_t)kind, .visits = (uint8_t)at, .origin = (uint16_t)origin
+	};
 	uint32_t off = 0;
 
 	if (!packet_ring_has_room(ring, m->pkt_len)) {
@@ -158,7 +160,7 @@ void steer_flush(struct protocol_stack *stack)
 			snprintf(addr.sun_path, sizeof(addr.sun_path), "%.90s/worker.%u.wake", stack->group->run_dir, q);
 			/* A full socket will wake it as well; a missing one is a worker that has just died. */
 			(void)sendto(steer->wake_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&addr,
-				     sizeof(addr));
+			             sizeof(addr));
 		}
 		steer->handed[w] = 0;
 	}
@@ -188,7 +190,8 @@ static int next_on_chain(struct protocol_stack *stack, uint32_t owner, bool syn,
 static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame, struct journey journey)
 {
 	uint32_t bucket = tcp_table_bucket(&frame->local, frame->local_port, &frame->remote, frame->remote_port), owner, at;
-	bool syn = frame->kind == FRAME_TCP && (frame->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN, listens = false;
+	bool syn = frame->kind == FRAME_TCP && (frame->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN,
+	     listens = false;
 	int next;
 
 	if (tcp_table_has_in(bucket, &frame->local, frame->local_port, &frame->remote, frame->remote_port))
@@ -220,7 +223,7 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 
 /* The fragments of a datagram meet at one worker, which steers the whole. */
 static void steer_fragment(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame,
-			   struct journey journey)
+                           struct journey journey)
 {
 	uint32_t owner = owner_of(stack, frame);
 

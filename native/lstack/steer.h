@@ -22,8 +22,8 @@ struct rte_mbuf;
 int steer_open(struct protocol_stack *stack);
 
 /* The RSS hash of an incoming packet: Toeplitz over both addresses and, for TCP and UDP, both ports. As DPDK's rte_softrss. */
-uint32_t steer_hash(const struct protocol_stack *stack, const ip_addr_t *remote, uint16_t remote_port, const ip_addr_t *local,
-		    uint16_t local_port);
+uint32_t steer_hash(const struct protocol_stack *stack, const ip_addr_t *remote, uint16_t remote_port,
+                    const ip_addr_t *local, uint16_t local_port);
 
 /* End of a turn: wakes the sleeping workers we handed frames to. */
 void steer_flush(struct protocol_stack *stack);
@@ -44,6 +44,7 @@ uint32_t steer_poll(struct protocol_stack *stack, uint32_t budget);
  * A local port for an outgoing connection, such that replies are steered to this worker: hash-matched, free here, and not a
  * published listener's. Returns 0 if there is none (EADDRNOTAVAIL).
  */
-uint16_t steer_pick_port(struct protocol_stack *stack, const ip_addr_t *local, const ip_addr_t *remote, uint16_t remote_port);
+uint16_t steer_pick_port(struct protocol_stack *stack, const ip_addr_t *local, const ip_addr_t *remote,
+                         uint16_t remote_port);
 
 #endif

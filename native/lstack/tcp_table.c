@@ -22,7 +22,7 @@
 #define FAST_NS (TCP_FAST_INTERVAL * NS_PER_MS)
 #define SLOW_NS (TCP_SLOW_INTERVAL * NS_PER_MS)
 #define LAZY_NS 1000000000ull
-#define LAZY_AT_ONCE 512u   /* so many lazy buckets are swept in one go; more are spread over LAZY_SLICES slow ticks */
+#define LAZY_AT_ONCE 512u /* so many lazy buckets are swept in one go; more are spread over LAZY_SLICES slow ticks */
 #define LAZY_SLICES (LAZY_NS / SLOW_NS)
 #define TIME_WAIT_MAX 32768u /* beyond it the oldest of some bucket goes, as Linux's tcp_max_tw_buckets does */
 #define TIME_WAIT_REUSE_TICKS (1000 / TCP_SLOW_INTERVAL)
@@ -38,14 +38,15 @@ static struct {
 	uint32_t entered;      /* NONE outside a section */
 	struct tcp_pcb *bound; /* not in buckets: nothing stays here outside a section */
 	struct bitmap occupied, touched, ticking, lazy;
-	uint64_t clock_ns;     /* up to which tcp_ticks counts */
+	uint64_t clock_ns;                  /* up to which tcp_ticks counts */
 	uint64_t fast_ns, slow_ns, lazy_ns; /* next runs */
 	uint32_t lazy_slice, time_waits, evict_at;
 } table = { .entered = NONE };
 
 int tcp_table_open(void)
 {
-	void *p = mmap(NULL, BITMAP_BITS * sizeof(struct bucket), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *p = mmap(NULL, BITMAP_BITS * sizeof(struct bucket), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+	               -1, 0);
 
 	if (p == MAP_FAILED)
 		return -errno;
@@ -127,7 +128,7 @@ void tcp_table_leave(void)
 }
 
 static struct tcp_pcb *find(struct tcp_pcb *pcb, const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote,
-			    uint16_t remote_port)
+                            uint16_t remote_port)
 {
 	for (; pcb; pcb = pcb->next)
 		if (pcb->remote_port == remote_port && pcb->local_port == local_port &&
@@ -137,7 +138,7 @@ static struct tcp_pcb *find(struct tcp_pcb *pcb, const ip_addr_t *local, uint16_
 }
 
 bool tcp_table_has_in(uint32_t bucket, const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote,
-		      uint16_t remote_port)
+                      uint16_t remote_port)
 {
 	const struct bucket *b = &table.bucket[bucket];
 
@@ -148,7 +149,7 @@ bool tcp_table_has_in(uint32_t bucket, const ip_addr_t *local, uint16_t local_po
 bool tcp_table_has(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port)
 {
 	return tcp_table_has_in(tcp_table_bucket(local, local_port, remote, remote_port), local, local_port, remote,
-				remote_port);
+	                        remote_port);
 }
 
 bool tcp_table_reuse(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port)

@@ -36,7 +36,7 @@ void tcp_table_clock(uint64_t now_ns);
 
 /* Like tcp_table_has, with the bucket at hand. */
 bool tcp_table_has_in(uint32_t bucket, const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote,
-		      uint16_t remote_port);
+                      uint16_t remote_port);
 
 /* A TIME-WAIT connection that may be given up for a new one of ours (RFC 6191: at least a second old): removed, true. */
 bool tcp_table_reuse(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port);

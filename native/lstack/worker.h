@@ -24,19 +24,19 @@ struct apps;
 struct steer;
 
 struct protocol_stack {
-	const struct gz_group_page *group;      /* read-only mapping */
-	const struct gz_worker_plan *plan;      /* our row of group->workers */
+	const struct gz_group_page *group; /* read-only mapping */
+	const struct gz_worker_plan *plan; /* our row of group->workers */
 	uint32_t queue_id;
 	uint32_t process_index;
 	enum gz_role role;
-	struct gz_worker_page *page;            /* ours; what the world sees of us */
+	struct gz_worker_page *page;                        /* ours; what the world sees of us */
 	const struct gz_worker_page *pages[GZ_WORKERS_MAX]; /* all workers of the instance by queue_id; NULL until seen */
 	struct port *port;
 	struct steer *steer;
 	struct apps *apps;
-	int epoll_fd;                           /* what an idle worker sleeps on */
-	uint64_t now_ns;                        /* CLOCK_MONOTONIC, read once per turn */
-	bool draining;                          /* SIGTERM: no new connections, flush, then _exit */
+	int epoll_fd;    /* what an idle worker sleeps on */
+	uint64_t now_ns; /* CLOCK_MONOTONIC, read once per turn */
+	bool draining;   /* SIGTERM: no new connections, flush, then _exit */
 };
 
 /* Counts on the worker page: single writer, so a plain load and store. */

@@ -74,7 +74,7 @@
 #define TCP_SND_QUEUELEN 0x7fff
 #define TCP_SNDLOWAT 0x4000
 #define TCP_SNDQUEUELOWAT (TCP_SND_QUEUELEN / 2)
-#define TCP_MSS 8960 /* the most; the interface's MTU and the peer decide */
+#define TCP_MSS 8960   /* the most; the interface's MTU and the peer decide */
 #define TCP_MSS_MIN 88 /* a peer that asks for less would cost more headers than data */
 #define TCP_CALCULATE_EFF_SEND_MSS 1
 #define TCP_OVERSIZE 0 /* data is never copied into segments */

@@ -37,11 +37,11 @@ enum gz_idle { GZ_IDLE_ADAPTIVE = 0, GZ_IDLE_POLL = 1 };
 struct gz_worker_plan {
 	uint32_t queue_id;
 	uint32_t process_index;
-	uint32_t index;      /* within the process */
-	uint32_t role;       /* enum gz_role */
-	int32_t cpu;         /* -1: not bound */
-	int32_t numa;        /* -1: unknown */
-	uint32_t mbufs;      /* elements of its mempool */
+	uint32_t index; /* within the process */
+	uint32_t role;  /* enum gz_role */
+	int32_t cpu;    /* -1: not bound */
+	int32_t numa;   /* -1: unknown */
+	uint32_t mbufs; /* elements of its mempool */
 	uint32_t rx_queue_size;
 	uint32_t tx_queue_size;
 	char name[32];       /* full name, argv[0] */
@@ -54,29 +54,29 @@ _Static_assert(sizeof(struct gz_worker_plan) == 340, "supervisor packs this");
 struct gz_group_page {
 	uint64_t magic;
 	uint32_t abi_version;
-	uint32_t size;            /* sizeof(struct gz_group_page) */
+	uint32_t size; /* sizeof(struct gz_group_page) */
 	uint32_t process_index;
-	uint32_t num_queue;       /* workers of this process */
-	uint32_t tot_queue_num;   /* workers of the instance */
-	uint32_t split;           /* 1: separate send/recv */
-	uint32_t driver;          /* enum gz_driver */
-	uint32_t idle;            /* enum gz_idle */
-	uint32_t spin_us;         /* how long a worker and an application look before they sleep */
+	uint32_t num_queue;     /* workers of this process */
+	uint32_t tot_queue_num; /* workers of the instance */
+	uint32_t split;         /* 1: separate send/recv */
+	uint32_t driver;        /* enum gz_driver */
+	uint32_t idle;          /* enum gz_idle */
+	uint32_t spin_us;       /* how long a worker and an application look before they sleep */
 	uint32_t mtu;
-	uint32_t nic_read_number; /* rx burst per turn */
-	uint32_t rpc_number;      /* requests of one application per turn */
+	uint32_t nic_read_number;     /* rx burst per turn */
+	uint32_t rpc_number;          /* requests of one application per turn */
 	uint32_t read_connect_number; /* rung sockets of one application per turn, in units of 64 */
 	uint32_t trust_rx_checksum;   /* 1: peers are local kernels with partial checksums (veth) */
-	uint32_t host_addr_be;    /* the stack's IPv4 address */
+	uint32_t host_addr_be;        /* the stack's IPv4 address */
 	uint32_t netmask_be;
-	uint32_t gateway_be;      /* 0: none; then only the subnet is reached through the stack */
-	uint32_t host_peer_be;    /* tap: address of the host's side; 0 otherwise */
-	uint8_t mac[6];           /* the stack's hardware address; zero: take the device's */
+	uint32_t gateway_be;   /* 0: none; then only the subnet is reached through the stack */
+	uint32_t host_peer_be; /* tap: address of the host's side; 0 otherwise */
+	uint8_t mac[6];        /* the stack's hardware address; zero: take the device's */
 	uint8_t pad0[2];
 	uint32_t run_uid, run_gid; /* whom workers become once their port is open; 0: stay */
 	char instance[32];
-	char device[16];          /* tap or netdev name */
-	char run_dir[108];        /* worker.<queue_id>.sock, .page, .wake; rings */
+	char device[16];   /* tap or netdev name */
+	char run_dir[108]; /* worker.<queue_id>.sock, .page, .wake; rings */
 	uint8_t rss_key[GZ_RSS_KEY_SIZE];
 	uint16_t reta[GZ_RETA_SIZE]; /* hash & (GZ_RETA_SIZE-1) -> queue_id; with the split: -> 2*pair */
 	struct gz_worker_plan workers[GZ_WORKERS_MAX];
@@ -108,13 +108,14 @@ struct gz_listener {
 };
 
 struct gz_app_stat {
-	_Atomic uint32_t pid;        /* 0 = empty; written last */
-	_Atomic uint32_t sockets;    /* accelerated sockets it holds on this worker */
-	_Atomic uint32_t arena_kb;   /* FIFO memory of its arena in use, KiB (shared with its forks) */
+	_Atomic uint32_t pid;      /* 0 = empty; written last */
+	_Atomic uint32_t sockets;  /* accelerated sockets it holds on this worker */
+	_Atomic uint32_t arena_kb; /* FIFO memory of its arena in use, KiB (shared with its forks) */
 	_Atomic uint32_t reserved;
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* its sockets on the kernel path, as it says itself */
 };
 
+/* clang-format off */
 /* Counters: one writer, monotonic unless said otherwise. Add at the end only. The supervisor reads them by position. */
 #define GZ_COUNTERS(X)                                                                                             \
 	X(turns) X(sleeps) X(wakeups_written) X(rx_packets) X(rx_bytes) X(tx_packets) X(tx_bytes) X(rx_dropped)     \
@@ -130,18 +131,19 @@ enum gz_counter {
 #undef X
 	GZ_COUNTERS_MAX
 };
+/* clang-format on */
 
 struct gz_worker_page {
 	uint64_t magic;
 	uint32_t abi_version;
 	uint32_t size;
 	_Atomic uint32_t pid;
-	_Atomic uint32_t state;          /* enum gz_worker_state */
-	_Atomic uint64_t heartbeat_ns;   /* CLOCK_MONOTONIC of the last turn; an idle worker beats at least each 500 ms */
-	_Atomic uint64_t generation;     /* CLOCK_MONOTONIC of the start: differs after each restart */
+	_Atomic uint32_t state;        /* enum gz_worker_state */
+	_Atomic uint64_t heartbeat_ns; /* CLOCK_MONOTONIC of the last turn; an idle worker beats at least each 500 ms */
+	_Atomic uint64_t generation;   /* CLOCK_MONOTONIC of the start: differs after each restart */
 	uint8_t mac[6];
 	uint8_t pad0[10];
-	_Alignas(64) _Atomic uint32_t asleep; /* 1: wake me by eventfd (applications) or datagram (workers) */
+	_Alignas(64) _Atomic uint32_t asleep;       /* 1: wake me by eventfd (applications) or datagram (workers) */
 	_Alignas(64) _Atomic uint64_t counters[64]; /* enum gz_counter */
 	_Alignas(64) struct gz_listener listeners[GZ_LISTENERS_MAX];
 	struct gz_app_stat apps[GZ_APPS_MAX];
@@ -165,21 +167,21 @@ _Static_assert(GZ_COUNTERS_MAX <= 64, "counters fit the page");
  * Flags of the worker's end. OPEN is set from the moment the entry means something to the application until the worker has
  * forgotten it; all others are levels that stay.
  */
-#define GZ_WORKER_OPEN 0x001u      /* in use */
-#define GZ_WORKER_LISTENING 0x002u /* a listener; aux[] is its accept queue (struct gz_accept_queue in accept_block) */
-#define GZ_WORKER_CONNECTED 0x004u /* handshake complete; stays set after a reset */
-#define GZ_WORKER_FIN 0x008u       /* the peer sends no more: EOF once the FIFO is empty */
-#define GZ_WORKER_DEAD 0x010u      /* connection over by reset, time-out or failed connect: `error` says why */
+#define GZ_WORKER_OPEN 0x001u       /* in use */
+#define GZ_WORKER_LISTENING 0x002u  /* a listener; aux[] is its accept queue (struct gz_accept_queue in accept_block) */
+#define GZ_WORKER_CONNECTED 0x004u  /* handshake complete; stays set after a reset */
+#define GZ_WORKER_FIN 0x008u        /* the peer sends no more: EOF once the FIFO is empty */
+#define GZ_WORKER_DEAD 0x010u       /* connection over by reset, time-out or failed connect: `error` says why */
 #define GZ_WORKER_WANT_SPACE 0x020u /* data waits for room: ring me when you have consumed */
-#define GZ_WORKER_FIN_ACKED 0x040u /* all we sent, our FIN included, was acknowledged */
+#define GZ_WORKER_FIN_ACKED 0x040u  /* all we sent, our FIN included, was acknowledged */
 
 /* Flags of the application's end; about the connection, so shared by all processes that hold it. */
-#define GZ_APP_SHUT_WR 0x002u   /* FIN after the FIFO's last byte */
+#define GZ_APP_SHUT_WR 0x002u /* FIN after the FIFO's last byte */
 #define GZ_APP_SHUT_RD 0x004u
-#define GZ_APP_ABORT 0x010u     /* SO_LINGER with 0: RST instead of FIN when the last process lets go */
+#define GZ_APP_ABORT 0x010u      /* SO_LINGER with 0: RST instead of FIN when the last process lets go */
 #define GZ_APP_WANT_SPACE 0x020u /* ring me when the tx FIFO is at least half empty */
-#define GZ_APP_GROW 0x040u      /* give me a bigger tx block: I write nothing until in_block changes or GROW_SEEN */
-#define GZ_APP_OPTIONS 0x080u   /* options[] below have changed */
+#define GZ_APP_GROW 0x040u       /* give me a bigger tx block: I write nothing until in_block changes or GROW_SEEN */
+#define GZ_APP_OPTIONS 0x080u    /* options[] below have changed */
 
 /* Socket options the stack acts on; the application writes them, then sets GZ_APP_OPTIONS and rings. */
 struct gz_options {
@@ -225,17 +227,23 @@ struct gz_sock {
 };
 _Static_assert(sizeof(struct gz_sock) == 256, "a socket entry is four lines");
 
-enum { GZ_AUX_GROW_SERIAL = 0, GZ_AUX_GROW_SIZE = 1 };      /* app.aux: serial of the request, bytes wished */
-enum { GZ_AUX_GROW_SEEN = 0, GZ_AUX_ACCEPT_BLOCK = 1, GZ_AUX_RTT_US = 2, GZ_AUX_CWND = 3, GZ_AUX_RETRANS = 4 }; /* worker.aux */
+enum { GZ_AUX_GROW_SERIAL = 0, GZ_AUX_GROW_SIZE = 1 }; /* app.aux: serial of the request, bytes wished */
+enum {
+	GZ_AUX_GROW_SEEN = 0,
+	GZ_AUX_ACCEPT_BLOCK = 1,
+	GZ_AUX_RTT_US = 2,
+	GZ_AUX_CWND = 3,
+	GZ_AUX_RETRANS = 4
+}; /* worker.aux */
 
 /*
  * Accept queue of a listener, in the block worker.aux[GZ_AUX_ACCEPT_BLOCK]. One producer (the worker), many consumers
  * (threads and forked processes). A pop is: t = tail; if t == head, empty; v = slot[t & mask]; cas(tail, t, t+1).
  */
 struct gz_accept_queue {
-	_Alignas(64) _Atomic uint32_t head; /* worker writes */
-	_Alignas(64) _Atomic uint32_t tail; /* applications, by cas */
-	uint32_t mask;                      /* worker writes once; slots - 1 */
+	_Alignas(64) _Atomic uint32_t head;   /* worker writes */
+	_Alignas(64) _Atomic uint32_t tail;   /* applications, by cas */
+	uint32_t mask;                        /* worker writes once; slots - 1 */
 	_Alignas(64) _Atomic uint32_t slot[]; /* worker writes: socket number */
 };
 #define GZ_ACCEPT_SLOTS 4096u /* at most; the block is the next power of two that holds them */
@@ -277,9 +285,9 @@ enum gz_request_op {
 	GZ_REQUEST_CONNECT = 2, /* socket n connects from addr:port (port 0: any) to peer; done when CONNECTED or DEAD */
 	GZ_REQUEST_BACKLOG = 3, /* listener n: listen() again with another backlog */
 	GZ_REQUEST_CLAIM = 4,   /* socket n, popped from an accept queue, now has an fd in this process */
-	GZ_REQUEST_BIND = 6,    /* datagram socket n takes what comes to addr:port, from peer only if peer_port is not 0; again
+	GZ_REQUEST_BIND = 6, /* datagram socket n takes what comes to addr:port, from peer only if peer_port is not 0; again
 				 * to change that. Done when n is CONNECTED (or DEAD). */
-	GZ_REQUEST_RELEASE = 5  /* this process lets go of socket n; the last one closes it (RST if data is unread) */
+	GZ_REQUEST_RELEASE = 5 /* this process lets go of socket n; the last one closes it (RST if data is unread) */
 };
 
 /*
@@ -309,8 +317,8 @@ struct gz_request_ring {
 
 /* Free socket numbers the worker has granted to this process. Popped as an accept queue is. */
 struct gz_stock {
-	_Alignas(64) _Atomic uint32_t head; /* worker writes */
-	_Alignas(64) _Atomic uint32_t tail; /* application, by cas */
+	_Alignas(64) _Atomic uint32_t head;           /* worker writes */
+	_Alignas(64) _Atomic uint32_t tail;           /* application, by cas */
 	_Alignas(64) _Atomic uint32_t slot[GZ_STOCK]; /* worker writes */
 };
 
@@ -359,10 +367,10 @@ enum { GZ_AUX_HOLDERS = 0 }; /* aux of an end in a pair: processes that hold thi
 
 /* What concerns one side. */
 struct gz_pair_side {
-	_Alignas(64) _Atomic uint32_t accept_head; /* the other side writes: numbers pushed */
-	_Alignas(64) _Atomic uint32_t accept_tail; /* this side writes: numbers taken */
-	_Alignas(64) _Atomic uint32_t accept[GZ_PAIR_SOCKS]; /* the other side writes */
-	struct gz_bell to[GZ_EVENT_QUEUES];        /* the other side rings, this side takes and sleeps */
+	_Alignas(64) _Atomic uint32_t accept_head;             /* the other side writes: numbers pushed */
+	_Alignas(64) _Atomic uint32_t accept_tail;             /* this side writes: numbers taken */
+	_Alignas(64) _Atomic uint32_t accept[GZ_PAIR_SOCKS];   /* the other side writes */
+	struct gz_bell to[GZ_EVENT_QUEUES];                    /* the other side rings, this side takes and sleeps */
 	_Alignas(64) _Atomic uint64_t interest[GZ_PAIR_SOCKS]; /* this side writes; [0]: of all its listeners */
 };
 

@@ -23,7 +23,7 @@
 #define gz_and(p, v) atomic_fetch_and_explicit((p), (v), memory_order_acq_rel)
 #define gz_add(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define gz_exchange(p, v) atomic_exchange_explicit((p), (v), memory_order_acq_rel)
-#define gz_cas(p, expected, v)                                                                                     \
+#define gz_cas(p, expected, v) \
 	atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_acq_rel, memory_order_acquire)
 #define gz_fence() atomic_thread_fence(memory_order_seq_cst)
 

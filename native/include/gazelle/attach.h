@@ -46,7 +46,7 @@ struct gz_message {
 	uint64_t magic; /* GZ_ATTACH_MAGIC */
 	uint32_t abi_version;
 	uint32_t kind;
-	uint32_t number;    /* EVENT_QUEUE: which; WELCOME: queue_id; PAIRED: the receiver's side, 0 connects, 1 listens */
+	uint32_t number; /* EVENT_QUEUE: which; WELCOME: queue_id; PAIRED: the receiver's side, 0 connects, 1 listens */
 	uint32_t attach_id; /* WELCOME: this process at this worker; PAIRED: the other process */
 	int32_t status;     /* REFUSED, FORKED, PAIRED: 0 or an errno */
 	uint32_t sock;      /* PAIRED: the listener's number in the arena of the process that listens */

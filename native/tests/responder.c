@@ -20,7 +20,7 @@ static char ballast[65536];
 
 struct session {
 	uint16_t port;
-	uint32_t lines; /* redis: commands seen, not answered yet */
+	uint32_t lines;    /* redis: commands seen, not answered yet */
 	struct pbuf *held; /* echo: received, not yet written */
 	bool eof;
 };
@@ -71,7 +71,8 @@ static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 	}
 	if (s->port == 6379)
 		for (const struct pbuf *q = p; q; q = q->next)
-			for (const char *c = q->payload; (c = memchr(c, '*', (size_t)((char *)q->payload + q->len - c))); c++)
+			for (const char *c = q->payload;
+			     (c = memchr(c, '*', (size_t)((char *)q->payload + q->len - c))); c++)
 				s->lines++;
 	tcp_recved(pcb, p->tot_len);
 	pbuf_free(p);

@@ -259,7 +259,7 @@ static void a_process_attaches_and_leaves(void **state)
 static void bad_greetings_are_refused(void **state)
 {
 	struct gz_message bad[4] = { message(GZ_MESSAGE_HELLO), message(GZ_MESSAGE_HELLO), message(99),
-				     message(GZ_MESSAGE_CLAIM) };
+		                     message(GZ_MESSAGE_CLAIM) };
 
 	(void)state;
 	bad[0].magic = 1;

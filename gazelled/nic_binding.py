@@ -7,7 +7,6 @@ says is believed: sysfs is read before and after.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from gazelled.exitcode import ExitCode
 from gazelled.journal import Journal, register
 from gazelled.nic_guard import refuse_if_in_use
 from gazelled.nic_network import InterfaceState, capture, read_network, restore
+from gazelled.run_dir import run_root
 from gazelled.sysfs_nic import (
     BIFURCATED_DRIVERS,
     DPDK_DRIVERS,
@@ -42,11 +42,6 @@ _IOMMU_HINT = (
     "echo Y > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 )
 _INTERFACE_WAIT_S = 15.0
-
-
-def run_root() -> Path:
-    """Return the directory that holds every instance's run directory."""
-    return Path(os.environ.get("GAZELLED_RUN_ROOT", "/run/gazelled"))
 
 
 def _device_locked(host: Host, pci: str) -> AbstractContextManager[None]:

@@ -5,14 +5,14 @@
  *
  *     frame_relay --a veth1 --b veth2 --seed 7 --loss 0.01 --reorder 0.01 --duplicate 0.01 --seconds 60
  *
- * Probabilities are per frame, 0 to 1. A reordered frame waits for 1 to HOLD_BEHIND_MAX later frames of its direction to
- * pass, at most HOLD_NS. Says "relaying" on stderr once frames pass, ends after --seconds or on SIGTERM or SIGINT, and
- * then prints one line of JSON: what became of the frames. Needs CAP_NET_RAW.
+ * Probabilities are per frame, 0 to 1. A reordered frame waits for 1 to HOLD_BEHIND_MAX later frames of its direction
+ * to pass, at most HOLD_NS. Says "relaying" on stderr once frames pass, ends after --seconds or on SIGTERM or SIGINT,
+ * and then prints one line of JSON: what became of the frames. Needs CAP_NET_RAW and CAP_NET_ADMIN.
  *
  * Frames are relayed as they are. A kernel that leaves checksums or segmentation to its device must be told not to on
- * the far ends (`ethtool -K IF tx off tso off gso off gro off`); frames that came with an unfinished checksum are counted.
+ * the far ends (`ethtool -K IF tx off tso off gso off gro off`); frames that came with an unfinished checksum
+ * are counted.
  */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
@@ -31,14 +31,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH		64u
-#define FRAME_MAX	16384u		/* more than any MTU a test uses; longer frames are counted as refused */
-#define HOLD_MAX	128u		/* frames held back at once in one direction */
-#define HOLD_BEHIND_MAX	8u
-#define HOLD_NS		3000000ull
-#define OUT_MAX		(2u * (BATCH + HOLD_MAX))
-#define SOCKET_BUFFER	(16 << 20)
-#define NS_PER_S	1000000000ull
+#define BATCH 64u
+#define FRAME_MAX 16384u /* more than any MTU a test uses; longer frames are counted as refused */
+#define HOLD_MAX 128u    /* frames held back at once in one direction */
+#define HOLD_BEHIND_MAX 8u
+#define HOLD_NS 3000000ull
+#define OUT_MAX (2u * (BATCH + HOLD_MAX))
+#define SOCKET_BUFFER (16 << 20)
+#define NS_PER_S 1000000000ull
 
 struct frame {
 	uint32_t length;
@@ -46,8 +46,8 @@ struct frame {
 };
 
 struct held {
-	struct frame *frame;		/* NULL: free place */
-	uint32_t behind;		/* frames that still have to pass */
+	struct frame *frame; /* NULL: free place */
+	uint32_t behind;     /* frames that still have to pass */
 	uint32_t copies;
 	uint64_t until_ns;
 };
@@ -58,10 +58,10 @@ struct counters {
 
 struct direction {
 	const char *name;
-	int in, out;			/* packet sockets */
-	uint64_t random;		/* state of its own: the two directions do not disturb each other */
-	struct frame *batch;		/* BATCH frames to receive into */
-	struct frame *hold_room;	/* HOLD_MAX frames, one per place of held[] */
+	int in, out;             /* packet sockets */
+	uint64_t random;         /* state of its own: the two directions do not disturb each other */
+	struct frame *batch;     /* BATCH frames to receive into */
+	struct frame *hold_room; /* HOLD_MAX frames, one per place of held[] */
 	struct held held[HOLD_MAX];
 	uint32_t held_count;
 	struct mmsghdr out_messages[OUT_MAX];
@@ -141,7 +141,7 @@ static int packet_socket(const char *interface)
 	return fd;
 }
 
-/* Sends what is queued. A full device is waited for, a few ms at most; what it still refuses is counted, never retried. */
+/* Sends what is queued. A full device is waited for, 10 ms at most; what it still refuses is counted, not retried. */
 static void direction_flush(struct direction *d)
 {
 	uint32_t done = 0;
@@ -175,8 +175,7 @@ static void direction_send(struct direction *d, struct frame *frame, uint32_t co
 		struct iovec *vector = &d->out_vectors[d->out_count];
 
 		*vector = (struct iovec){ .iov_base = frame->bytes, .iov_len = frame->length };
-		d->out_messages[d->out_count++] =
-			(struct mmsghdr){ .msg_hdr = { .msg_iov = vector, .msg_iovlen = 1 } };
+		d->out_messages[d->out_count++] = (struct mmsghdr){ .msg_hdr = { .msg_iov = vector, .msg_iovlen = 1 } };
 	}
 }
 
@@ -198,12 +197,13 @@ static void direction_release(struct direction *d, uint32_t passed, uint64_t now
 	}
 }
 
+/* Keeps a copy of a frame back until `behind` later ones have passed. The caller has made sure of a free place. */
 static void direction_hold(struct direction *d, const struct frame *frame, uint32_t copies, uint32_t behind, uint64_t now)
 {
 	uint32_t i = 0;
 
 	if (d->out_count)
-		direction_flush(d);	/* frames just released still lie in the room we are about to write to */
+		direction_flush(d); /* frames just released still lie in the room we are about to write to */
 	while (d->held[i].frame)
 		i++;
 	d->held[i] = (struct held){ &d->hold_room[i], behind, copies, now + HOLD_NS };
@@ -213,7 +213,7 @@ static void direction_hold(struct direction *d, const struct frame *frame, uint3
 	d->counters.reordered++;
 }
 
-/* Decides the fate of one frame. Draws the same count of random numbers for each, so that fates do not depend on options. */
+/* Decides the fate of one frame. Draws as many random numbers for each, so that fates do not depend on each other. */
 static void direction_relay(struct direction *d, struct frame *frame, const struct chances *chances, uint64_t now)
 {
 	bool lost = random_chance(&d->random, chances->loss);
@@ -260,8 +260,10 @@ static uint32_t direction_turn(struct direction *d, const struct chances *chance
 
 	for (uint32_t i = 0; i < BATCH; i++) {
 		vectors[i] = (struct iovec){ .iov_base = d->batch[i].bytes, .iov_len = FRAME_MAX };
-		messages[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &vectors[i], .msg_iovlen = 1,
-			.msg_control = &controls[i], .msg_controllen = sizeof(controls[i]) } };
+		messages[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &vectors[i],
+			                                     .msg_iovlen = 1,
+			                                     .msg_control = &controls[i],
+			                                     .msg_controllen = sizeof(controls[i]) } };
 	}
 	count = recvmmsg(d->in, messages, BATCH, MSG_DONTWAIT, NULL);
 	now = now_ns();
@@ -299,9 +301,9 @@ static void direction_print(struct direction *d, const char *after)
 
 	if (getsockopt(d->in, SOL_PACKET, PACKET_STATISTICS, &kernel, &length) == 0)
 		d->counters.overflow = kernel.tp_drops;
-	printf("\"%s\": {\"received\": %" PRIu64 ", \"sent\": %" PRIu64 ", \"lost\": %" PRIu64 ", \"reordered\": %" PRIu64
-	       ", \"duplicated\": %" PRIu64 ", \"refused\": %" PRIu64 ", \"overflow\": %" PRIu64
-	       ", \"unfinished_checksum\": %" PRIu64 ", \"held\": %u}%s",
+	printf("\"%s\": {\"received\": %" PRIu64 ", \"sent\": %" PRIu64 ", \"lost\": %" PRIu64
+	       ", \"reordered\": %" PRIu64 ", \"duplicated\": %" PRIu64 ", \"refused\": %" PRIu64
+	       ", \"overflow\": %" PRIu64 ", \"unfinished_checksum\": %" PRIu64 ", \"held\": %u}%s",
 	       d->name, c->received, c->sent, c->lost, c->reordered, c->duplicated, c->refused, c->overflow,
 	       c->unfinished_checksum, d->held_count, after);
 }
@@ -326,7 +328,8 @@ static const struct timespec *sleep_time(const struct direction *d, uint64_t end
 
 static int usage(void)
 {
-	fputs("usage: frame_relay --a IF --b IF [--seed N] [--loss P] [--reorder P] [--duplicate P] [--seconds S]\n", stderr);
+	fputs("usage: frame_relay --a IF --b IF [--seed N] [--loss P] [--reorder P] [--duplicate P] [--seconds S]\n",
+	      stderr);
 	return -EINVAL;
 }
 
@@ -334,14 +337,16 @@ static int usage(void)
 static int settings_parse(struct settings *settings, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "a", required_argument, NULL, 'a' },		{ "b", required_argument, NULL, 'b' },
-		{ "seed", required_argument, NULL, 's' },	{ "loss", required_argument, NULL, 'l' },
-		{ "reorder", required_argument, NULL, 'r' },	{ "duplicate", required_argument, NULL, 'd' },
-		{ "seconds", required_argument, NULL, 't' },	{ 0 },
+		{ "a", required_argument, NULL, 'a' },       { "b", required_argument, NULL, 'b' },
+		{ "seed", required_argument, NULL, 's' },    { "loss", required_argument, NULL, 'l' },
+		{ "reorder", required_argument, NULL, 'r' }, { "duplicate", required_argument, NULL, 'd' },
+		{ "seconds", required_argument, NULL, 't' }, { 0 },
 	};
 	double *const numbers[] = {
-		['s'] = &settings->seed,		['l'] = &settings->chances.loss,
-		['r'] = &settings->chances.reorder,	['d'] = &settings->chances.duplicate,
+		['s'] = &settings->seed,
+		['l'] = &settings->chances.loss,
+		['r'] = &settings->chances.reorder,
+		['d'] = &settings->chances.duplicate,
 		['t'] = &settings->seconds,
 	};
 	const double most[] = { ['s'] = 0x1p53, ['l'] = 1, ['r'] = 1, ['d'] = 1, ['t'] = 1e6 };
@@ -358,8 +363,8 @@ static int settings_parse(struct settings *settings, int argc, char **argv)
 		}
 		*numbers[option] = strtod(optarg, &end);
 		if (end == optarg || *end || !(*numbers[option] >= 0 && *numbers[option] <= most[option])) {
-			fprintf(stderr, "frame_relay: --%s %s: expected a number from 0 to %g\n", options[at].name, optarg,
-				most[option]);
+			fprintf(stderr, "frame_relay: --%s %s: expected a number from 0 to %g\n", options[at].name,
+			        optarg, most[option]);
 			return usage();
 		}
 	}

@@ -132,7 +132,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     assert compiler is not None, "neither a built frame_relay nor a C compiler"
     made = tmp_path_factory.mktemp("relay") / "frame_relay"
     source = str(REPOSITORY / "native" / "tests" / "frame_relay.c")
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([compiler, *flags, "-o", str(made), source], check=True, timeout=60)
     return str(made)
 

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/* Every form of reading and writing. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "api.h"
+#include "real.h"
+#include "sock.h"
+#include "stream.h"
+
+/* The fortified forms have no prototypes in public headers. */
+EXPORT ssize_t __read_chk(int fd, void *buf, size_t len, size_t room);
+EXPORT ssize_t __recv_chk(int fd, void *buf, size_t len, size_t room, int flags);
+EXPORT ssize_t __recvfrom_chk(int fd, void *buf, size_t len, size_t room, int flags, __SOCKADDR_ARG addr, socklen_t *alen);
+extern void __chk_fail(void) __attribute__((noreturn));
+
+/* ------------------------------------------------------------------ reading */
+
+EXPORT ssize_t read(int fd, void *buf, size_t len)
+{
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct sock *s = sock_enter_stream(fd, false);
+
+	return s ? api_return(stream_recv(s, &iov, 1, 0)) : REAL(read)(fd, buf, len);
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
+{
+	struct sock *s = sock_enter_stream(fd, false);
+
+	return s ? api_return(stream_recv(s, iov, count, 0)) : REAL(readv)(fd, iov, count);
+}
+
+EXPORT ssize_t recv(int fd, void *buf, size_t len, int flags)
+{
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct sock *s = sock_enter_stream(fd, false);
+
+	return s ? api_return(stream_recv(s, &iov, 1, flags)) : REAL(recv)(fd, buf, len, flags);
+}
+
+EXPORT ssize_t recvfrom(int fd, void *buf, size_t len, int flags, __SOCKADDR_ARG addr, socklen_t *alen)
+{
+	struct iovec iov = { .iov_base = buf, .iov_len = len };
+	struct sock *s = sock_enter_stream(fd, false);
+
+	if (!s)
+		return REAL(recvfrom)(fd, buf, len, flags, addr.__sockaddr__, alen);
+	if (addr.__sockaddr__ && alen)
+		*alen = 0; /* a stream has no sender */
+	return api_return(stream_recv(s, &iov, 1, flags));
+}
+
+static ssize_t recv_message(struct sock *s, struct msghdr *msg, int flags)
+{
+	ssize_t n = stream_recv(s, msg->msg_iov, (int)msg->msg_iovlen, flags);
+
+	if (n >= 0) {
+		msg->msg_namelen = 0;
+		msg->msg_controllen = 0;
+		msg->msg_flags = 0;
+	}
+	return n;
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	struct sock *s = sock_enter_stream(fd, false);
+
+	return s ? api_return(recv_message(s, msg, flags)) : REAL(recvmsg)(fd, msg, flags);
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags, struct timespec *timeout)
+{
+	unsigned int done = 0;
+	struct sock *s;
+	ssize_t n = 0;
+
+	if (!fd_sock(fd) || sock_kind(fd_sock(fd)) != KIND_STREAM)
+		return REAL(recvmmsg)(fd, msgs, count, flags, timeout);
+	while (done < count && (s = sock_enter_stream(fd, false))) {
+		n = recv_message(s, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
+		if (n < 0)
+			break;
+		msgs[done++].msg_len = (unsigned int)n;
+		if (!n)
+			break;
+		if (flags & MSG_WAITFORONE)
+			flags |= MSG_DONTWAIT;
+	}
+	return done ? (int)done : (int)api_return(n);
+}
+
+EXPORT ssize_t __read_chk(int fd, void *buf, size_t len, size_t room)
+{
+	if (len > room)
+		__chk_fail();
+	return read(fd, buf, len);
+}
+
+EXPORT ssize_t __recv_chk(int fd, void *buf, size_t len, size_t room, int flags)
+{
+	if (len > room)
+		__chk_fail();
+	return recv(fd, buf, len, flags);
+}
+
+EXPORT ssize_t __recvfrom_chk(int fd, void *buf, size_t len, size_t room, int flags, __SOCKADDR_ARG addr, socklen_t *alen)
+{
+	if (len > room)
+		__chk_fail();
+	return recvfrom(fd, buf, len, flags, addr, alen);
+}
+
+/* ------------------------------------------------------------------ writing */
+
+EXPORT ssize_t write(int fd, const void *buf, size_t len)
+{
+	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
+	struct sock *s = sock_enter_stream(fd, true);
+
+	return s ? api_return(stream_send(s, &iov, 1, 0)) : REAL(write)(fd, buf, len);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
+{
+	struct sock *s = sock_enter_stream(fd, true);
+
+	return s ? api_return(stream_send(s, iov, count, 0)) : REAL(writev)(fd, iov, count);
+}
+
+EXPORT ssize_t send(int fd, const void *buf, size_t len, int flags)
+{
+	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
+	struct sock *s = sock_enter_stream(fd, true);
+
+	return s ? api_return(stream_send(s, &iov, 1, flags)) : REAL(send)(fd, buf, len, flags);
+}
+
+EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SOCKADDR_ARG addr, socklen_t alen)
+{
+	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
+	struct sock *s = sock_enter_stream(fd, true);
+
+	/* A connected stream ignores the address, in the kernel too. */
+	return s ? api_return(stream_send(s, &iov, 1, flags)) : REAL(sendto)(fd, buf, len, flags, addr.__sockaddr__, alen);
+}
+
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	struct sock *s = sock_enter_stream(fd, true);
+
+	return s ? api_return(stream_send(s, msg->msg_iov, (int)msg->msg_iovlen, flags)) : REAL(sendmsg)(fd, msg, flags);
+}
+
+EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
+{
+	unsigned int done = 0;
+	struct sock *s;
+	ssize_t n = 0;
+
+	if (!fd_sock(fd) || sock_kind(fd_sock(fd)) != KIND_STREAM)
+		return REAL(sendmmsg)(fd, msgs, count, flags);
+	while (done < count && (s = sock_enter_stream(fd, true))) {
+		n = stream_send(s, msgs[done].msg_hdr.msg_iov, (int)msgs[done].msg_hdr.msg_iovlen, flags);
+		if (n < 0)
+			break;
+		msgs[done++].msg_len = (unsigned int)n;
+	}
+	return done ? (int)done : (int)api_return(n);
+}
+
+static ssize_t send_file(int out_fd, int in_fd, off_t *offset, size_t len)
+{
+	struct sock *s = sock_enter_stream(out_fd, true);
+
+	if (!s)
+		return REAL(sendfile)(out_fd, in_fd, offset, len);
+	if (fd_sock(in_fd)) {
+		lock_give(&s->tx);
+		errno = EINVAL; /* from a socket: not in the kernel either */
+		return -1;
+	}
+	return api_return(stream_sendfile(s, in_fd, offset, len));
+}
+
+EXPORT ssize_t sendfile(int out_fd, int in_fd, off_t *offset, size_t len)
+{
+	return send_file(out_fd, in_fd, offset, len);
+}
+
+EXPORT ssize_t sendfile64(int out_fd, int in_fd, off64_t *offset, size_t len)
+{
+	_Static_assert(sizeof(off_t) == sizeof(off64_t), "one form serves both");
+	return send_file(out_fd, in_fd, offset, len);
+}
+
+static bool is_stream(int fd)
+{
+	struct sock *s = fd_sock(fd);
+
+	return s && sock_kind(s) == KIND_STREAM;
+}
+
+EXPORT ssize_t splice(int in_fd, off64_t *in_off, int out_fd, off64_t *out_off, size_t len, unsigned int flags)
+{
+	if (is_stream(in_fd) || is_stream(out_fd)) {
+		errno = EINVAL; /* what the kernel says of a file that cannot; programs then copy */
+		return -1;
+	}
+	return REAL(splice)(in_fd, in_off, out_fd, out_off, len, flags);
+}

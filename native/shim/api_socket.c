@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/* socket, bind, listen, accept, connect, shutdown, names and options. */
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "api.h"
+#include "connect.h"
+#include "listen.h"
+#include "options.h"
+#include "real.h"
+#include "route.h"
+#include "sock.h"
+#include "stream.h"
+
+/* The socket of a descriptor with a reference, or NULL. */
+static struct sock *borrow(int fd)
+{
+	struct sock *s = fd_sock(fd) ? sock_enter(fd, false) : NULL;
+
+	if (s) {
+		sock_get(s);
+		lock_give(&s->rx);
+	}
+	return s;
+}
+
+EXPORT int socket(int domain, int type, int protocol)
+{
+	bool inet = domain == AF_INET || domain == AF_INET6;
+	int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC), fd;
+
+	if (!inet)
+		return REAL(socket)(domain, type, protocol);
+	if (kind == SOCK_STREAM && (!protocol || protocol == IPPROTO_TCP)) {
+		if (shim_on())
+			return (int)api_return(sock_open(domain, type, protocol));
+		if (shim.fallback_fail) {
+			errno = ENETDOWN;
+			return -1;
+		}
+		fd = REAL(socket)(domain, type, protocol);
+		if (fd >= 0 && shim_active())
+			fd_set_kernel(fd, GZ_KERNEL_NOT_ATTACHED);
+		return fd;
+	}
+	fd = REAL(socket)(domain, type, protocol);
+	if (fd >= 0 && shim_active())
+		fd_set_kernel(fd, GZ_KERNEL_FAMILY);
+	return fd;
+}
+
+/* The stack's address is no interface's: the placeholder may have it all the same, and the kernel still says EADDRINUSE. */
+static int bind_placeholder(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len, const struct endpoint *at)
+{
+	int on = 1, off = 0, r, err;
+
+	if (!route_is_stack(at))
+		return REAL(bind)(fd, sa, len);
+	(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
+	r = REAL(bind)(fd, sa, len);
+	err = errno;
+	if (r)
+		(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &off, sizeof(off));
+	errno = err;
+	return r;
+}
+
+EXPORT int bind(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
+{
+	const struct sockaddr *sa = addr.__sockaddr__;
+	struct sock *s = borrow(fd);
+	struct endpoint at;
+	int r;
+
+	if (!s)
+		return REAL(bind)(fd, sa, len);
+	if (sock_kind(s) != KIND_FRESH) {
+		r = -1;
+		errno = EINVAL;
+	} else if (!endpoint_from(sa, len, &at)) {
+		r = REAL(bind)(fd, sa, len);
+	} else {
+		r = bind_placeholder(s, fd, sa, len, &at);
+		struct sockaddr_storage got;
+		socklen_t got_len = sizeof(got);
+		if (!r && !REAL(getsockname)(fd, (struct sockaddr *)&got, &got_len) &&
+		    endpoint_from((struct sockaddr *)&got, got_len, &s->local))
+			s->bound = true;
+	}
+	sock_put(s);
+	return r;
+}
+
+EXPORT int listen(int fd, int backlog)
+{
+	struct sock *s = borrow(fd);
+	int err;
+
+	if (!s)
+		return REAL(listen)(fd, backlog);
+	err = listen_start(s, fd, backlog);
+	sock_put(s);
+	return (int)api_return(err);
+}
+
+EXPORT int accept4(int fd, __SOCKADDR_ARG addr, socklen_t *len, int flags)
+{
+	struct sockaddr *sa = addr.__sockaddr__;
+	struct sock *s = sock_enter(fd, false);
+
+	if (!s)
+		return REAL(accept4)(fd, sa, len, flags);
+	if (sock_kind(s) != KIND_LISTENER || flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) {
+		lock_give(&s->rx);
+		errno = EINVAL;
+		return -1;
+	}
+	return (int)api_return(listen_accept(s, fd, sa, len, flags));
+}
+
+EXPORT int accept(int fd, __SOCKADDR_ARG addr, socklen_t *len)
+{
+	if (!fd_sock(fd))
+		return REAL(accept)(fd, addr.__sockaddr__, len);
+	return accept4(fd, addr, len, 0);
+}
+
+EXPORT int connect(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
+{
+	const struct sockaddr *sa = addr.__sockaddr__;
+	struct sock *s = borrow(fd);
+	int err;
+
+	if (!s)
+		return REAL(connect)(fd, sa, len);
+	err = connect_start(s, fd, sa, len);
+	sock_put(s);
+	return err > 0 ? REAL(connect)(fd, sa, len) : (int)api_return(err);
+}
+
+EXPORT int shutdown(int fd, int how)
+{
+	struct sock *s = borrow(fd);
+	int r;
+
+	if (!s)
+		return REAL(shutdown)(fd, how);
+	if (sock_kind(s) == KIND_STREAM) {
+		sock_ready(s);
+		r = (int)api_return(stream_shutdown(s, how));
+	} else {
+		r = REAL(shutdown)(fd, how);
+		if (!r && sock_kind(s) == KIND_LISTENER && how != SHUT_WR) {
+			lock_take(&s->rx);
+			lock_take(&s->tx);
+			listen_shutdown(s);
+			lock_give(&s->tx);
+			lock_give(&s->rx);
+		}
+	}
+	sock_put(s);
+	return r;
+}
+
+/* getsockname or getpeername of a stream; a placeholder knows its own name. */
+static int name_of(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len)
+{
+	const struct gz_name *name = &s->shared->name;
+	struct endpoint ep;
+
+	if (!sa || !len)
+		return -EFAULT;
+	if ((int)*len < 0)
+		return -EINVAL;
+	if (peer && (sock_peer_flags(s) & (GZ_WORKER_CONNECTED | GZ_WORKER_DEAD)) != GZ_WORKER_CONNECTED)
+		return -ENOTCONN;
+	memcpy(ep.addr, peer ? name->peer_addr : name->local_addr, sizeof(ep.addr));
+	ep.port = peer ? name->peer_port : name->local_port;
+	endpoint_to(&ep, s->family, sa, len);
+	return 0;
+}
+
+EXPORT int getsockname(int fd, __SOCKADDR_ARG addr, socklen_t *len)
+{
+	struct sockaddr *sa = addr.__sockaddr__;
+	struct sock *s = sock_enter_stream(fd, false);
+	int err;
+
+	if (!s)
+		return REAL(getsockname)(fd, sa, len);
+	err = name_of(s, false, sa, len);
+	lock_give(&s->rx);
+	return (int)api_return(err);
+}
+
+EXPORT int getpeername(int fd, __SOCKADDR_ARG addr, socklen_t *len)
+{
+	struct sockaddr *sa = addr.__sockaddr__;
+	struct sock *s = sock_enter_stream(fd, false);
+	int err;
+
+	if (!s)
+		return REAL(getpeername)(fd, sa, len);
+	err = name_of(s, true, sa, len);
+	lock_give(&s->rx);
+	return (int)api_return(err);
+}
+
+EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+	struct sock *s = borrow(fd);
+	int err;
+
+	if (!s)
+		return REAL(getsockopt)(fd, level, name, value, len);
+	err = options_get(s, fd, level, name, value, len);
+	sock_put(s);
+	return (int)api_return(err);
+}
+
+EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+	struct sock *s = borrow(fd);
+	int err;
+
+	if (!s)
+		return REAL(setsockopt)(fd, level, name, value, len);
+	err = options_set(s, fd, level, name, value, len);
+	sock_put(s);
+	return (int)api_return(err);
+}

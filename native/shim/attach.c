@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "attach.h"
+#include "eventq.h"
+#include "fdtable.h"
+#include "link.h"
+#include "listen.h"
+#include "real.h"
+#include "shim.h"
+#include "sock.h"
+
+#define FIRST_PATIENCE_MS 500   /* the program's first socket may wait this long for a worker that is just starting */
+#define ANSWER_PATIENCE_MS 1000 /* forks and claims: the worker runs, so it answers soon or never */
+#define MEND_NS 20000000ull
+#define REFUSED_NS 1000000000ull /* one that refuses us (full, or of another version) is asked less often */
+
+static uint64_t serial;             /* of the last attachment; shim.lock */
+static struct link *all;            /* every link there ever was; shim.lock */
+static int pending[GZ_WORKERS_MAX]; /* HELLO sent, no answer yet: slots of fd_own, 0 or -1 = none; shim.lock */
+
+/* ------------------------------------------------------------------ messages */
+
+int attach_send(int control_fd, struct gz_message *message, int fd)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { .iov_base = message, .iov_len = sizeof(*message) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	message->magic = GZ_ATTACH_MAGIC;
+	message->abi_version = GZ_ABI_VERSION;
+	if (fd >= 0) {
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	}
+	return REAL(sendmsg)(control_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message) ? 0 : -errno;
+}
+
+static void close_fds(int *fds, int count)
+{
+	while (count > 0)
+		if (fds[--count] >= 0)
+			REAL(close)(fds[count]);
+}
+
+/* One message if there is one. Returns 1, 0 (none yet) or -errno (EPIPE: the peer is gone). fds: room for 4; *count set. */
+static int receive(int control_fd, struct gz_message *message, int *fds, int *count)
+{
+	union {
+		char buf[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int)) + CMSG_SPACE(32)]; /* credentials may come along */
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { .iov_base = message, .iov_len = sizeof(*message) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
+	};
+	ssize_t n = REAL(recvmsg)(control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	*count = 0;
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	if (!n)
+		return -EPIPE;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		*count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(c), (size_t)*count * sizeof(int));
+	}
+	if (n != (ssize_t)sizeof(*message) || message->magic != GZ_ATTACH_MAGIC || message->abi_version != GZ_ABI_VERSION) {
+		close_fds(fds, *count);
+		return -EPROTO;
+	}
+	return 1;
+}
+
+/* Waits for a message of this kind; others are dropped. 0 or -errno; on 0 the caller closes the fds. */
+static int await(int control_fd, uint32_t kind, struct gz_message *message, int *fds, int *count, int patience_ms)
+{
+	uint64_t until = now_ns() + (uint64_t)patience_ms * 1000000ull;
+
+	for (;;) {
+		int got = receive(control_fd, message, fds, count);
+
+		if (got < 0)
+			return got;
+		if (got && message->kind == kind)
+			return 0;
+		if (got) {
+			close_fds(fds, *count);
+			if (message->kind == GZ_MESSAGE_REFUSED)
+				return message->status > 0 ? -message->status : -EACCES;
+			continue;
+		}
+		uint64_t now = now_ns();
+		if (now >= until)
+			return -ETIMEDOUT;
+		struct pollfd wait = { .fd = control_fd, .events = POLLIN };
+		(void)REAL(poll)(&wait, 1, (int)((until - now) / 1000000ull) + 1);
+	}
+}
+
+/* ------------------------------------------------------------------ memory */
+
+/* Maps `size` bytes of fd, over `at` if that is set (the same size was there before). NULL on failure. */
+static void *map(int fd, size_t size, int prot, void *at)
+{
+	struct stat st;
+
+	if (fd >= 0 && (fstat(fd, &st) || (uint64_t)st.st_size < size)) {
+		errno = EPROTO;
+		return NULL;
+	}
+	int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+	void *p = mmap(at, size, prot, flags | MAP_NORESERVE | (at ? MAP_FIXED : 0), fd, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int map_channel(struct link *link, int fd)
+{
+	/* In the child of a fork the parent's channel must not be written to, so a fresh place; the old one was unmapped. */
+	struct gz_channel *channel = map(fd, sizeof(*channel), PROT_READ | PROT_WRITE, NULL);
+
+	if (!channel)
+		return -errno;
+	if (channel->magic != GZ_CHANNEL_MAGIC || channel->abi_version != GZ_ABI_VERSION) {
+		munmap(channel, sizeof(*channel));
+		return -EPROTO;
+	}
+	for (uint32_t i = 0; i < GZ_KERNEL_REASONS; i++)
+		gz_store(&channel->kernel_sockets[i], link->slot ? 0 : gz_load(&shim.kernel[i]));
+	link->channel = channel;
+	return 0;
+}
+
+static int map_all(struct link *link, const struct gz_message *message, const int *fds)
+{
+	int err;
+
+	if (message->channel_size != sizeof(struct gz_channel) || message->arena_size < sizeof(struct gz_arena))
+		return -EPROTO;
+	if (link->arena && link->arena_size != message->arena_size) {
+		munmap(link->arena, link->arena_size);
+		link->arena = NULL;
+	}
+	void *arena = map(fds[GZ_WELCOME_ARENA], message->arena_size, PROT_READ | PROT_WRITE, link->arena);
+	if (!arena)
+		return -errno;
+	link->arena = arena;
+	link->arena_size = message->arena_size;
+	if (link->arena->magic != GZ_ARENA_MAGIC || link->arena->socks != GZ_SOCKS_MAX)
+		return -EPROTO;
+	void *page = map(fds[GZ_WELCOME_PAGE], sizeof(*link->page), PROT_READ, (void *)link->page);
+	if (!page)
+		return -errno;
+	link->page = page;
+	if (link->channel)
+		munmap(link->channel, sizeof(*link->channel));
+	link->channel = NULL;
+	err = map_channel(link, fds[GZ_WELCOME_CHANNEL]);
+	return err;
+}
+
+/* A link nobody uses any more, or a new one. */
+static struct link *take_link(void)
+{
+	struct link *link;
+
+	for (link = all; link; link = link->next)
+		if (link->buried)
+			return link;
+	link = calloc(1, sizeof(*link));
+	if (!link)
+		return NULL;
+	link->socks = map(-1, GZ_SOCKS_MAX * sizeof(*link->socks), PROT_READ | PROT_WRITE, NULL);
+	if (!link->socks) {
+		free(link);
+		return NULL;
+	}
+	link->buried = true;
+	link->next = all;
+	all = link;
+	return link;
+}
+
+/* Gives back the memory of dead links whose sockets are all gone; the addresses stay, see link.h. shim.lock held. */
+static void bury_unused(void)
+{
+	for (struct link *link = all; link; link = link->next) {
+		if (link->buried || !gz_load(&link->dead) || gz_load(&link->used))
+			continue;
+		(void)map(-1, link->arena_size, PROT_READ | PROT_WRITE, link->arena);
+		link->buried = true;
+	}
+}
+
+/* ------------------------------------------------------------------ attaching */
+
+static int say_hello(uint32_t index)
+{
+	struct gz_message hello = { .kind = GZ_MESSAGE_HELLO };
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd, err;
+
+	if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/worker.%u.sock", shim.group->run_dir,
+	                     shim.queue_id[index]) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	fd = REAL(socket)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	fd_own(fd, &pending[index]);
+	if (REAL(connect)(pending[index], (struct sockaddr *)&addr, sizeof(addr)))
+		err = -errno;
+	else
+		err = attach_send(pending[index], &hello, -1);
+	if (err)
+		fd_own_close(&pending[index]);
+	return err;
+}
+
+/* Attaches to one worker, waiting at most that long for its answer; a later call goes on where this one stopped. */
+static int attach_one(uint32_t index, int patience_ms)
+{
+	struct gz_message message;
+	int fds[GZ_WELCOME_FDS], count = 0, err = 0;
+	struct link *link;
+
+	if (pending[index] <= 0)
+		err = say_hello(index);
+	if (!err)
+		err = await(pending[index], GZ_MESSAGE_WELCOME, &message, fds, &count, patience_ms);
+	if (err == -ETIMEDOUT)
+		return err;
+	if (err)
+		goto err_close_pending;
+	err = -EPROTO;
+	if (count != GZ_WELCOME_FDS)
+		goto err_close_fds;
+	link = take_link();
+	err = -ENOMEM;
+	if (!link)
+		goto err_close_fds;
+	link->slot = index;
+	link->queue_id = message.number;
+	err = map_all(link, &message, fds);
+	if (err)
+		goto err_close_fds;
+	REAL(close)(fds[GZ_WELCOME_ARENA]);
+	REAL(close)(fds[GZ_WELCOME_CHANNEL]);
+	REAL(close)(fds[GZ_WELCOME_PAGE]);
+	if (link->wake_fd > 0) {
+		/* The number is kept: a thread that still rings for the last worker must not write to a stranger's file. */
+		(void)REAL(dup3)(fds[GZ_WELCOME_EVENTFD], link->wake_fd, O_CLOEXEC);
+		REAL(close)(fds[GZ_WELCOME_EVENTFD]);
+	} else {
+		fd_own(fds[GZ_WELCOME_EVENTFD], &link->wake_fd);
+	}
+	fd_own_move(&pending[index], &link->control_fd);
+	link->buried = link->unclaimed = false;
+	link->serial = ++serial;
+	gz_store(&link->announced, 0);
+	gz_store(&link->used, 0);
+	gz_store_release(&link->dead, false);
+	gz_store_release(&shim.links[index], link);
+	return 0;
+
+err_close_fds:
+	close_fds(fds, count);
+err_close_pending:
+	fd_own_close(&pending[index]);
+	return err;
+}
+
+static uint32_t attach_missing(int patience_ms)
+{
+	uint32_t live = 0, missing = 0;
+	uint64_t again = MEND_NS;
+
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		bool fresh = false;
+
+		if (!gz_load(&shim.links[i])) {
+			int err = attach_one(i, patience_ms);
+
+			fresh = !err;
+			if (err == -EACCES || err == -EUSERS || err == -EPROTO)
+				again = REFUSED_NS;
+			if (err) {
+				missing++;
+				continue;
+			}
+		}
+		live++;
+		if (fresh)
+			listen_restore(gz_load(&shim.links[i]));
+	}
+	gz_store(&shim.missing, missing);
+	gz_store(&shim.retry_ns, now_ns() + again);
+	return live;
+}
+
+uint32_t attach_all(void)
+{
+	return attach_missing(FIRST_PATIENCE_MS);
+}
+
+void attach_mend(void)
+{
+	if (!gz_load(&shim.missing) || now_ns() < gz_load(&shim.retry_ns) || !lock_try(&shim.lock))
+		return;
+	bury_unused();
+	attach_missing(0);
+	lock_give(&shim.lock);
+}
+
+/* ------------------------------------------------------------------ death */
+
+void attach_lost(struct link *link)
+{
+	gz_store_release(&link->dead, true);
+	gz_store(&shim.links[link->slot], NULL);
+	gz_add(&shim.missing, 1);
+	gz_store(&shim.retry_ns, 0);
+	fd_own_close(&link->control_fd);
+	listen_lost(link);
+	for (uint32_t n = 1; n < GZ_SOCKS_MAX && gz_load(&link->used); n++) {
+		struct sock *sock = gz_load(&link->socks[n]);
+
+		if (sock)
+			sock_peer_lost(sock);
+	}
+	eventq_wake_all();
+}
+
+void attach_check(void)
+{
+	if (!lock_try(&shim.lock))
+		return; /* another thread is at it */
+	gz_store(&shim.checked_ns, now_ns());
+	LINK_EACH(link, i)
+	{
+		struct gz_message message;
+		int fds[GZ_WELCOME_FDS], count, got;
+
+		/* What a worker says unasked (PAIRED) is not for this library yet: closing what came with it says so. */
+		while ((got = receive(link->control_fd, &message, fds, &count)) > 0)
+			close_fds(fds, count);
+		if (got < 0)
+			attach_lost(link);
+	}
+	lock_give(&shim.lock);
+}
+
+/* ------------------------------------------------------------------ forks */
+
+int attach_fork(struct link *link)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_FORK };
+	int pair[2], fds[GZ_WELCOME_FDS], count, err;
+
+	if (link->unclaimed || gz_load(&link->dead))
+		return -ENOTCONN;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+		return -errno;
+	err = attach_send(link->control_fd, &message, pair[1]);
+	REAL(close)(pair[1]);
+	if (!err)
+		err = await(link->control_fd, GZ_MESSAGE_FORKED, &message, fds, &count, ANSWER_PATIENCE_MS);
+	if (!err) {
+		close_fds(fds, count);
+		err = -message.status;
+	}
+	if (err) {
+		REAL(close)(pair[0]);
+		return err;
+	}
+	return pair[0];
+}
+
+void attach_dropped(struct link *link, uint32_t n)
+{
+	/* Lost memory only delays the release to the end of this process. */
+	if (!link->dropped)
+		link->dropped = calloc(GZ_SOCKS_MAX / 64, sizeof(*link->dropped));
+	if (link->dropped)
+		link->dropped[n / 64] |= 1ull << (n % 64);
+}
+
+static int claim(struct link *link)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_CLAIM };
+	int fds[GZ_WELCOME_FDS], count = 0, err;
+
+	err = attach_send(link->control_fd, &message, -1);
+	if (!err)
+		err = await(link->control_fd, GZ_MESSAGE_WELCOME, &message, fds, &count, ANSWER_PATIENCE_MS);
+	if (err)
+		return err;
+	err = count == GZ_WELCOME_FDS ? map_channel(link, fds[GZ_WELCOME_CHANNEL]) : -EPROTO;
+	close_fds(fds, count);
+	return err;
+}
+
+int attach_claim(struct link *link)
+{
+	uint64_t *dropped;
+	int err = 0;
+
+	lock_take(&shim.lock);
+	if (link->channel || gz_load(&link->dead)) {
+		err = link->channel ? 0 : -ECONNRESET;
+		goto out; /* another thread was first */
+	}
+	err = claim(link);
+	if (err) {
+		attach_lost(link);
+		goto out;
+	}
+	link->unclaimed = false;
+	dropped = link->dropped;
+	link->dropped = NULL;
+	for (uint32_t w = 0; dropped && w < GZ_SOCKS_MAX / 64; w++)
+		for (uint64_t bits = dropped[w]; bits; bits &= bits - 1) {
+			struct gz_request request = { .op = GZ_REQUEST_RELEASE,
+				                      .sock = w * 64 + (uint32_t)__builtin_ctzll(bits) };
+			(void)link_post(link, &request);
+		}
+	free(dropped);
+	for (uint32_t n = 1; n < GZ_SOCKS_MAX && gz_load(&link->used); n++) {
+		struct sock *sock = gz_load(&link->socks[n]);
+
+		if (sock)
+			sock_claimed(sock, link, n);
+	}
+out:
+	lock_give(&shim.lock);
+	return err;
+}
+
+void attach_after_fork(void)
+{
+	for (uint32_t i = 0; i < GZ_WORKERS_MAX; i++)
+		if (pending[i] > 0)
+			fd_own_close(&pending[i]);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * Control sockets: how links come to be, how a peer's death is noticed, how they are mended. Nothing here is on the data
+ * path. attach_check and attach_mend are part of every sleep (wait.c); there is no helper thread.
+ */
+#ifndef SHIM_ATTACH_H
+#define SHIM_ATTACH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <gazelle/attach.h>
+
+struct link;
+
+/* Attaches to every worker of the group that is not. shim.lock held. Returns how many links live. */
+uint32_t attach_all(void);
+
+/* Looks at all control sockets without waiting; a peer that hung up is buried and its sockets wake. No locks held. */
+void attach_check(void);
+
+/* If workers are missing and it is time, tries to attach again, and re-opens this process's listeners there. No locks held. */
+void attach_mend(void);
+
+/* Sends a message with one descriptor (-1: none). Never blocks. 0 or -errno. link->post held, or the link is not public yet. */
+int attach_send(int control_fd, struct gz_message *message, int fd);
+
+/* In a child, on first use: takes over what the parent held at the fork. 0 or -errno; the link is dead then. No locks held. */
+int attach_claim(struct link *link);
+
+/* In a child, before the claim: number n is not wanted. */
+void attach_dropped(struct link *link, uint32_t n);
+
+/*
+ * fork.c, in the parent before the fork, shim.lock held: introduces a child to the peer. Returns the child's end of the
+ * control socket (close-on-exec), or -errno.
+ */
+int attach_fork(struct link *link);
+
+/* A peer is gone: buries it. shim.lock held. */
+void attach_lost(struct link *link);
+
+/* fork.c, in the child: handshakes of the parent in progress are not ours. shim.lock held. */
+void attach_after_fork(void);
+
+#endif

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "attach.h"
+#include "connect.h"
+#include "epoll.h"
+#include "real.h"
+#include "sock.h"
+#include "wait.h"
+
+/* The next worker that serves outgoing connections; NULL: none lives. */
+static struct link *pick_link(void)
+{
+	for (uint32_t tries = 0; tries < shim.workers; tries++) {
+		uint32_t i = gz_add(&shim.turn, 1) % shim.workers;
+		struct link *link = gz_load_acquire(&shim.links[i]);
+
+		if (!link || shim.role[i] == GZ_ROLE_RECV)
+			continue;
+		if (link->channel || !attach_claim(link))
+			return link;
+	}
+	return NULL;
+}
+
+static bool settled(struct sock *s)
+{
+	return sock_peer_flags(s) & (GZ_WORKER_CONNECTED | GZ_WORKER_DEAD);
+}
+
+/* How the attempt stands, both locks held: 0 = connected just now, or as connect() says it. */
+static int outcome(struct sock *s)
+{
+	uint32_t flags = sock_peer_flags(s);
+
+	if (flags & GZ_WORKER_DEAD && !s->told_connected) {
+		int error = sock_take_error(s);
+
+		return error ? -error : -ECONNABORTED;
+	}
+	if (!(flags & GZ_WORKER_CONNECTED))
+		return -EALREADY;
+	if (s->told_connected)
+		return -EISCONN;
+	s->told_connected = true;
+	return 0;
+}
+
+/* The attempt is over and failed: a further connect() may try again. */
+static bool failed(struct sock *s)
+{
+	return sock_peer_flags(s) & GZ_WORKER_DEAD && !(gz_load(&s->peer->flags) & GZ_WORKER_CONNECTED) &&
+	       gz_load(&s->error_taken);
+}
+
+/* Asks a worker to connect, both locks held. 0, or -errno. */
+static int begin(struct sock *s, struct link *link, const struct endpoint *to)
+{
+	struct gz_request request = {
+		.op = GZ_REQUEST_CONNECT,
+		.port = s->bound ? s->local.port : 0,
+		.peer_port = to->port,
+		.family = s->family,
+		.type = SOCK_STREAM,
+	};
+	uint32_t n = link_take_number(link, s);
+
+	if (!n)
+		return -ENOBUFS;
+	memcpy(request.peer, to->addr, sizeof(request.peer));
+	if (s->bound)
+		memcpy(request.addr, s->local.addr, sizeof(request.addr));
+	request.sock = n;
+	sock_attach(s, link, n);
+	options_inherit(s, &s->options);
+	if (link_post(link, &request)) {
+		link_let_go(link, n);
+		return -ENETDOWN;
+	}
+	return 0;
+}
+
+/* First connect() of a FRESH socket. 1: the kernel's. */
+static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
+{
+	struct link *link;
+	int err;
+
+	if (route_connect(s->bound ? &s->local : NULL, to, why) == ROUTE_KERNEL)
+		return 1;
+	*why = GZ_KERNEL_NOT_ATTACHED;
+	link = pick_link();
+	if (!link)
+		return shim.fallback_fail ? -ENETDOWN : 1;
+	*why = GZ_KERNEL_NO_RESOURCE;
+	err = begin(s, link, to);
+	if (err)
+		return shim.fallback_fail ? err : 1;
+	gz_store_release(&s->kind, KIND_STREAM);
+	epoll_became(s, false);
+	return 0;
+}
+
+static int again(struct sock *s, const struct endpoint *to)
+{
+	struct link *link;
+	int err;
+
+	if (!failed(s))
+		return outcome(s);
+	/* As the kernel allows it: the same descriptor tries anew, on a number of its own. */
+	link = pick_link();
+	if (!link)
+		return -ENETDOWN;
+	epoll_unclaim(s, s->link, s->n);
+	link_let_go(s->link, s->n);
+	err = begin(s, link, to);
+	if (err)
+		return err;
+	epoll_claim(s, link, s->n);
+	return -EINPROGRESS;
+}
+
+int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len)
+{
+	enum gz_kernel_reason why = GZ_KERNEL_ADDRESS;
+	struct endpoint to;
+	int err;
+
+	lock_take(&s->rx);
+	lock_take(&s->tx);
+	if (sock_kind(s) == KIND_LISTENER) {
+		err = -EISCONN;
+		goto out;
+	}
+	if (!endpoint_from(sa, len, &to)) {
+		err = sock_kind(s) == KIND_FRESH ? 2 : -EAFNOSUPPORT; /* the kernel has the right error for a fresh one */
+		goto out;
+	}
+	if (sock_kind(s) == KIND_STREAM) {
+		sock_ready(s);
+		err = again(s, &to);
+		if (err != -EINPROGRESS && (err != -EALREADY || gz_load(&s->nonblock)))
+			goto out;
+	} else {
+		err = first(s, fd, &to, &why);
+		if (err)
+			goto out;
+	}
+	if (gz_load(&s->nonblock)) {
+		err = settled(s) ? outcome(s) : -EINPROGRESS;
+		goto out;
+	}
+	sock_get(s);
+	lock_give(&s->tx);
+	lock_give(&s->rx);
+	err = wait_for(s, settled, -1, s->options.sndtimeo_ns ? s->options.sndtimeo_ns : -1);
+	lock_take(&s->rx);
+	lock_take(&s->tx);
+	if (!err)
+		err = outcome(s);
+	else if (err == -EAGAIN)
+		err = -EINPROGRESS; /* SO_SNDTIMEO */
+	lock_give(&s->tx);
+	lock_give(&s->rx);
+	sock_put(s);
+	return err;
+
+out:
+	lock_give(&s->tx);
+	lock_give(&s->rx);
+	if (err == 1)
+		sock_to_kernel(s, fd, why);
+	return err;
+}

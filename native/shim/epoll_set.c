@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "epoll.h"
+#include "epoll_set.h"
+#include "eventq.h"
+#include "fdtable.h"
+#include "listen.h"
+#include "real.h"
+#include "shim.h"
+#include "sock.h"
+
+static struct epoll *all, *unused; /* type-stable, as sockets are; pool */
+static struct lock pool;
+
+/* ------------------------------------------------------------------ sets */
+
+void epoll_opened(int fd)
+{
+	struct epoll *ep;
+
+	if ((unsigned int)fd >= FD_MAX)
+		return;
+	lock_take(&pool);
+	ep = unused;
+	if (ep) {
+		unused = ep->next;
+	} else {
+		ep = mmap(NULL, sizeof(*ep), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (ep == MAP_FAILED) {
+			lock_give(&pool);
+			return;
+		}
+	}
+	memset((char *)ep + offsetof(struct epoll, refs), 0, sizeof(*ep) - offsetof(struct epoll, refs));
+	ep->next = all;
+	all = ep;
+	lock_give(&pool);
+	ep->fd = fd;
+	ep->queue = UINT32_MAX;
+	gz_store(&ep->refs, 1);
+	fd_forget(fd);
+	fd_put(fd, (uintptr_t)ep | FD_EPOLL);
+}
+
+struct epoll *epoll_enter(int fd)
+{
+	for (;;) {
+		struct epoll *ep = fd_epoll(fd);
+
+		if (!ep)
+			return NULL;
+		lock_take(&ep->lock);
+		if (fd_epoll(fd) == ep)
+			return ep;
+		lock_give(&ep->lock);
+	}
+}
+
+void epoll_get(struct epoll *ep)
+{
+	gz_add(&ep->refs, 1);
+}
+
+/* ------------------------------------------------------------------ active list */
+
+void epoll_item_activate(struct item *item)
+{
+	struct epoll *ep = item->ep;
+
+	if (item->active)
+		return;
+	item->active = true;
+	item->next = NULL;
+	item->prev = ep->last;
+	if (ep->last)
+		ep->last->next = item;
+	else
+		ep->first = item;
+	ep->last = item;
+	ep->active++;
+}
+
+void epoll_item_rest(struct item *item)
+{
+	struct epoll *ep = item->ep;
+
+	if (!item->active)
+		return;
+	item->active = false;
+	if (item->prev)
+		item->prev->next = item->next;
+	else
+		ep->first = item->next;
+	if (item->next)
+		item->next->prev = item->prev;
+	else
+		ep->last = item->prev;
+	ep->active--;
+}
+
+/* ------------------------------------------------------------------ index: which items a bell means */
+
+static struct item **index_slot(struct epoll *ep, struct link *link, uint32_t n)
+{
+	uint32_t slot = link->slot;
+	size_t size = GZ_SOCKS_MAX * sizeof(struct item *);
+
+	if (!ep->index[slot]) {
+		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		if (p == MAP_FAILED)
+			return NULL;
+		ep->index[slot] = p;
+	} else if (ep->index_of[slot] != link->serial) {
+		(void)madvise(ep->index[slot], size, MADV_DONTNEED); /* the last worker's numbers mean nothing now */
+	}
+	ep->index_of[slot] = link->serial;
+	return &ep->index[slot][n % GZ_SOCKS_MAX];
+}
+
+/* Number n of the link means `item` (NULL: nothing) in this set. */
+static void index_put(struct epoll *ep, struct link *link, uint32_t n, struct item *item)
+{
+	struct item **slot;
+
+	if (!item && (!ep->index[link->slot] || ep->index_of[link->slot] != link->serial))
+		return;
+	slot = index_slot(ep, link, n);
+	if (slot)
+		*slot = item;
+	if (!link->channel || gz_load(&link->dead))
+		return;
+	if (item)
+		link_interest(link, n, ep->queue);
+	else
+		link_no_interest(link, n, ep->queue);
+}
+
+/* The same for all numbers of a socket. */
+static void index_sock(struct epoll *ep, struct sock *s, struct item *item)
+{
+	if (sock_kind(s) == KIND_STREAM) {
+		index_put(ep, s->link, s->n, item);
+		return;
+	}
+	if (!s->listener)
+		return;
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link = __atomic_load_n(&s->listener->entry[i].link, __ATOMIC_ACQUIRE);
+
+		if (link)
+			index_put(ep, link, s->listener->entry[i].n, item);
+	}
+}
+
+static void wake_sleepers(struct epoll *ep)
+{
+	if (ep->sleepers)
+		eventq_wake(ep->queue);
+}
+
+/* First of the items of s in ep other than `but`. shim.items held. */
+static struct item *twin_of(struct epoll *ep, struct sock *s, const struct item *but)
+{
+	for (struct item *item = s->items; item; item = item->next_of_sock)
+		if (item->ep == ep && item != but && item->stack)
+			return item;
+	return NULL;
+}
+
+/* The item begins to be served by the stack. shim.items and ep->lock held. */
+static void to_stack(struct item *item)
+{
+	struct epoll *ep = item->ep;
+
+	if (ep->queue == UINT32_MAX)
+		ep->queue = eventq_take();
+	item->twin = twin_of(ep, item->s, item);
+	item->stack = true;
+	item->edge = true;
+	gz_add(&ep->stack_items, 1);
+	index_sock(ep, item->s, item);
+	epoll_item_activate(item);
+	wake_sleepers(ep);
+}
+
+/* Takes it out of the set and frees it. shim.items and ep->lock held. */
+static void drop_item(struct item *item)
+{
+	struct epoll *ep = item->ep;
+	struct item **p = &item->s->items;
+
+	while (*p != item)
+		p = &(*p)->next_of_sock;
+	*p = item->next_of_sock;
+	if (item->before)
+		item->before->after = item->after;
+	else
+		ep->items = item->after;
+	if (item->after)
+		item->after->before = item->before;
+	epoll_item_rest(item);
+	if (item->stack) {
+		struct item *rest = NULL;
+
+		/* Rebuild the chain of twins without it; more than one is rare. */
+		for (struct item *other = item->s->items; other; other = other->next_of_sock)
+			if (other->ep == ep && other->stack) {
+				other->twin = rest;
+				rest = other;
+			}
+		index_sock(ep, item->s, rest);
+		gz_add(&ep->stack_items, (uint32_t)-1);
+	}
+	free(item);
+}
+
+/* ------------------------------------------------------------------ epoll_ctl */
+
+static struct item *find(struct epoll *ep, struct sock *s, int fd)
+{
+	for (struct item *item = s->items; item; item = item->next_of_sock)
+		if (item->ep == ep && item->fd == fd)
+			return item;
+	return NULL;
+}
+
+static int real_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event)
+{
+	if (REAL(epoll_ctl)(epfd, op, fd, event))
+		return -errno;
+	if (op == EPOLL_CTL_ADD)
+		gz_add(&ep->kernel_items, 1);
+	else if (op == EPOLL_CTL_DEL && gz_load(&ep->kernel_items))
+		gz_add(&ep->kernel_items, (uint32_t)-1);
+	return 0;
+}
+
+static int add(struct epoll *ep, int epfd, struct sock *s, int fd, struct epoll_event *event)
+{
+	bool stack = sock_kind(s) != KIND_FRESH;
+	bool in_real = !stack || (sock_kind(s) == KIND_LISTENER && s->listener->both);
+	struct item *item;
+	int err;
+
+	if (find(ep, s, fd))
+		return -EEXIST;
+	item = calloc(1, sizeof(*item));
+	if (!item)
+		return -ENOMEM;
+	if (in_real) {
+		err = real_change(ep, epfd, EPOLL_CTL_ADD, fd, event);
+		if (err) {
+			free(item);
+			return err;
+		}
+	}
+	item->ep = ep;
+	item->s = s;
+	item->fd = fd;
+	item->events = event->events;
+	item->data = event->data;
+	item->real = in_real;
+	item->next_of_sock = s->items;
+	s->items = item;
+	item->after = ep->items;
+	if (ep->items)
+		ep->items->before = item;
+	ep->items = item;
+	if (stack)
+		to_stack(item);
+	return 0;
+}
+
+static int modify(struct item *item, int epfd, struct epoll_event *event)
+{
+	int err;
+
+	if ((item->events | event->events) & EPOLLEXCLUSIVE)
+		return -EINVAL;
+	if (item->real) {
+		err = real_change(item->ep, epfd, EPOLL_CTL_MOD, item->fd, event);
+		if (err)
+			return err;
+	}
+	item->events = event->events;
+	item->data = event->data;
+	item->edge = true;
+	if (item->stack) {
+		epoll_item_activate(item);
+		wake_sleepers(item->ep);
+	}
+	return 0;
+}
+
+static int change_item(struct epoll *ep, int epfd, int op, struct sock *s, int fd, struct epoll_event *event)
+{
+	struct item *item = find(ep, s, fd);
+	int err = 0;
+
+	if (op == EPOLL_CTL_ADD)
+		return add(ep, epfd, s, fd, event);
+	if (!item)
+		return -ENOENT;
+	if (op == EPOLL_CTL_MOD)
+		return modify(item, epfd, event);
+	if (item->real)
+		err = real_change(ep, epfd, EPOLL_CTL_DEL, fd, NULL);
+	drop_item(item);
+	return err;
+}
+
+int epoll_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event)
+{
+	struct sock *s = sock_enter(fd, true);
+	int err;
+
+	if (!s)
+		return real_change(ep, epfd, op, fd, event);
+	if (op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD && op != EPOLL_CTL_DEL) {
+		err = -EINVAL;
+		goto out;
+	}
+	if (op != EPOLL_CTL_DEL && !event) {
+		err = -EFAULT;
+		goto out;
+	}
+	if (sock_kind(s) == KIND_STREAM)
+		sock_ready(s);
+	lock_take(&shim.items);
+	lock_take(&ep->lock);
+	err = fd_epoll(epfd) == ep ? change_item(ep, epfd, op, s, fd, event) : -EBADF;
+	lock_give(&ep->lock);
+	lock_give(&shim.items);
+out:
+	lock_give(&s->tx);
+	return err;
+}
+
+/* ------------------------------------------------------------------ what happens to sockets */
+
+void epoll_became(struct sock *s, bool both)
+{
+	lock_take(&shim.items);
+	for (struct item *item = s->items; item; item = item->next_of_sock) {
+		lock_take(&item->ep->lock);
+		if (!both && item->real) {
+			(void)real_change(item->ep, item->ep->fd, EPOLL_CTL_DEL, item->fd, NULL);
+			item->real = false;
+		}
+		if (!item->stack)
+			to_stack(item);
+		lock_give(&item->ep->lock);
+	}
+	lock_give(&shim.items);
+}
+
+void epoll_activate(struct sock *s)
+{
+	lock_take(&shim.items);
+	for (struct item *item = s->items; item; item = item->next_of_sock) {
+		lock_take(&item->ep->lock);
+		if (item->stack) {
+			epoll_item_activate(item);
+			wake_sleepers(item->ep);
+		}
+		lock_give(&item->ep->lock);
+	}
+	lock_give(&shim.items);
+}
+
+void epoll_claim(struct sock *s, struct link *link, uint32_t n)
+{
+	lock_take(&shim.items);
+	for (struct item *item = s->items; item; item = item->next_of_sock) {
+		lock_take(&item->ep->lock);
+		if (item->stack) {
+			if (!item->ep->index[link->slot] || *index_slot(item->ep, link, n) == NULL)
+				index_put(item->ep, link, n, item);
+			else
+				link_interest(link, n, item->ep->queue);
+			epoll_item_activate(item);
+			wake_sleepers(item->ep);
+		}
+		lock_give(&item->ep->lock);
+	}
+	lock_give(&shim.items);
+}
+
+void epoll_unclaim(struct sock *s, struct link *link, uint32_t n)
+{
+	lock_take(&shim.items);
+	for (struct item *item = s->items; item; item = item->next_of_sock) {
+		lock_take(&item->ep->lock);
+		index_put(item->ep, link, n, NULL);
+		lock_give(&item->ep->lock);
+	}
+	lock_give(&shim.items);
+}
+
+void epoll_forget(struct sock *s)
+{
+	if (!__atomic_load_n(&s->items, __ATOMIC_ACQUIRE))
+		return;
+	lock_take(&shim.items);
+	while (s->items) {
+		struct epoll *ep = s->items->ep;
+
+		lock_take(&ep->lock);
+		drop_item(s->items);
+		lock_give(&ep->lock);
+	}
+	lock_give(&shim.items);
+}
+
+void epoll_put(struct epoll *ep)
+{
+	if (gz_add(&ep->refs, (uint32_t)-1) != 1)
+		return;
+	lock_take(&shim.items);
+	lock_take(&ep->lock);
+	while (ep->items)
+		drop_item(ep->items);
+	lock_give(&ep->lock);
+	lock_give(&shim.items);
+	for (uint32_t slot = 0; slot < GZ_WORKERS_MAX; slot++)
+		if (ep->index[slot])
+			munmap(ep->index[slot], GZ_SOCKS_MAX * sizeof(struct item *));
+	if (ep->queue != UINT32_MAX)
+		eventq_give(ep->queue);
+	lock_take(&pool);
+	struct epoll **p = &all;
+	while (*p != ep)
+		p = &(*p)->next;
+	*p = ep->next;
+	ep->next = unused;
+	unused = ep;
+	lock_give(&pool);
+}
+
+/* ------------------------------------------------------------------ forks */
+
+void epoll_before_fork(void)
+{
+	lock_take(&shim.items);
+	lock_take(&pool);
+	for (struct epoll *ep = all; ep; ep = ep->next)
+		lock_take(&ep->lock);
+}
+
+void epoll_after_fork(bool child)
+{
+	for (struct epoll *ep = all; ep; ep = ep->next) {
+		if (child)
+			ep->sleepers = 0;
+		lock_give(&ep->lock);
+	}
+	lock_give(&pool);
+	lock_give(&shim.items);
+}
+
+uint64_t epoll_queues(void)
+{
+	uint64_t queues = 0;
+
+	for (struct epoll *ep = all; ep; ep = ep->next)
+		if (ep->queue != UINT32_MAX)
+			queues |= 1ull << ep->queue;
+	return queues;
+}

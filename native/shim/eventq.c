@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "eventq.h"
+#include "fdtable.h"
+#include "link.h"
+#include "real.h"
+#include "shim.h"
+
+/* Bit k: queue k is taken. The shared one never is. */
+static _Atomic uint64_t taken = 1ull << EVENTQ_SHARED;
+/* Eventfds stay with their number once made, so that links need to learn of them only once. Slots of fd_own: 0 = none. */
+static int queue_fd[GZ_EVENT_QUEUES];
+static struct lock make;
+
+static __thread uint32_t mine = UINT32_MAX;
+static pthread_key_t ending;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+uint32_t eventq_take(void)
+{
+	uint64_t used = gz_load(&taken);
+
+	while (~used) {
+		uint32_t k = (uint32_t)__builtin_ctzll(~used);
+
+		if (gz_cas(&taken, &used, used | 1ull << k))
+			return k;
+	}
+	return EVENTQ_SHARED;
+}
+
+void eventq_give(uint32_t queue)
+{
+	if (queue != EVENTQ_SHARED)
+		gz_and(&taken, ~(1ull << queue));
+}
+
+static void thread_ends(void *value)
+{
+	eventq_give((uint32_t)(uintptr_t)value - 1);
+	mine = UINT32_MAX;
+}
+
+static void make_key(void)
+{
+	(void)pthread_key_create(&ending, thread_ends);
+}
+
+uint32_t eventq_mine(void)
+{
+	if (mine == UINT32_MAX) {
+		pthread_once(&once, make_key);
+		mine = eventq_take();
+		(void)pthread_setspecific(ending, (void *)(uintptr_t)(mine + 1));
+	}
+	return mine;
+}
+
+int eventq_fd(uint32_t queue)
+{
+	int fd = __atomic_load_n(&queue_fd[queue], __ATOMIC_ACQUIRE);
+
+	if (fd > 0)
+		return fd;
+	lock_take(&make);
+	if (queue_fd[queue] <= 0) {
+		fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		if (fd >= 0)
+			fd_own(fd, &queue_fd[queue]);
+	}
+	lock_give(&make);
+	fd = queue_fd[queue];
+	return fd > 0 ? fd : -1;
+}
+
+void eventq_declare(uint32_t queue)
+{
+	LINK_EACH(link, i)
+	{
+		if (!link->channel)
+			continue;
+		link_announce(link, queue);
+		gz_store(&link_bell(link, queue)->asleep, 1);
+	}
+	gz_fence(); /* pairs with the worker's between ringing and looking whether we sleep */
+}
+
+void eventq_retract(uint32_t queue)
+{
+	LINK_EACH(link, i)
+	{
+		if (link->channel && gz_load(&link_bell(link, queue)->asleep))
+			gz_store(&link_bell(link, queue)->asleep, 0);
+	}
+}
+
+bool eventq_rung(uint32_t queue)
+{
+	LINK_EACH(link, i)
+	{
+		if (link->channel && gz_bell_pending(link_bell(link, queue)))
+			return true;
+	}
+	return false;
+}
+
+void eventq_wake(uint32_t queue)
+{
+	uint64_t one = 1;
+	int fd = __atomic_load_n(&queue_fd[queue], __ATOMIC_ACQUIRE);
+
+	if (fd > 0)
+		(void)!REAL(write)(fd, &one, sizeof(one));
+}
+
+void eventq_wake_all(void)
+{
+	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
+		eventq_wake(k);
+}
+
+void eventq_drain(uint32_t queue)
+{
+	uint64_t count;
+
+	(void)!REAL(read)(queue_fd[queue], &count, sizeof(count));
+}
+
+void eventq_after_fork(uint64_t in_use)
+{
+	make.word = 0;
+	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
+		if (queue_fd[k] > 0)
+			fd_own_close(&queue_fd[k]);
+	if (mine != UINT32_MAX)
+		in_use |= 1ull << mine;
+	gz_store(&taken, in_use | 1ull << EVENTQ_SHARED);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * Event queues: what this process waits on. Queue k is bell k of every link plus one eventfd. Each epoll set with
+ * accelerated sockets has one, and each thread that blocks. There are GZ_EVENT_QUEUES; who finds none free shares the last,
+ * which nobody owns: bells cannot be taken from it, so its users look at levels only, and sleep only briefly.
+ */
+#ifndef SHIM_EVENTQ_H
+#define SHIM_EVENTQ_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <gazelle/abi.h>
+
+#define EVENTQ_SHARED (GZ_EVENT_QUEUES - 1)
+#define EVENTQ_SHARED_SLEEP_NS 2000000ull
+
+/* A queue for the caller alone, or EVENTQ_SHARED. */
+uint32_t eventq_take(void);
+
+/* Gives it back; not from within a sleep. */
+void eventq_give(uint32_t queue);
+
+/* This thread's own queue, given back when the thread ends. */
+uint32_t eventq_mine(void);
+
+/* Its eventfd, made on first use; -1 if there is no descriptor left. */
+int eventq_fd(uint32_t queue);
+
+/* Before a sleep, first phase: tells every link that this queue is asleep. The caller then looks once more. */
+void eventq_declare(uint32_t queue);
+
+/* After it. */
+void eventq_retract(uint32_t queue);
+
+/* True if a bell of this queue is rung on any link. */
+bool eventq_rung(uint32_t queue);
+
+/* Wakes whoever sleeps on it (a link died, or another thread changed what it waits for). */
+void eventq_wake(uint32_t queue);
+void eventq_wake_all(void);
+
+/* Empties the eventfd after a sleep. */
+void eventq_drain(uint32_t queue);
+
+/* In the child of a fork: only this thread's and the epoll sets' queues are in use, and all need eventfds of their own. */
+void eventq_after_fork(uint64_t in_use);
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "attach.h"
+#include "epoll.h"
+#include "eventq.h"
+#include "fdtable.h"
+#include "fork.h"
+#include "link.h"
+#include "real.h"
+#include "shim.h"
+#include "sock.h"
+
+/* The child's ends of its control sockets, between before() and after; -1 = none. shim.lock. */
+static int child_fd[GZ_WORKERS_MAX];
+
+static void before(void)
+{
+	/* A child that forks must hold what it inherited first. */
+	LINK_EACH(link, i)
+	{
+		if (!link->channel)
+			(void)attach_claim(link);
+	}
+	lock_take(&shim.lock);
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link = gz_load(&shim.links[i]);
+
+		child_fd[i] = -1;
+		if (link) {
+			lock_take(&link->post);
+			child_fd[i] = attach_fork(link);
+		}
+	}
+	epoll_before_fork();
+	gz_add(&shim.forks, 1);
+}
+
+static void after_in_parent(void)
+{
+	epoll_after_fork(false);
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link = gz_load(&shim.links[i]);
+
+		if (child_fd[i] >= 0)
+			REAL(close)(child_fd[i]);
+		if (link)
+			lock_give(&link->post);
+	}
+	lock_give(&shim.lock);
+}
+
+/* The parent's channel is not ours to write to; ours comes with the claim. */
+static void inherit(struct link *link, int control_fd)
+{
+	link->post.word = 0;
+	munmap(link->channel, sizeof(*link->channel));
+	link->channel = NULL;
+	fd_own_close(&link->control_fd);
+	gz_store(&link->announced, 0);
+	if (control_fd >= 0) {
+		fd_own(control_fd, &link->control_fd);
+		link->unclaimed = true;
+	}
+}
+
+static void after_in_child(void)
+{
+	eventq_after_fork(epoll_queues());
+	epoll_after_fork(true);
+	sock_after_fork();
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link = gz_load(&shim.links[i]);
+
+		if (!link || !link->channel)
+			continue;
+		inherit(link, child_fd[i]);
+		if (child_fd[i] < 0)
+			attach_lost(link); /* the worker could not take a child: its sockets are dead here */
+	}
+	attach_after_fork();
+	lock_give(&shim.lock);
+}
+
+void fork_prepare_library(void)
+{
+	(void)pthread_atfork(before, after_in_parent, after_in_child);
+}

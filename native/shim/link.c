@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <gazelle/attach.h>
+
+#include "attach.h"
+#include "eventq.h"
+#include "link.h"
+#include "real.h"
+#include "shim.h"
+
+/* A worker answers within microseconds; this long we insist before we believe it cannot. */
+#define PATIENCE_NS 1000000000ull
+
+void link_wake(struct link *link)
+{
+	uint64_t one = 1;
+
+	(void)!REAL(write)(link->wake_fd, &one, sizeof(one));
+}
+
+/* One turn of waiting for a worker that is busy but there. False: it died, or the patience has ended. */
+static bool wait_turn(struct link *link, uint32_t *turns, uint64_t *until)
+{
+	uint64_t now;
+
+	if (gz_load(&link->dead))
+		return false;
+	sched_yield();
+	if (++*turns % 64)
+		return true;
+	now = now_ns();
+	if (!*until)
+		*until = now + PATIENCE_NS;
+	else if (now > *until)
+		return false;
+	attach_check();
+	return true;
+}
+
+static uint32_t pop_stock(struct gz_stock *stock)
+{
+	for (;;) {
+		uint32_t t = gz_load(&stock->tail), n;
+
+		if (t == gz_load_acquire(&stock->head)) /* pairs with the worker's release: the slot is written */
+			return 0;
+		n = gz_load(&stock->slot[t % GZ_STOCK]);
+		if (gz_cas(&stock->tail, &t, t + 1))
+			return n % GZ_SOCKS_MAX;
+	}
+}
+
+uint32_t link_take_number(struct link *link, struct sock *sock)
+{
+	uint32_t n = pop_stock(&link->channel->stock), turns = 0;
+	uint64_t until = 0;
+
+	while (!n) {
+		if (!turns)
+			link_ring(link, 0); /* the worker tops up the stock whenever it looks at the request ring */
+		if (!wait_turn(link, &turns, &until))
+			return 0;
+		n = pop_stock(&link->channel->stock);
+	}
+	link_hold(link, n, sock);
+	return n;
+}
+
+void link_hold(struct link *link, uint32_t n, struct sock *sock)
+{
+	gz_store_release(&link->socks[n % GZ_SOCKS_MAX], sock);
+	gz_add(&link->used, 1);
+}
+
+void link_let_go(struct link *link, uint32_t n)
+{
+	struct gz_request request = { .op = GZ_REQUEST_RELEASE, .sock = n };
+
+	gz_store(&link->socks[n % GZ_SOCKS_MAX], NULL);
+	gz_add(&link->used, (uint32_t)-1);
+	if (gz_load(&link->dead))
+		return;
+	if (!link->channel) {
+		attach_dropped(link, n);
+		return;
+	}
+	gz_store(&link->channel->interest[n % GZ_SOCKS_MAX], 0);
+	(void)link_post(link, &request);
+}
+
+int link_post(struct link *link, const struct gz_request *request)
+{
+	struct gz_request_ring *ring = &link->channel->requests;
+	uint32_t turns = 0, head;
+	uint64_t until = 0;
+	int err = 0;
+
+	lock_take(&link->post);
+	head = gz_load(&ring->head);
+	/* The acquire pairs with the worker's release of the tail: it has read that slot. */
+	while (head - gz_load_acquire(&ring->tail) >= GZ_REQUESTS) {
+		if (!turns)
+			link_ring(link, 0);
+		if (!wait_turn(link, &turns, &until)) {
+			err = -ECONNRESET;
+			goto out;
+		}
+	}
+	ring->slot[head % GZ_REQUESTS] = *request;
+	gz_store_release(&ring->head, head + 1); /* pairs with the worker's acquire: the slot is written */
+out:
+	lock_give(&link->post);
+	if (!err)
+		link_ring(link, 0);
+	return err;
+}
+
+void link_announce(struct link *link, uint32_t queue)
+{
+	uint64_t bit = 1ull << queue;
+	int fd;
+
+	if (gz_load(&link->announced) & bit)
+		return;
+	fd = eventq_fd(queue);
+	if (fd < 0)
+		return;
+	lock_take(&link->post);
+	if (!(gz_load(&link->announced) & bit)) {
+		struct gz_message message = { .kind = GZ_MESSAGE_EVENT_QUEUE, .number = queue };
+
+		if (!attach_send(link->control_fd, &message, fd))
+			gz_or(&link->announced, bit);
+	}
+	lock_give(&link->post);
+}
+
+uint8_t *link_block(struct link *link, uint32_t block)
+{
+	uint32_t order = block & 31u;
+	uint64_t offset = GZ_BLOCK_OFFSET(block);
+
+	if (order < GZ_BLOCK_ORDER_MIN || order > GZ_BLOCK_ORDER_MAX || offset < sizeof(struct gz_arena) ||
+	    offset + (1ull << order) > link->arena_size)
+		return NULL;
+	return (uint8_t *)link->arena + offset;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * A link: this process attached to one peer that holds the other ends of its sockets. Today the peer is a worker; a pair
+ * with another program on this host has the same parts: bells both ways, an interest map, memory with socket entries, and a
+ * control socket whose EOF is the peer's death. Stream code knows no more of a peer than what is here.
+ *
+ * Links are never freed, only reused for the next attachment, and their mappings are replaced in place: a thread that
+ * still holds a pointer sees dead sockets, not unmapped memory.
+ */
+#ifndef SHIM_LINK_H
+#define SHIM_LINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <gazelle/abi.h>
+
+#include "lock.h"
+
+struct sock;
+
+struct link {
+	/* hot */
+	struct gz_channel *channel; /* NULL: child of a fork that has not claimed its sockets yet */
+	struct gz_arena *arena;
+	const struct gz_worker_page *page;
+	int wake_fd; /* the peer's eventfd */
+	_Atomic bool dead;
+	/* the rest */
+	int control_fd;
+	uint32_t slot; /* index of the worker in the group */
+	uint32_t queue_id;
+	uint64_t arena_size;
+	size_t channel_size, page_size;
+	_Atomic uint64_t announced;    /* event queues the peer has the eventfds of */
+	struct lock post;              /* request ring, stock, control socket */
+	_Atomic(struct sock *) *socks; /* [GZ_SOCKS_MAX] what holds number n here */
+	_Atomic uint32_t used;         /* numbers held */
+	uint64_t *dropped;             /* bit n: closed before the claim; told to the worker then. NULL: none */
+	bool unclaimed;                /* in a child: control_fd is the end of the parent's socketpair */
+	bool buried;                   /* dead, and its memory given back: ready for the next attachment */
+	uint64_t serial;               /* differs with each attachment */
+	struct link *next;             /* all that ever were */
+};
+
+void link_wake(struct link *link);
+
+/* Socket n changed: tells the peer. After the change was published; the fence pairs with the worker's before it sleeps. */
+static inline void link_ring(struct link *link, uint32_t n)
+{
+	gz_bell_ring(&link->channel->to_worker, n);
+	gz_fence();
+	if (__builtin_expect(gz_load(&link->page->asleep), 0))
+		link_wake(link);
+}
+
+static inline struct gz_bell *link_bell(struct link *link, uint32_t queue)
+{
+	return &link->channel->to_app[queue];
+}
+
+/* Queue wants to hear of socket n from now on. The caller looks at the level after this, for what came before. */
+static inline void link_interest(struct link *link, uint32_t n, uint32_t queue)
+{
+	gz_or(&link->channel->interest[n], 1ull << queue);
+	gz_fence(); /* pairs with the worker's between changing a level and reading the interest */
+}
+
+static inline void link_no_interest(struct link *link, uint32_t n, uint32_t queue)
+{
+	gz_and(&link->channel->interest[n], ~(1ull << queue));
+}
+
+/* A free socket number, 0 if the peer grants none within a moment. Enters `sock` as its holder. */
+uint32_t link_take_number(struct link *link, struct sock *sock);
+
+/* Enters a socket under a number that came from an accept queue, or with a fork. */
+void link_hold(struct link *link, uint32_t n, struct sock *sock);
+
+/* The process lets go of number n. */
+void link_let_go(struct link *link, uint32_t n);
+
+/* Posts a request and rings for it. 0, or -ECONNRESET if the peer died meanwhile. */
+int link_post(struct link *link, const struct gz_request *request);
+
+/* Makes sure the peer has the eventfd of this queue. */
+void link_announce(struct link *link, uint32_t queue);
+
+/* The entry of socket n. */
+static inline struct gz_sock *link_sock(struct link *link, uint32_t n)
+{
+	return &link->arena->sock[n % GZ_SOCKS_MAX];
+}
+
+/* Memory of a packed block, NULL if it does not lie in the arena: the other side is mistaken, or hostile. */
+uint8_t *link_block(struct link *link, uint32_t block);
+
+/* Calls fn for every live link; pointers stay good, see above. */
+#define LINK_EACH(link, i)                          \
+	for (uint32_t i = 0; i < shim.workers; i++) \
+		for (struct link *link = gz_load_acquire(&shim.links[i]); link; link = NULL)
+
+#endif

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attach.h"
+#include "epoll.h"
+#include "eventq.h"
+#include "listen.h"
+#include "real.h"
+#include "sock.h"
+#include "wait.h"
+
+#define OPEN_PATIENCE_NS 1000000000ull
+
+static bool takes_incoming(uint32_t index)
+{
+	return shim.role[index] != GZ_ROLE_SEND;
+}
+
+/* The worker's accept queue, once it has opened the listener. */
+static struct gz_accept_queue *entry_queue(struct listen_entry *e, struct link *link)
+{
+	struct gz_accept_queue *queue = __atomic_load_n(&e->queue, __ATOMIC_ACQUIRE);
+	struct gz_end *worker = &link_sock(link, e->n)->worker;
+	uint32_t block, slots;
+
+	if (queue)
+		return queue;
+	if (!(gz_load_acquire(&worker->flags) & GZ_WORKER_LISTENING)) /* pairs with its release: the block is named */
+		return NULL;
+	block = gz_load(&worker->aux[GZ_AUX_ACCEPT_BLOCK]);
+	queue = (struct gz_accept_queue *)link_block(link, block);
+	if (!queue)
+		return NULL;
+	slots = queue->mask + 1;
+	if (!slots || slots & (slots - 1) || sizeof(*queue) + (uint64_t)slots * 4 > GZ_BLOCK_SIZE(block))
+		return NULL;
+	e->mask = slots - 1;
+	__atomic_store_n(&e->queue, queue, __ATOMIC_RELEASE);
+	return queue;
+}
+
+static bool queue_empty(struct gz_accept_queue *queue)
+{
+	/* The acquire pairs with the worker's release of the head: the slots before it are written. */
+	return gz_load_acquire(&queue->head) == gz_load(&queue->tail);
+}
+
+/* Pops one connection; several threads and processes may try at once. 0 = empty. */
+static uint32_t queue_pop(struct gz_accept_queue *queue, uint32_t mask)
+{
+	for (;;) {
+		uint32_t t = gz_load(&queue->tail), n;
+
+		if (t == gz_load_acquire(&queue->head))
+			return 0;
+		n = gz_load(&queue->slot[t & mask]);
+		if (gz_cas(&queue->tail, &t, t + 1))
+			return n % GZ_SOCKS_MAX;
+	}
+}
+
+/* Asks a worker to listen. shim.lock held. The answer is not waited for. */
+static void open_entry(struct sock *s, struct link *link)
+{
+	struct listen_entry *e = &s->listener->entry[link->slot];
+	struct gz_request request = {
+		.op = GZ_REQUEST_LISTEN,
+		.port = s->local.port,
+		.arg = (uint32_t)s->listener->backlog,
+		.family = s->family,
+		.type = SOCK_STREAM,
+		.reuseport = s->options.value[OPTION_REUSEPORT] != 0,
+	};
+
+	memcpy(request.addr, s->local.addr, sizeof(request.addr));
+	request.sock = link_take_number(link, s);
+	if (!request.sock || link_post(link, &request))
+		return;
+	e->n = request.sock;
+	e->queue = NULL;
+	__atomic_store_n(&e->link, link, __ATOMIC_RELEASE);
+}
+
+/* Waits until every worker has answered. 0, or the error of one that could not. */
+static int await_open(struct sock *s)
+{
+	uint64_t until = now_ns() + OPEN_PATIENCE_NS;
+	int error = 0;
+
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct listen_entry *e = &s->listener->entry[i];
+
+		for (uint32_t turns = 1; e->link && !gz_load(&e->link->dead); turns++) {
+			struct gz_end *worker = &link_sock(e->link, e->n)->worker;
+			uint32_t flags = gz_load_acquire(&worker->flags);
+
+			if (flags & GZ_WORKER_DEAD)
+				error = -(int)gz_load(&worker->error);
+			if (flags & (GZ_WORKER_DEAD | GZ_WORKER_LISTENING))
+				break;
+			sched_yield();
+			if (turns % 64)
+				continue;
+			attach_check();
+			if (now_ns() > until) {
+				error = -ETIMEDOUT;
+				break;
+			}
+		}
+	}
+	return error;
+}
+
+static void set_kernel_nonblock(int fd)
+{
+	int flags = REAL(fcntl)(fd, F_GETFL);
+
+	if (flags >= 0)
+		REAL(fcntl)(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+static void close_entry(struct listen_entry *e)
+{
+	struct link *link = e->link;
+
+	__atomic_store_n(&e->queue, NULL, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->link, NULL, __ATOMIC_RELEASE);
+	if (link)
+		link_let_go(link, e->n);
+}
+
+static void unlist(struct sock *s)
+{
+	struct sock **p = &shim.listeners;
+
+	while (*p && *p != s)
+		p = &(*p)->listener->next;
+	if (*p)
+		*p = s->listener->next;
+	for (uint32_t i = 0; i < shim.workers; i++)
+		close_entry(&s->listener->entry[i]);
+}
+
+static int become_listener(struct sock *s, int fd, int backlog, bool both)
+{
+	struct listener *listener = calloc(1, sizeof(*listener));
+	int err;
+
+	if (!listener)
+		return -ENOMEM;
+	listener->both = both;
+	listener->backlog = backlog;
+	s->listener = listener;
+	lock_take(&shim.lock);
+	LINK_EACH(link, i)
+	{
+		if (takes_incoming(i))
+			open_entry(s, link);
+	}
+	listener->next = shim.listeners;
+	shim.listeners = s;
+	lock_give(&shim.lock);
+	err = await_open(s);
+	if (err) {
+		lock_take(&shim.lock);
+		unlist(s);
+		lock_give(&shim.lock);
+		s->listener = NULL;
+		free(listener);
+		return err;
+	}
+	if (both)
+		set_kernel_nonblock(fd); /* accept looks there, too, and must not be held up */
+	gz_store_release(&s->kind, KIND_LISTENER);
+	epoll_became(s, both);
+	return 0;
+}
+
+static void claim_links(void)
+{
+	LINK_EACH(link, i)
+	{
+		if (!link->channel)
+			(void)attach_claim(link);
+	}
+}
+
+static int set_backlog(struct sock *s, int backlog)
+{
+	if (s->listener->shut)
+		return -EINVAL;
+	s->listener->backlog = backlog;
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct listen_entry *e = &s->listener->entry[i];
+		struct gz_request request = { .op = GZ_REQUEST_BACKLOG, .sock = e->n, .arg = (uint32_t)backlog };
+
+		if (e->link && e->link->channel)
+			(void)link_post(e->link, &request);
+	}
+	return 0;
+}
+
+int listen_start(struct sock *s, int fd, int backlog)
+{
+	enum gz_kernel_reason why = GZ_KERNEL_NO_RESOURCE;
+	enum route route = ROUTE_KERNEL;
+	int err = 0;
+
+	claim_links();
+	lock_take(&s->rx);
+	lock_take(&s->tx);
+	if (sock_kind(s) == KIND_STREAM) {
+		err = -EINVAL;
+		goto out;
+	}
+	if (REAL(listen)(fd, backlog)) {
+		err = -errno;
+		goto out;
+	}
+	if (sock_kind(s) == KIND_LISTENER) {
+		err = set_backlog(s, backlog);
+		goto out;
+	}
+	struct sockaddr_storage local;
+	socklen_t len = sizeof(local);
+	int v6only = 0;
+	socklen_t v6len = sizeof(v6only);
+
+	if (REAL(getsockname)(fd, (struct sockaddr *)&local, &len) ||
+	    !endpoint_from((struct sockaddr *)&local, len, &s->local))
+		goto to_kernel;
+	s->bound = true;
+	if (s->family == AF_INET6)
+		(void)REAL(getsockopt)(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &v6len);
+	route = route_listen(&s->local, s->family, v6only, &why);
+	if (route == ROUTE_KERNEL)
+		goto to_kernel;
+	err = become_listener(s, fd, backlog, route == ROUTE_BOTH);
+	if (err && route == ROUTE_BOTH) {
+		err = 0; /* the kernel alone, then: some clients are better than none */
+		why = GZ_KERNEL_NO_RESOURCE;
+		goto to_kernel;
+	}
+out:
+	lock_give(&s->tx);
+	lock_give(&s->rx);
+	return err;
+
+to_kernel:
+	lock_give(&s->tx);
+	lock_give(&s->rx);
+	sock_to_kernel(s, fd, why);
+	return 0;
+}
+
+bool listen_ready(struct sock *s)
+{
+	struct listener *listener = s->listener;
+
+	if (listener->shut)
+		return true;
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct listen_entry *e = &listener->entry[i];
+		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
+		struct gz_accept_queue *queue = link ? entry_queue(e, link) : NULL;
+
+		if (queue && !queue_empty(queue))
+			return true;
+	}
+	return false;
+}
+
+uint32_t listen_arrivals(struct sock *s)
+{
+	uint32_t sum = s->listener->shut;
+
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct listen_entry *e = &s->listener->entry[i];
+		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
+		struct gz_accept_queue *queue = link ? entry_queue(e, link) : NULL;
+
+		if (queue)
+			sum += gz_load_acquire(&queue->head) + 1;
+	}
+	return sum;
+}
+
+void listen_interest(struct sock *s, uint32_t queue, bool on)
+{
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct listen_entry *e = &s->listener->entry[i];
+		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
+
+		if (!link || !link->channel)
+			continue;
+		if (on)
+			link_interest(link, e->n, queue);
+		else
+			link_no_interest(link, e->n, queue);
+	}
+}
+
+/* A popped connection becomes a socket under `newfd`. */
+static int adopt(struct sock *s, struct link *link, uint32_t n, int newfd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	struct gz_request request = { .op = GZ_REQUEST_CLAIM, .sock = n };
+	struct sock *fresh = sock_adopt(link, n, s->family, flags);
+	struct endpoint peer;
+
+	link_hold(link, n, fresh);
+	(void)link_post(link, &request); /* a worker that died leaves a dead connection, as a reset would */
+	if (!fresh) {
+		link_let_go(link, n);
+		return -ENOMEM;
+	}
+	memcpy(peer.addr, fresh->shared->name.peer_addr, sizeof(peer.addr));
+	peer.port = fresh->shared->name.peer_port;
+	endpoint_to(&peer, s->family, addr, len);
+	options_inherit(fresh, &s->options);
+	fd_forget(newfd);
+	fd_put(newfd, (uintptr_t)fresh);
+	return newfd;
+}
+
+/* One connection from the stack, -EAGAIN if there is none. */
+static int accept_stack(struct sock *s, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	struct listener *listener = s->listener;
+
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct listen_entry *e = &listener->entry[(listener->turn + i) % shim.workers];
+		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
+		struct gz_accept_queue *queue = link ? entry_queue(e, link) : NULL;
+		uint32_t n;
+		int fd;
+
+		if (!queue || queue_empty(queue))
+			continue;
+		if (!link->channel)
+			continue; /* a child whose claim failed; the link is dead */
+		/* The descriptor first: at the limit the connection stays where it is. */
+		fd = sock_template(s->family, flags & SOCK_CLOEXEC);
+		if (fd < 0)
+			return fd;
+		n = queue_pop(queue, e->mask);
+		if (!n) {
+			REAL(close)(fd);
+			continue; /* another thread or process was faster */
+		}
+		listener->turn = (listener->turn + i + 1) % shim.workers;
+		fd = adopt(s, link, n, fd, addr, len, flags);
+		return fd;
+	}
+	return -EAGAIN;
+}
+
+static int accept_kernel(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	int got;
+
+	if (fd_sock(fd) != s)
+		return -EBADF; /* another thread closed it while we waited */
+	got = REAL(accept4)(fd, addr, len, flags);
+	if (got < 0)
+		return -errno;
+	fd_forget(got);
+	fd_set_kernel(got, GZ_KERNEL_CLIENT);
+	return got;
+}
+
+int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	int got;
+
+	_Static_assert(SOCK_CLOEXEC == O_CLOEXEC && SOCK_NONBLOCK == O_NONBLOCK, "one flag word serves both");
+	claim_links();
+	sock_get(s);
+	for (;;) {
+		bool both = s->listener->both;
+
+		got = s->listener->shut ? -EINVAL : accept_stack(s, addr, len, flags);
+		if (got == -EAGAIN && both)
+			got = accept_kernel(s, fd, addr, len, flags);
+		if (got != -EAGAIN || gz_load(&s->nonblock))
+			break;
+		lock_give(&s->rx);
+		got = wait_for(s, listen_ready, both ? fd : -1, s->options.rcvtimeo_ns ? s->options.rcvtimeo_ns : -1);
+		lock_take(&s->rx);
+		if (got)
+			break;
+	}
+	lock_give(&s->rx);
+	sock_put(s);
+	return got;
+}
+
+void listen_shutdown(struct sock *s)
+{
+	s->listener->shut = true;
+	lock_take(&shim.lock);
+	unlist(s);
+	lock_give(&shim.lock);
+	epoll_activate(s);
+	eventq_wake_all();
+}
+
+void listen_close(struct sock *s)
+{
+	lock_take(&shim.lock);
+	unlist(s);
+	lock_give(&shim.lock);
+	free(s->listener);
+	s->listener = NULL;
+}
+
+void listen_lost(struct link *link)
+{
+	for (struct sock *s = shim.listeners; s; s = s->listener->next)
+		if (s->listener->entry[link->slot].link == link)
+			close_entry(&s->listener->entry[link->slot]);
+}
+
+void listen_restore(struct link *link)
+{
+	if (!takes_incoming(link->slot))
+		return;
+	for (struct sock *s = shim.listeners; s; s = s->listener->next) {
+		struct listen_entry *e = &s->listener->entry[link->slot];
+
+		if (e->link)
+			continue;
+		open_entry(s, link);
+		if (e->link)
+			epoll_claim(s, link, e->n);
+	}
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * Socket options. What the stack acts on goes to the socket's shared options; what only the shim needs stays here; values
+ * are checked by the kernel, on the socket's own descriptor or on a scratch socket. An option the stack does not know is
+ * refused with the kernel's ENOPROTOOPT, never accepted in silence.
+ */
+#ifndef SHIM_OPTIONS_H
+#define SHIM_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+struct sock;
+
+/* Options we answer ourselves, in the order of option_row in options.c. */
+enum option {
+	OPTION_NODELAY,
+	OPTION_CORK,
+	OPTION_KEEPALIVE,
+	OPTION_KEEPIDLE,
+	OPTION_KEEPINTVL,
+	OPTION_KEEPCNT,
+	OPTION_USER_TIMEOUT,
+	OPTION_MAXSEG,
+	OPTION_RCVBUF,
+	OPTION_SNDBUF,
+	OPTION_TOS,
+	OPTION_TTL,
+	OPTION_REUSEADDR,
+	OPTION_REUSEPORT,
+	OPTION_QUICKACK,
+	OPTION_DEFER_ACCEPT,
+	OPTION_PRIORITY,
+	OPTION_RCVLOWAT,
+	OPTION_OOBINLINE,
+	OPTION_V6ONLY,
+	OPTION_SYNCNT,
+	OPTION_LINGER2,
+	OPTION_WINDOW_CLAMP,
+	OPTION_NOTSENT_LOWAT,
+	OPTION_TCLASS,
+	OPTIONS
+};
+
+struct options {
+	uint32_t known; /* bit o: the program has set option o, or it was inherited */
+	int32_t value[OPTIONS];
+	bool linger; /* SO_LINGER */
+	int32_t linger_s;
+	int64_t rcvtimeo_ns; /* SO_RCVTIMEO; 0 = for ever */
+	int64_t sndtimeo_ns;
+};
+
+/* setsockopt and getsockopt of an accelerated or fresh socket. 0 or -errno. No locks held. */
+int options_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t len);
+int options_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *len);
+
+/* A stream came to be: tells the stack what was set on the socket before. `from`: the listener of an accepted one, or s. */
+void options_inherit(struct sock *s, const struct options *from);
+
+#endif

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "attach.h"
+#include "epoll.h"
+#include "eventq.h"
+#include "fdtable.h"
+#include "listen.h"
+#include "poll_set.h"
+#include "real.h"
+#include "sock.h"
+#include "stream.h"
+#include "wait.h"
+
+#define FEW 32u
+
+/* One descriptor of a call. */
+struct polled {
+	struct sock *s;   /* referenced; NULL: the kernel's alone */
+	struct epoll *ep; /* an epoll set with stack sockets; not referenced: it is only looked up again */
+};
+
+struct poll {
+	struct pollfd *fds;    /* the program's */
+	struct pollfd *kernel; /* the same, without what only the stack knows */
+	struct polled *who;
+	nfds_t count;
+	bool any_kernel;
+};
+
+static bool concerns(int fd)
+{
+	uintptr_t word = fd_word(fd);
+
+	if ((word & 3) == FD_SOCK)
+		return word && sock_kind((struct sock *)word) != KIND_FRESH;
+	return (word & 3) == FD_EPOLL && epoll_has_items(epoll_of_word(word));
+}
+
+bool poll_concerns(struct pollfd *fds, nfds_t count)
+{
+	for (nfds_t i = 0; i < count; i++)
+		if (concerns(fds[i].fd))
+			return true;
+	return false;
+}
+
+/* Level of a socket in poll's bits, which are epoll's. */
+static short level_of(struct sock *s, short want)
+{
+	if (sock_kind(s) == KIND_LISTENER)
+		return listen_ready(s) ? POLLIN | POLLRDNORM : 0;
+	return (short)stream_level(s, (uint32_t)(unsigned short)want);
+}
+
+static void enter(struct poll *p)
+{
+	for (nfds_t i = 0; i < p->count; i++) {
+		struct sock *s = concerns(p->fds[i].fd) ? sock_enter(p->fds[i].fd, false) : NULL;
+
+		p->kernel[i] = p->fds[i];
+		p->who[i] = (struct polled){ 0 };
+		if (s) {
+			if (sock_kind(s) == KIND_STREAM)
+				sock_ready(s);
+			sock_get(s);
+			lock_give(&s->rx);
+			p->who[i].s = s;
+			if (sock_kind(s) == KIND_STREAM || (sock_kind(s) == KIND_LISTENER && !s->listener->both))
+				p->kernel[i].fd = -1;
+		} else if (fd_epoll(p->fds[i].fd) && epoll_has_items(fd_epoll(p->fds[i].fd))) {
+			p->who[i].ep = fd_epoll(p->fds[i].fd);
+		}
+		p->any_kernel |= p->kernel[i].fd >= 0;
+	}
+}
+
+static void leave(struct poll *p)
+{
+	for (nfds_t i = 0; i < p->count; i++)
+		if (p->who[i].s)
+			sock_put(p->who[i].s);
+}
+
+/* Fills in revents of the stack's, over those of the kernel in p->kernel. Returns how many descriptors are ready. */
+static int look(struct poll *p)
+{
+	int ready = 0;
+
+	for (nfds_t i = 0; i < p->count; i++) {
+		struct pollfd *fd = &p->fds[i];
+
+		fd->revents = p->kernel[i].fd >= 0 ? p->kernel[i].revents : 0;
+		if (p->who[i].s)
+			fd->revents |= level_of(p->who[i].s, fd->events) & (fd->events | POLLERR | POLLHUP);
+		else if (p->who[i].ep && fd_epoll(fd->fd) == p->who[i].ep && epoll_ready(p->who[i].ep))
+			fd->revents |= fd->events & (POLLIN | POLLRDNORM);
+		ready += fd->revents != 0;
+	}
+	return ready;
+}
+
+static void look_kernel(struct poll *p)
+{
+	if (!p->any_kernel || REAL(poll)(p->kernel, p->count, 0) <= 0)
+		for (nfds_t i = 0; i < p->count; i++)
+			p->kernel[i].revents = 0;
+}
+
+/* While we sleep, everything that concerns the stack rings this thread's queue. Sets of their own queues ring those. */
+static void set_interest(struct poll *p, uint32_t queue, bool on)
+{
+	for (nfds_t i = 0; i < p->count; i++) {
+		struct sock *s = p->who[i].s;
+
+		if (!s)
+			continue;
+		if (sock_kind(s) == KIND_LISTENER)
+			listen_interest(s, queue, on);
+		else if (s->link->channel && on)
+			link_interest(s->link, s->n, queue);
+		else if (s->link->channel)
+			link_no_interest(s->link, s->n, queue);
+	}
+}
+
+/* Declares the queues of epoll sets among the descriptors asleep, and puts their eventfds into `extra`. */
+static uint32_t declare_sets(struct poll *p, struct pollfd *extra, bool asleep)
+{
+	uint32_t n = 0;
+
+	for (nfds_t i = 0; i < p->count; i++) {
+		uint32_t queue = p->who[i].ep ? epoll_queue(p->who[i].ep) : UINT32_MAX;
+
+		if (queue == UINT32_MAX)
+			continue;
+		if (asleep)
+			eventq_declare(queue);
+		else
+			eventq_retract(queue);
+		if (extra)
+			extra[n] = (struct pollfd){ .fd = eventq_fd(queue), .events = POLLIN };
+		n++;
+	}
+	return n;
+}
+
+static void drain_sets(struct poll *p)
+{
+	for (nfds_t i = 0; i < p->count; i++)
+		if (p->who[i].ep && epoll_queue(p->who[i].ep) != UINT32_MAX)
+			eventq_drain(epoll_queue(p->who[i].ep));
+}
+
+static int sleep_in(struct poll *p, struct wait *w, struct pollfd *all, int *ready)
+{
+	uint32_t sets;
+	int err = 0;
+
+	set_interest(p, w->queue, true);
+	sets = declare_sets(p, all + p->count, true);
+	eventq_declare(w->queue);
+	*ready = look(p);
+	if (!*ready) {
+		memcpy(all, p->kernel, p->count * sizeof(*all));
+		err = wait_block(w, all, (uint32_t)p->count + sets);
+		for (nfds_t i = 0; i < p->count; i++)
+			p->kernel[i].revents = p->kernel[i].fd >= 0 ? all[i].revents : 0;
+		if (sets)
+			drain_sets(p);
+	}
+	eventq_retract(w->queue);
+	declare_sets(p, NULL, false);
+	set_interest(p, w->queue, false);
+	if (!*ready)
+		*ready = look(p);
+	return err;
+}
+
+static int wait_all(struct poll *p, struct pollfd *all, int64_t timeout_ns, const sigset_t *sigmask)
+{
+	struct wait w;
+	int ready, err = 0;
+
+	look_kernel(p);
+	ready = look(p);
+	if (ready || timeout_ns == 0)
+		return ready;
+	wait_begin(&w, wait_thread_spin(), eventq_mine(), timeout_ns, sigmask);
+	while (!ready) {
+		enum wait_next next = wait_next(&w);
+
+		if (next == WAIT_SLEEP) {
+			err = sleep_in(p, &w, all, &ready);
+			if ((err && !ready) || (!ready && w.now >= w.deadline))
+				break;
+			continue;
+		}
+		if (next != WAIT_LOOK)
+			look_kernel(p);
+		ready = look(p);
+		if (next == WAIT_TIMEOUT)
+			break;
+	}
+	wait_end(&w, ready > 0);
+	return ready ? ready : err;
+}
+
+int poll_for(struct pollfd *fds, nfds_t count, int64_t timeout_ns, const sigset_t *sigmask)
+{
+	struct pollfd few_kernel[FEW], few_all[2 * FEW], *all = few_all;
+	struct polled few_who[FEW];
+	struct poll p = { .fds = fds, .kernel = few_kernel, .who = few_who, .count = count };
+	void *room = NULL;
+	int ready;
+
+	if (count > FEW) {
+		room = malloc(count * (3 * sizeof(*all) + sizeof(*p.who)));
+		if (!room)
+			return -ENOMEM;
+		all = room;
+		p.kernel = all + 2 * count;
+		p.who = (struct polled *)(p.kernel + count);
+	}
+	enter(&p);
+	ready = wait_all(&p, all, timeout_ns, sigmask);
+	leave(&p);
+	free(room);
+	return ready;
+}
+
+/* ------------------------------------------------------------------ select */
+
+static bool in_set(const fd_set *set, int fd)
+{
+	return set && FD_ISSET(fd, set);
+}
+
+bool select_concerns(int count, const fd_set *read, const fd_set *write, const fd_set *except)
+{
+	for (int fd = 0; fd < count && fd < FD_SETSIZE; fd++)
+		if (concerns(fd) && (in_set(read, fd) || in_set(write, fd) || in_set(except, fd)))
+			return true;
+	return false;
+}
+
+/* As the kernel maps one to the other. */
+static int answer(const struct pollfd *fds, nfds_t count, fd_set *read, fd_set *write, fd_set *except)
+{
+	int bits = 0;
+
+	for (nfds_t i = 0; i < count; i++) {
+		short want = fds[i].events, got = fds[i].revents;
+
+		if (want & POLLIN && got & (POLLIN | POLLRDNORM | POLLHUP | POLLERR)) {
+			FD_SET(fds[i].fd, read);
+			bits++;
+		}
+		if (want & POLLOUT && got & (POLLOUT | POLLWRNORM | POLLERR)) {
+			FD_SET(fds[i].fd, write);
+			bits++;
+		}
+		if (want & POLLPRI && got & POLLPRI) {
+			FD_SET(fds[i].fd, except);
+			bits++;
+		}
+	}
+	return bits;
+}
+
+int select_for(int count, fd_set *read, fd_set *write, fd_set *except, int64_t timeout_ns, const sigset_t *sigmask)
+{
+	struct pollfd fds[FD_SETSIZE];
+	nfds_t n = 0;
+	int ready;
+
+	for (int fd = 0; fd < count && fd < FD_SETSIZE; fd++) {
+		short want = (short)((in_set(read, fd) ? POLLIN : 0) | (in_set(write, fd) ? POLLOUT : 0) |
+		                     (in_set(except, fd) ? POLLPRI : 0));
+
+		if (want)
+			fds[n++] = (struct pollfd){ .fd = fd, .events = want };
+	}
+	ready = poll_for(fds, n, timeout_ns, sigmask);
+	if (ready < 0)
+		return ready;
+	for (nfds_t i = 0; i < n; i++)
+		if (fds[i].revents & POLLNVAL)
+			return -EBADF;
+	for (int fd = 0; fd < count && fd < FD_SETSIZE; fd++) {
+		if (read)
+			FD_CLR(fd, read);
+		if (write)
+			FD_CLR(fd, write);
+		if (except)
+			FD_CLR(fd, except);
+	}
+	return answer(fds, n, read, write, except);
+}

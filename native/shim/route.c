@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "real.h"
+#include "route.h"
+#include "shim.h"
+
+static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+bool endpoint_from(const struct sockaddr *sa, socklen_t len, struct endpoint *out)
+{
+	if (!sa || len < sizeof(sa->sa_family))
+		return false;
+	if (sa->sa_family == AF_INET && len >= sizeof(struct sockaddr_in)) {
+		struct sockaddr_in in;
+
+		memcpy(&in, sa, sizeof(in));
+		memcpy(out->addr, mapped, 12);
+		memcpy(out->addr + 12, &in.sin_addr, 4);
+		out->port = ntohs(in.sin_port);
+		return true;
+	}
+	if (sa->sa_family == AF_INET6 && len >= sizeof(struct sockaddr_in6) - sizeof(uint32_t)) {
+		struct sockaddr_in6 in = { 0 };
+
+		memcpy(&in, sa, sizeof(in) - sizeof(uint32_t));
+		memcpy(out->addr, &in.sin6_addr, 16);
+		out->port = ntohs(in.sin6_port);
+		return true;
+	}
+	return false;
+}
+
+void endpoint_to(const struct endpoint *ep, int family, struct sockaddr *sa, socklen_t *len)
+{
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_port = htons(ep->port) };
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(ep->port) };
+	socklen_t full = family == AF_INET6 ? sizeof(in6) : sizeof(in);
+
+	if (!sa || !len)
+		return;
+	memcpy(&in6.sin6_addr, ep->addr, 16);
+	memcpy(&in.sin_addr, ep->addr + 12, 4);
+	memcpy(sa, family == AF_INET6 ? (const void *)&in6 : (const void *)&in, *len < full ? *len : full);
+	*len = full;
+}
+
+static bool is_ip4(const struct endpoint *ep)
+{
+	return !memcmp(ep->addr, mapped, 12);
+}
+
+static bool is_any(const struct endpoint *ep)
+{
+	static const uint8_t zero[16];
+
+	return !memcmp(ep->addr, zero, 16) || (is_ip4(ep) && !endpoint_ip4_be(ep));
+}
+
+static bool is_loopback(const struct endpoint *ep)
+{
+	static const struct in6_addr loopback6 = IN6ADDR_LOOPBACK_INIT;
+
+	return is_ip4(ep) ? ep->addr[12] == 127 : !memcmp(ep->addr, &loopback6, 16);
+}
+
+bool route_is_stack(const struct endpoint *local)
+{
+	return shim.group && is_ip4(local) && endpoint_ip4_be(local) == shim.group->host_addr_be;
+}
+
+enum route route_listen(const struct endpoint *local, int family, bool v6only, enum gz_kernel_reason *why)
+{
+	bool six = family == AF_INET6;
+
+	*why = GZ_KERNEL_ADDRESS;
+	if (route_is_stack(local))
+		return ROUTE_STACK;
+	if (is_any(local)) {
+		if (!six || !v6only)
+			return ROUTE_BOTH;
+		*why = GZ_KERNEL_FAMILY; /* IPv6 alone */
+		return ROUTE_KERNEL;
+	}
+	if (is_loopback(local)) {
+		if (is_ip4(local))
+			return ROUTE_BOTH;
+		*why = GZ_KERNEL_LOOPBACK;
+	}
+	return ROUTE_KERNEL;
+}
+
+/* An address of the host itself is reached by its kernel only. Asked by binding to it; connections out are rare enough. */
+static bool is_hosts_own(const struct endpoint *ep)
+{
+	struct sockaddr_in in;
+	socklen_t len = sizeof(in);
+	bool own;
+	int fd;
+
+	fd = REAL(socket)(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	endpoint_to(ep, AF_INET, (struct sockaddr *)&in, &len);
+	in.sin_port = 0;
+	own = !REAL(bind)(fd, (struct sockaddr *)&in, sizeof(in));
+	REAL(close)(fd);
+	return own;
+}
+
+enum route route_connect(const struct endpoint *local, const struct endpoint *to, enum gz_kernel_reason *why)
+{
+	const struct gz_group_page *group = shim.group;
+	uint32_t be = endpoint_ip4_be(to);
+
+	*why = GZ_KERNEL_ADDRESS;
+	if (local && !is_any(local) && !route_is_stack(local))
+		return ROUTE_KERNEL;
+	if (is_loopback(to) || is_any(to)) {
+		*why = GZ_KERNEL_LOOPBACK;
+		return ROUTE_KERNEL;
+	}
+	if (!is_ip4(to)) {
+		*why = GZ_KERNEL_FAMILY;
+		return ROUTE_KERNEL;
+	}
+	if (be == group->host_addr_be)
+		return ROUTE_KERNEL; /* the stack's own address: the kernel reaches it as any neighbour does */
+	if ((be & group->netmask_be) == (group->host_addr_be & group->netmask_be))
+		return ROUTE_STACK;
+	*why = GZ_KERNEL_NO_ROUTE;
+	if (!group->gateway_be || (ntohl(be) >> 28) >= 14 || is_hosts_own(to))
+		return ROUTE_KERNEL;
+	return ROUTE_STACK;
+}

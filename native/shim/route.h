@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/* Which path serves a socket: decided once, at listen or connect, from its addresses and the group page alone. */
+#ifndef SHIM_ROUTE_H
+#define SHIM_ROUTE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include <gazelle/abi.h>
+
+/* An address and port as the ABI has them: IPv4 as ::ffff:a.b.c.d, the port host-endian. */
+struct endpoint {
+	uint8_t addr[16];
+	uint16_t port;
+};
+
+enum route {
+	ROUTE_KERNEL = 0, /* `why` says the reason */
+	ROUTE_STACK,
+	ROUTE_BOTH /* listeners that the kernel and the stack serve at once */
+};
+
+/* False: not an IPv4 or IPv6 address, or too short. */
+bool endpoint_from(const struct sockaddr *sa, socklen_t len, struct endpoint *out);
+
+/* Writes as much of the sockaddr (IPv4-mapped for AF_INET6) as fits in *len, and its full length to *len, as the kernel does. */
+void endpoint_to(const struct endpoint *ep, int family, struct sockaddr *sa, socklen_t *len);
+
+static inline uint32_t endpoint_ip4_be(const struct endpoint *ep)
+{
+	uint32_t be;
+
+	__builtin_memcpy(&be, ep->addr + 12, sizeof(be));
+	return be;
+}
+
+/* True if the stack owns this address, so that a placeholder may bind it although no interface of the kernel has it. */
+bool route_is_stack(const struct endpoint *local);
+
+/* A socket bound to `local` is about to listen. */
+enum route route_listen(const struct endpoint *local, int family, bool v6only, enum gz_kernel_reason *why);
+
+/* A socket bound to `local` (NULL: not bound) is about to connect. */
+enum route route_connect(const struct endpoint *local, const struct endpoint *to, enum gz_kernel_reason *why);
+
+#endif

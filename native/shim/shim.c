@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "attach.h"
+#include "fork.h"
+#include "link.h"
+#include "real.h"
+#include "shim.h"
+
+struct shim shim;
+
+/* Said once per process: a program that is not accelerated should not be so unnoticed, nor drown its own output. */
+static void complain(const char *what, const char *detail)
+{
+	char text[256];
+	int n;
+
+	if (shim.complained)
+		return;
+	shim.complained = true;
+	n = snprintf(text, sizeof(text), "liblstack: %s%s%s; %s\n", what, detail ? ": " : "", detail ? detail : "",
+	             shim.fallback_fail ? "sockets are refused (--fallback fail)" : "the kernel serves this program");
+	if (n > 0)
+		(void)!REAL(write)(STDERR_FILENO, text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1);
+}
+
+static int map_group(const char *path)
+{
+	const struct gz_group_page *group;
+	struct stat st;
+	int fd, err = 0;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) || (size_t)st.st_size < sizeof(*group)) {
+		err = -EPROTO;
+		goto out_close;
+	}
+	group = mmap(NULL, sizeof(*group), PROT_READ, MAP_SHARED, fd, 0);
+	if (group == MAP_FAILED) {
+		err = -errno;
+		goto out_close;
+	}
+	if (group->magic != GZ_GROUP_MAGIC || group->abi_version != GZ_ABI_VERSION || group->size != sizeof(*group) ||
+	    group->tot_queue_num > GZ_WORKERS_MAX) {
+		munmap((void *)group, sizeof(*group));
+		err = -EPROTO;
+		goto out_close;
+	}
+	for (uint32_t i = 0; i < group->tot_queue_num; i++) {
+		const struct gz_worker_plan *plan = &group->workers[i];
+
+		if (plan->process_index != group->process_index)
+			continue;
+		shim.queue_id[shim.workers] = plan->queue_id;
+		shim.role[shim.workers++] = plan->role;
+	}
+	shim.group = group;
+out_close:
+	REAL(close)(fd);
+	return err;
+}
+
+/* First socket of the process. shim.lock held. False: never again; errors that may pass are met by attach_mend. */
+static bool open_group(void)
+{
+	const char *path = secure_getenv("GAZELLED_GROUP"), *fallback = secure_getenv("GAZELLED_FALLBACK");
+	int err;
+
+	shim.fallback_fail = fallback && !strcmp(fallback, "fail");
+	if (!path || !*path) {
+		complain("GAZELLED_GROUP is not set", "start programs by `gazelled run`");
+		return false;
+	}
+	err = map_group(path);
+	if (err) {
+		complain(path, err == -EPROTO ? "not a group page of this version" : strerror(-err));
+		return false;
+	}
+	fork_prepare_library();
+	return true;
+}
+
+bool shim_on(void)
+{
+	uint32_t live = 0;
+
+	if (__atomic_load_n(&shim.disabled, __ATOMIC_ACQUIRE))
+		return false;
+	for (uint32_t i = 0; i < shim.workers && !live; i++)
+		live += gz_load(&shim.links[i]) != NULL;
+	if (live || (shim.group && now_ns() < gz_load(&shim.retry_ns)))
+		return live;
+	lock_take(&shim.lock);
+	if (!shim.group && !open_group())
+		__atomic_store_n(&shim.disabled, true, __ATOMIC_RELEASE);
+	else
+		live = attach_all();
+	if (shim.group && !live)
+		complain("no worker answers", shim.group->run_dir);
+	lock_give(&shim.lock);
+	return live;
+}
+
+void shim_count_kernel(enum gz_kernel_reason reason, int by)
+{
+	struct link *link;
+
+	if (!shim.group || reason >= GZ_KERNEL_REASONS)
+		return;
+	gz_add(&shim.kernel[reason], (uint32_t)by);
+	/* The first worker shows them; it copies them to its page. Two threads may store out of order: a gauge, mended next time. */
+	link = gz_load_acquire(&shim.links[0]);
+	if (link && link->channel)
+		gz_store(&link->channel->kernel_sockets[reason], gz_load(&shim.kernel[reason]));
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * liblstack.so: what an attached program has of gazelled. A call of the program takes this road; each stop is the file of
+ * that name:
+ *   api_*.c       the interposed functions, thin: whose descriptor is it?
+ *   fdtable.c     descriptor -> socket
+ *   sock.c        a socket and its life; route.c decides whether stack or kernel serves it
+ *   stream.c      bytes to and from the FIFOs; listen.c and connect.c make streams
+ *   link.c        bells and requests to one worker; attach.c makes and mends links
+ *   wait.c        how to wait; eventq.c is what we wait on; epoll.c and poll_set.c merge kernel and stack
+ *   fork.c        children
+ */
+#ifndef SHIM_SHIM_H
+#define SHIM_SHIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <gazelle/abi.h>
+
+#include "lock.h"
+
+struct link;
+struct sock;
+
+/* The one global of the library. Everything here is of this process; a child of fork repairs it (fork.c). */
+struct shim {
+	struct lock lock;                  /* attachments, listeners */
+	struct lock items;                 /* which socket is in which epoll set */
+	const struct gz_group_page *group; /* read-only mapping; NULL until a program asks for its first socket */
+	bool disabled;                     /* no $GAZELLED_GROUP, or a page we do not understand */
+	bool fallback_fail;                /* --fallback fail: no stack, no socket */
+	bool complained;                   /* the once-only word on stderr is out */
+	uint32_t workers;                  /* of our group */
+	uint32_t queue_id[GZ_WORKERS_MAX]; /* by index in the group */
+	uint32_t role[GZ_WORKERS_MAX];
+	_Atomic(struct link *) links[GZ_WORKERS_MAX]; /* by index in the group; NULL while the worker is away */
+	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
+	_Atomic uint64_t retry_ns;   /* when to try them again */
+	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */
+	_Atomic uint32_t turn;       /* round robin of outgoing connections */
+	_Atomic uint32_t forks;      /* forks of this process so far, its ancestors' included */
+	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* sockets on the kernel path; copied to a worker */
+	struct sock *listeners;                     /* for workers that come back */
+	int template_fd[2]; /* IPv4, IPv6: accepted sockets are duplicates of it; 0 = none yet */
+	int scratch_fd[2];  /* where options of accepted sockets are checked by the kernel; 0 = none yet */
+};
+
+extern struct shim shim;
+
+/*
+ * True if the stack can serve sockets. The first call maps the group page and attaches to the workers; it may take some
+ * milliseconds. Called where a program makes a socket, never before.
+ */
+bool shim_on(void);
+
+/* True once attached; no side effects. */
+static inline bool shim_active(void)
+{
+	return shim.group != NULL;
+}
+
+static inline uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+/* A socket entered or left the kernel path. */
+void shim_count_kernel(enum gz_kernel_reason reason, int by);
+
+#endif

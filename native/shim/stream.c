@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
+
+#include "epoll.h"
+#include "iov.h"
+#include "real.h"
+#include "sock.h"
+#include "stream.h"
+#include "wait.h"
+
+/* Large writes become visible in pieces, so that the peer works on one while the next is copied. */
+#define PIECE 16384u
+/* How many looks a writer spends on the answer to its wish for a bigger FIFO before it goes by the usual way. */
+#define GROW_LOOKS 2000
+
+/* ------------------------------------------------------------------ receiving */
+
+static uint32_t unread(const struct sock *s)
+{
+	/* The acquire pairs with the peer's publish: the bytes are written. */
+	return gz_load_acquire(&s->peer->out_head) - gz_load(&s->me->in_tail);
+}
+
+/* The block bytes lie in. Called after new bytes were seen, so the peer does not change it before they are consumed. */
+static bool see_rx_block(struct sock *s)
+{
+	uint32_t block = gz_load(&s->peer->out_block);
+
+	if (__builtin_expect(block == s->rx_block, 1))
+		return true;
+	s->rx_mem = link_block(s->link, block);
+	s->rx_size = s->rx_mem ? GZ_BLOCK_SIZE(block) : 0;
+	s->rx_block = s->rx_mem ? block : 0;
+	return s->rx_mem != NULL;
+}
+
+/* Copies what there is, at most `most`. Bytes, or -EPROTO if the peer's indices cannot be. */
+static ssize_t take(struct sock *s, struct iov *to, size_t most, int flags)
+{
+	bool alone = s->born == gz_load(&shim.forks);
+
+	for (;;) {
+		uint32_t tail = gz_load(&s->me->in_tail), avail = gz_load_acquire(&s->peer->out_head) - tail;
+		uint32_t len = avail < most ? avail : (uint32_t)most;
+		struct iov at = *to;
+
+		if (!avail)
+			return 0;
+		if (!see_rx_block(s) || avail > s->rx_size)
+			return -EPROTO;
+		if (flags & MSG_TRUNC)
+			iov_skip(&at, len);
+		else
+			iov_copy_out(&at, s->rx_mem, s->rx_size, gz_load(&s->peer->out_base), tail, len);
+		if (flags & MSG_PEEK) {
+			*to = at;
+			return len;
+		}
+		if (__builtin_expect(alone, 1)) {
+			gz_fifo_consume(s->me, len);
+		} else if (!gz_cas(&s->me->in_tail, &tail, tail + len)) {
+			continue; /* another process read meanwhile: what we copied is not ours */
+		}
+		*to = at;
+		gz_fence(); /* pairs with the worker's between setting WANT_SPACE and looking at in_tail again */
+		if (gz_load(&s->peer->flags) & GZ_WORKER_WANT_SPACE)
+			sock_ring(s);
+		return len;
+	}
+}
+
+/* Nothing to read: is that the end? 0 = EOF, -EAGAIN = not yet, or the connection's error. */
+static int rx_end(struct sock *s)
+{
+	uint32_t flags = sock_peer_flags(s); /* its acquire: if it says FIN, all bytes before it are visible */
+
+	if (unread(s))
+		return -EAGAIN;
+	if (flags & GZ_WORKER_DEAD) {
+		int error = sock_take_error(s);
+
+		return error ? -error : 0;
+	}
+	if (flags & GZ_WORKER_FIN || gz_load(&s->me->flags) & GZ_APP_SHUT_RD)
+		return 0;
+	return -EAGAIN;
+}
+
+bool stream_readable(struct sock *s)
+{
+	return unread(s) || sock_peer_flags(s) & (GZ_WORKER_FIN | GZ_WORKER_DEAD) ||
+	       gz_load(&s->me->flags) & GZ_APP_SHUT_RD;
+}
+
+/* Waits off the lock. 0, -EAGAIN or -EINTR. */
+static int wait_rx(struct sock *s)
+{
+	int err;
+
+	sock_get(s);
+	lock_give(&s->rx);
+	err = wait_for(s, stream_readable, -1, s->options.rcvtimeo_ns ? s->options.rcvtimeo_ns : -1);
+	lock_take(&s->rx);
+	/* The descriptor may be gone; the caller gives the lock back before the last reference goes. */
+	return err;
+}
+
+ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flags)
+{
+	struct iov to;
+	ssize_t total = iov_begin(&to, iov, count), done = 0;
+	uint32_t waits = 0;
+	int end = 0;
+
+	if (total < 0 || flags & (MSG_OOB | MSG_ERRQUEUE)) {
+		end = total < 0 ? (int)total : flags & MSG_OOB ? -EINVAL : -EAGAIN;
+		total = 0;
+	}
+	while (done < total) {
+		ssize_t got = take(s, &to, (size_t)(total - done), flags);
+
+		if (got > 0) {
+			done += got;
+			if (!(flags & MSG_WAITALL) || flags & MSG_PEEK)
+				break;
+			continue;
+		}
+		end = got < 0 ? (int)got : done ? -EAGAIN : rx_end(s);
+		/* With bytes in hand the end is only looked at, not taken: the next call reports it. */
+		if (done && stream_readable(s) && !unread(s))
+			break;
+		if (end == -EAGAIN && unread(s))
+			continue;
+		if (end != -EAGAIN || flags & MSG_DONTWAIT || gz_load(&s->nonblock))
+			break;
+		end = wait_rx(s);
+		waits++;
+		if (end)
+			break;
+	}
+	lock_give(&s->rx);
+	while (waits--)
+		sock_put(s);
+	return done ? done : end;
+}
+
+/* ------------------------------------------------------------------ sending */
+
+static bool see_tx_block(struct sock *s)
+{
+	uint32_t block = gz_load_acquire(&s->peer->in_block);
+
+	if (__builtin_expect(block == s->tx_block, 1))
+		return true;
+	s->tx_mem = link_block(s->link, block);
+	s->tx_size = s->tx_mem ? GZ_BLOCK_SIZE(block) : 0;
+	s->tx_block = s->tx_mem ? block : 0;
+	return s->tx_mem != NULL;
+}
+
+/* A bigger block was asked for and the answer is not there: nothing may be written. No locks needed. */
+static bool grow_pending(const struct sock *s)
+{
+	return gz_load(&s->me->flags) & GZ_APP_GROW &&
+	       gz_load_acquire(&s->peer->aux[GZ_AUX_GROW_SEEN]) != gz_load(&s->me->aux[GZ_AUX_GROW_SERIAL]);
+}
+
+static void see_grow_answer(struct sock *s)
+{
+	uint32_t before = s->tx_size;
+
+	gz_and(&s->me->flags, ~GZ_APP_GROW);
+	if (see_tx_block(s) && s->tx_size <= before)
+		s->grow_refused = s->tx_size;
+}
+
+/* Asks for a block four times as big, and gives the worker a moment to answer. True if there is room at once. */
+static bool grow(struct sock *s)
+{
+	if (s->tx_size >= 1u << GZ_BLOCK_ORDER_MAX || s->grow_refused == s->tx_size)
+		return false;
+	gz_store(&s->me->aux[GZ_AUX_GROW_SIZE], s->tx_size * 4);
+	/* Pairs with the worker's acquire of the serial: the size is written. */
+	gz_store_release(&s->me->aux[GZ_AUX_GROW_SERIAL], gz_load(&s->me->aux[GZ_AUX_GROW_SERIAL]) + 1);
+	gz_or(&s->me->flags, GZ_APP_GROW);
+	sock_ring(s);
+	for (int i = 1; grow_pending(s); i++) {
+		if (i == GROW_LOOKS || gz_load(&s->link->dead))
+			return false;
+		if (i % 16)
+			gz_pause();
+		else
+			sched_yield();
+	}
+	see_grow_answer(s);
+	return true;
+}
+
+/* Room to write to now; 0 also while a bigger block is awaited. UINT32_MAX: the peer's indices cannot be. */
+static uint32_t room(struct sock *s)
+{
+	if (__builtin_expect(gz_load(&s->me->flags) & GZ_APP_GROW, 0)) {
+		if (grow_pending(s))
+			return 0;
+		see_grow_answer(s);
+	}
+	if (!see_tx_block(s))
+		return UINT32_MAX;
+	return gz_fifo_writable(s->me, s->peer, s->tx_size);
+}
+
+/* Copies `len` bytes that fit, in pieces the worker is told of one by one. */
+static void put(struct sock *s, struct iov *from, uint32_t len)
+{
+	uint32_t base = gz_fifo_rebase(s->me, s->peer);
+
+	while (len) {
+		uint32_t piece = len < PIECE ? len : PIECE;
+
+		iov_copy_in(from, s->tx_mem, s->tx_size, base, gz_load(&s->me->out_head), piece);
+		gz_fifo_publish(s->me, piece);
+		sock_ring(s);
+		len -= piece;
+	}
+}
+
+/* Enough room for a writer that found none: half of the FIFO, as the kernel's sockets do it, so that it is not woken for crumbs. */
+static bool has_half(const struct sock *s)
+{
+	uint32_t size = GZ_BLOCK_SIZE(gz_load(&s->peer->in_block));
+
+	/* The acquire pairs with the worker's release of in_tail. */
+	return !grow_pending(s) && gz_load(&s->me->out_head) - gz_load_acquire(&s->peer->in_tail) <= size / 2;
+}
+
+/* Asks to be rung when there is room. True if there is by now. */
+static bool want_space(struct sock *s)
+{
+	if (has_half(s))
+		return true;
+	gz_or(&s->me->flags, GZ_APP_WANT_SPACE);
+	gz_fence(); /* pairs with the worker's release of in_tail and its look at the flag */
+	return has_half(s);
+}
+
+bool stream_writable(struct sock *s)
+{
+	uint32_t flags = sock_peer_flags(s);
+
+	if (flags & GZ_WORKER_DEAD || gz_load(&s->me->flags) & GZ_APP_SHUT_WR)
+		return true;
+	return flags & GZ_WORKER_CONNECTED && want_space(s);
+}
+
+/* Why nothing can be sent any more; 0 = it can, -EAGAIN = not connected yet. */
+static int tx_end(struct sock *s)
+{
+	uint32_t flags = sock_peer_flags(s);
+
+	if (__builtin_expect(flags & GZ_WORKER_DEAD, 0)) {
+		int error = sock_take_error(s);
+
+		return error ? -error : -EPIPE;
+	}
+	if (__builtin_expect(gz_load(&s->me->flags) & GZ_APP_SHUT_WR, 0))
+		return -EPIPE;
+	return flags & GZ_WORKER_CONNECTED ? 0 : -EAGAIN;
+}
+
+static int wait_tx(struct sock *s)
+{
+	int err;
+
+	sock_get(s);
+	lock_give(&s->tx);
+	err = wait_for(s, stream_writable, -1, s->options.sndtimeo_ns ? s->options.sndtimeo_ns : -1);
+	lock_take(&s->tx);
+	return err;
+}
+
+ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flags)
+{
+	struct iov from;
+	ssize_t total = iov_begin(&from, iov, count), done = 0;
+	uint32_t waits = 0;
+	int end = 0;
+
+	if (total < 0 || flags & MSG_OOB) {
+		end = total < 0 ? (int)total : -EOPNOTSUPP;
+		total = 0;
+	}
+	while (done < total || (!total && !end && !done)) {
+		end = tx_end(s);
+		if (end && end != -EAGAIN)
+			break;
+		uint32_t space = end ? 0 : room(s);
+		if (space == UINT32_MAX) {
+			end = -EPROTO;
+			break;
+		}
+		if (!total)
+			break; /* nothing to send, but errors are told */
+		if (space) {
+			uint32_t len = (size_t)(total - done) < space ? (uint32_t)(total - done) : space;
+
+			if (gz_load(&s->me->flags) & GZ_APP_WANT_SPACE)
+				gz_and(&s->me->flags, ~GZ_APP_WANT_SPACE);
+			put(s, &from, len);
+			done += len;
+			continue;
+		}
+		if (!end && grow(s))
+			continue;
+		end = -EAGAIN;
+		if (gz_load(&s->nonblock) || flags & MSG_DONTWAIT) {
+			gz_add(&s->nospace, 1);
+			(void)want_space(s);
+			break;
+		}
+		end = wait_tx(s);
+		waits++;
+		if (end)
+			break;
+	}
+	lock_give(&s->tx);
+	while (waits--)
+		sock_put(s);
+	if (!done && end == -EPIPE && !(flags & MSG_NOSIGNAL))
+		raise(SIGPIPE);
+	return done || end > 0 ? done : end;
+}
+
+/* Reads the file straight into the FIFO: no byte is taken from it that has no place. */
+ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
+{
+	ssize_t done = 0, got = 0;
+	uint32_t waits = 0;
+	int end = 0;
+
+	while ((size_t)done < len) {
+		end = tx_end(s);
+		if (end && end != -EAGAIN)
+			break;
+		uint32_t space = end ? 0 : room(s);
+		if (space == UINT32_MAX) {
+			end = -EPROTO;
+			break;
+		}
+		if (!space) {
+			if (!end && grow(s))
+				continue;
+			end = -EAGAIN;
+			if (gz_load(&s->nonblock)) {
+				gz_add(&s->nospace, 1);
+				(void)want_space(s);
+				break;
+			}
+			end = wait_tx(s);
+			waits++;
+			if (end)
+				break;
+			continue;
+		}
+		uint32_t base = gz_fifo_rebase(s->me, s->peer), head = gz_load(&s->me->out_head);
+		uint32_t off = (head - base) & (s->tx_size - 1), run = s->tx_size - off < space ? s->tx_size - off : space;
+
+		run = run < PIECE * 4 ? run : PIECE * 4;
+		if (run > len - (size_t)done)
+			run = (uint32_t)(len - (size_t)done);
+		got = offset ? pread(in_fd, s->tx_mem + off, run, *offset) : REAL(read)(in_fd, s->tx_mem + off, run);
+		if (got <= 0) {
+			end = got ? -errno : 0;
+			break;
+		}
+		if (offset)
+			*offset += got;
+		gz_fifo_publish(s->me, (uint32_t)got);
+		sock_ring(s);
+		done += got;
+	}
+	lock_give(&s->tx);
+	while (waits--)
+		sock_put(s);
+	if (!done && end == -EPIPE)
+		raise(SIGPIPE);
+	return done ? done : end;
+}
+
+/* ------------------------------------------------------------------ state */
+
+int stream_shutdown(struct sock *s, int how)
+{
+	uint32_t set = 0;
+
+	if (how < SHUT_RD || how > SHUT_RDWR)
+		return -EINVAL;
+	if (!(sock_peer_flags(s) & GZ_WORKER_CONNECTED) || sock_peer_flags(s) & GZ_WORKER_DEAD)
+		return -ENOTCONN;
+	if (how != SHUT_WR)
+		set |= GZ_APP_SHUT_RD;
+	if (how != SHUT_RD)
+		set |= GZ_APP_SHUT_WR;
+	/* After a write in progress; the release in gz_or puts the flag behind its bytes. */
+	lock_take(&s->tx);
+	gz_or(&s->me->flags, set);
+	lock_give(&s->tx);
+	sock_ring(s);
+	epoll_activate(s);
+	return 0;
+}
+
+uint32_t stream_level(struct sock *s, uint32_t want)
+{
+	uint32_t flags = sock_peer_flags(s), mine = gz_load(&s->me->flags), level = 0;
+
+	if (__builtin_expect(flags & GZ_WORKER_DEAD, 0))
+		return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM | EPOLLRDHUP | EPOLLHUP |
+		       (sock_error(s) ? EPOLLERR : 0u);
+	if (!(flags & GZ_WORKER_CONNECTED))
+		return 0;
+	if (unread(s))
+		level |= EPOLLIN | EPOLLRDNORM;
+	if (flags & GZ_WORKER_FIN || mine & GZ_APP_SHUT_RD)
+		level |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
+	if (flags & GZ_WORKER_FIN && mine & GZ_APP_SHUT_WR)
+		level |= EPOLLHUP;
+	if (want & (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND) && (mine & GZ_APP_SHUT_WR || want_space(s)))
+		level |= EPOLLOUT | EPOLLWRNORM;
+	return level;
+}
+
+int stream_unread(struct sock *s)
+{
+	uint32_t n = unread(s);
+
+	return n <= INT_MAX ? (int)n : 0;
+}
+
+int stream_unsent(struct sock *s)
+{
+	return (int)(gz_load(&s->me->out_head) - gz_load_acquire(&s->peer->in_tail));
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * Bytes: every form of read and write of the program ends in stream_recv or stream_send, which copy between the program's
+ * iovec and the connection's FIFOs. They block if the socket does, by the policy of wait.h.
+ */
+#ifndef SHIM_STREAM_H
+#define SHIM_STREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+struct sock;
+
+/*
+ * recvmsg() without addresses, on a STREAM with rx held, which is given back. Bytes, 0 at the end, or -errno. flags: MSG_PEEK,
+ * MSG_WAITALL, MSG_DONTWAIT, MSG_TRUNC; MSG_OOB and MSG_ERRQUEUE answer as a kernel socket with nothing there.
+ */
+ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flags);
+
+/* sendmsg() on a STREAM with tx held, which is given back. Bytes or -errno; SIGPIPE as the kernel sends it. */
+ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flags);
+
+/* sendfile() to a STREAM with tx held, which is given back. */
+ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len);
+
+/* shutdown() of a STREAM; no locks held. 0 or -errno. */
+int stream_shutdown(struct sock *s, int how);
+
+/*
+ * What poll() would say of a STREAM now, EPOLL* bits; no locks. `want`: if EPOLLOUT is in it and there is no room, the peer
+ * is asked to ring when there is, so a level that is missing now is not missed later.
+ */
+uint32_t stream_level(struct sock *s, uint32_t want);
+
+/* For wait_for: a read, a write would not wait. */
+bool stream_readable(struct sock *s);
+bool stream_writable(struct sock *s);
+
+/* Bytes that can be read now (FIONREAD), and bytes not yet acknowledged (SIOCOUTQ). */
+int stream_unread(struct sock *s);
+int stream_unsent(struct sock *s);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attach.h"
+#include "eventq.h"
+#include "link.h"
+#include "listen.h"
+#include "real.h"
+#include "shim.h"
+#include "sock.h"
+#include "wait.h"
+
+#define SPIN_DEFAULT_US 100u
+#define LOOKS_PER_YIELD 16u
+#define CHECK_NS 1000000ull       /* control sockets, while we are too busy to sleep */
+#define MEND_SLEEP_NS 20000000ull /* while a worker is missing nobody sleeps longer */
+#define FEW_FDS 24u
+
+static __thread struct spin thread_spin;
+
+struct spin *wait_thread_spin(void)
+{
+	return &thread_spin;
+}
+
+static uint32_t most_ns(void)
+{
+	uint32_t us = shim.group ? shim.group->spin_us : 0;
+
+	return (us ? us : SPIN_DEFAULT_US) * 1000u;
+}
+
+void wait_begin(struct wait *w, struct spin *spin, uint32_t queue, int64_t timeout_ns, const sigset_t *sigmask)
+{
+	if (!spin->started) {
+		spin->started = true;
+		spin->budget_ns = most_ns();
+	}
+	w->spin = spin;
+	w->queue = queue;
+	w->looks = 0;
+	w->now = w->spin_from = w->kernel_looked = now_ns();
+	w->deadline = timeout_ns < 0 ? UINT64_MAX : w->now + (uint64_t)timeout_ns;
+	w->slept_ns = 0;
+	w->sigmask = sigmask;
+}
+
+enum wait_next wait_next(struct wait *w)
+{
+	if (++w->looks % LOOKS_PER_YIELD) {
+		gz_pause();
+		return WAIT_LOOK;
+	}
+	/* A hand-over where the peer shares our CPU, and nearly free where it does not. */
+	sched_yield();
+	w->now = now_ns();
+	if (w->now >= w->deadline)
+		return WAIT_TIMEOUT;
+	if (w->now - w->spin_from >= w->spin->budget_ns)
+		return WAIT_SLEEP;
+	if (w->now - w->kernel_looked < WAIT_KERNEL_NS)
+		return WAIT_LOOK;
+	w->kernel_looked = w->now;
+	if (w->now - gz_load(&shim.checked_ns) > CHECK_NS)
+		attach_check();
+	return WAIT_KERNEL;
+}
+
+/* How long this sleep may last: not past the deadline, and not long while something must be looked after. */
+static const struct timespec *sleep_time(const struct wait *w, bool deaf, struct timespec *ts)
+{
+	uint64_t ns = w->deadline == UINT64_MAX ? UINT64_MAX : w->deadline > w->now ? w->deadline - w->now : 0;
+
+	if (gz_load(&shim.missing) && ns > MEND_SLEEP_NS)
+		ns = MEND_SLEEP_NS;
+	if (deaf && ns > EVENTQ_SHARED_SLEEP_NS)
+		ns = EVENTQ_SHARED_SLEEP_NS;
+	if (ns == UINT64_MAX)
+		return NULL;
+	ts->tv_sec = (time_t)(ns / 1000000000ull);
+	ts->tv_nsec = (long)(ns % 1000000000ull);
+	return ts;
+}
+
+int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
+{
+	struct pollfd few[FEW_FDS], *all = few;
+	struct timespec ts;
+	uint32_t own = 0, need = 1 + shim.workers + count;
+	bool hung_up = false;
+	int err = 0, got;
+
+	if (need > FEW_FDS) {
+		all = malloc(need * sizeof(*all));
+		if (!all)
+			return 0; /* then it looks again, without a sleep */
+	}
+	all[own++] = (struct pollfd){ .fd = eventq_fd(w->queue), .events = POLLIN };
+	LINK_EACH(link, i)
+	{
+		all[own++] = (struct pollfd){ .fd = link->control_fd, .events = POLLIN };
+	}
+	memcpy(all + own, fds, count * sizeof(*fds));
+	w->now = now_ns();
+	uint64_t from = w->now;
+	got = REAL(ppoll)(all, own + count, sleep_time(w, w->queue == EVENTQ_SHARED || all[0].fd < 0, &ts), w->sigmask);
+	if (got < 0 && errno == EINTR)
+		err = -EINTR;
+	w->now = w->spin_from = w->kernel_looked = now_ns();
+	if (!w->slept_ns)
+		w->slept_ns = w->now - from + 1;
+	for (uint32_t i = 0; i < count; i++)
+		fds[i].revents = got > 0 ? all[own + i].revents : 0;
+	if (got > 0 && all[0].revents)
+		eventq_drain(w->queue);
+	for (uint32_t i = 1; i < own && got > 0; i++)
+		hung_up |= all[i].revents != 0;
+	if (all != few)
+		free(all);
+	if (hung_up)
+		attach_check();
+	attach_mend();
+	return err;
+}
+
+void wait_end(struct wait *w, bool found)
+{
+	uint32_t most = most_ns(), budget = w->spin->budget_ns;
+
+	if (w->slept_ns > 3ull * most || (w->slept_ns && !found))
+		budget -= budget / 4 + (budget < 1000 ? budget : 0);
+	else if (w->slept_ns)
+		budget += most / 4; /* had we looked a little longer */
+	else if (found && w->looks > LOOKS_PER_YIELD)
+		budget += most / 8;
+	w->spin->budget_ns = budget < most ? budget : most;
+}
+
+/* True if a handler without SA_RESTART exists: which signal it was the kernel does not say, so such a call must fail. */
+static bool handlers_interrupt(void)
+{
+	for (int sig = 1; sig < NSIG; sig++) {
+		struct sigaction action;
+
+		if (sigaction(sig, NULL, &action) || action.sa_flags & SA_RESTART)
+			continue;
+		if (action.sa_flags & SA_SIGINFO ? action.sa_sigaction != NULL
+		                                 : action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
+			return true;
+	}
+	return false;
+}
+
+static void set_interest(struct sock *s, uint32_t queue, bool on)
+{
+	if (sock_kind(s) == KIND_LISTENER) {
+		listen_interest(s, queue, on);
+		return;
+	}
+	if (!s->link->channel)
+		return;
+	if (on)
+		link_interest(s->link, s->n, queue);
+	else
+		link_no_interest(s->link, s->n, queue);
+}
+
+int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64_t timeout_ns)
+{
+	struct pollfd kernel = { .fd = kernel_fd, .events = POLLIN };
+	uint32_t queue = eventq_mine();
+	struct wait w;
+	int err = 0;
+
+	wait_begin(&w, &thread_spin, queue, timeout_ns, NULL);
+	while (!ready(s)) {
+		enum wait_next next = wait_next(&w);
+
+		if (next == WAIT_TIMEOUT) {
+			err = -EAGAIN;
+			break;
+		}
+		if (next == WAIT_KERNEL && kernel_fd >= 0 && REAL(poll)(&kernel, 1, 0) > 0)
+			break;
+		if (next != WAIT_SLEEP)
+			continue;
+		set_interest(s, queue, true);
+		eventq_declare(queue);
+		if (!ready(s))
+			err = wait_block(&w, &kernel, kernel_fd >= 0);
+		eventq_retract(queue);
+		set_interest(s, queue, false);
+		if (err && (timeout_ns >= 0 || handlers_interrupt()))
+			break;
+		err = 0;
+		if (kernel.revents)
+			break;
+	}
+	wait_end(&w, !err);
+	return err;
+}

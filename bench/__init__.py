@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""Benchmarks: commands that print kernel and gazelled side by side. Never part of the tests."""
+"""`python -m bench`: the kernel and gazelled side by side, in one run, on one machine."""

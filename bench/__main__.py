@@ -1,141 +1,163 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""`python -m bench`: redis by the kernel and by gazelled, in turns (A B A B), medians and spread.
-
-Both sides run the same redis-server and are driven by the same redis-benchmark; see bench/redis_sides.py.
-"""
+"""`python -m bench`: the command line, and the order of a run."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import signal
 import sys
-import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from types import FrameType
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
-from net.kit import REPOSITORY
 from rich.console import Console
-from rich.table import Table
 
+from bench import report
+from bench.instance import Instance, on_tap, on_veth
+from bench.lab import REPOSITORY, BenchError, Lab
+from bench.life_rows import LIFE_KEYS, LifeRun
 from bench.machine import describe
-from bench.redis_sides import Load, Pinning, Side, Sides
+from bench.picture import draw
+from bench.programs import PROGRAMS, Load
+from bench.runner import Options, Runner
+from bench.scale import raise_file_limit
+from bench.side import PLACEMENTS, open_field
+from bench.targets import AF_XDP, LIFE, PATHS, SAME_HOST, TAP, TARGETS
 
-console = Console(highlight=False)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison: every single measurement of both sides, in requests/s."""
-
-    port: str
-    load: str
-    test: str
-    kernel: list[float]
-    gazelled: list[float]
-
-    @property
-    def ratio(self) -> float:
-        """Return how many times the kernel's median gazelled's is."""
-        return median(self.gazelled) / median(self.kernel)
+PICTURE = REPOSITORY / "docs" / "benchmarks.svg"
 
 
-def loads(requests: int) -> list[Load]:
-    """Return the ways redis is driven."""
-    return [
-        Load("50 clients", 50, 1, requests),
-        Load("1 client", 1, 1, requests // 10),
-        Load("50 clients, 16 pipelined", 50, 16, requests * 5),
-    ]
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench", description="kernel and gazelled side by side; docs/reference/benchmarks.md"
+    )
+    parser.add_argument("--repeat", "--rounds", type=int, metavar="N", help="runs of every figure (5; with --quick 2)")
+    parser.add_argument("--quick", action="store_true", help="fewer, shorter runs: a look, not a measurement")
+    parser.add_argument("--only", default="", metavar="A,B", help="programs, loads or life measurements; see --list")
+    parser.add_argument("--paths", default="", metavar="A,B", help=f"of: {', '.join(PATHS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single sample")
+    parser.add_argument(
+        "--svg", type=Path, metavar="FILE", help=f"write the picture (a whole run: {PICTURE.name} in docs/)"
+    )
+    parser.add_argument("--list", action="store_true", help="list what can be measured, with its bars, and stop")
+    return parser.parse_args()
 
 
-def measure(port: str, kernel: Side, gazelled: Side, every_load: list[Load], rounds: int) -> list[Row]:
-    """Drive both sides in turns."""
-    rows = []
-    for load in every_load:
-        found: dict[tuple[str, str], list[float]] = {}
-        for number in range(rounds):
-            for side in (kernel, gazelled):
-                rates = side.drive(load, 300)
-                console.print(
-                    f"  {port}: {load.name}, round {number + 1} of {rounds}, {side.name}: "
-                    + ", ".join(f"{test} {rate:,.0f}" for test, rate in rates.items())
-                )
-                for test, rate in rates.items():
-                    found.setdefault((side.name, test), []).append(rate)
-        rows += [
-            Row(port, load.name, test, found["kernel", test], found[gazelled.name, test]) for test in ("GET", "SET")
-        ]
-    return rows
+def _list(console: Console) -> None:
+    loads = {load.key: (program.name, load.title) for program in PROGRAMS for load in program().loads()}
+    loads |= {key: ("life", title) for key, title in LIFE_KEYS.items()}
+    for key, (program, title) in loads.items():
+        bars = [
+            f"{path} {report.bar(target, target.must)} (aim {report.bar(target, target.aim)})"
+            for (path, each), target in TARGETS.items() if each == key
+        ]  # fmt: skip
+        console.print(f"{program:<10} {key:<24} {title:<34} {'; '.join(bars)}", highlight=False, soft_wrap=True)
 
 
-def spread(values: list[float]) -> str:
-    """Return the median, and how far the rest lies from it."""
-    return f"{median(values):>9,.0f}  ({min(values):,.0f} .. {max(values):,.0f})"
+def _words(text: str, allowed: set[str], what: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    unknown = [word for word in words if word not in allowed]
+    if unknown:
+        sys.exit(f"error: {what}: {', '.join(unknown)}: unknown; allowed: {', '.join(sorted(allowed))}")
+    return words
 
 
-def show(rows: list[Row]) -> None:
-    """Print the comparison."""
-    title = "redis, requests/s: median (least .. most)"
-    table = Table("port", "load", "test", "kernel", "gazelled", "gazelled / kernel", title=title)
-    for row in rows:
-        table.add_row(row.port, row.load, row.test, spread(row.kernel), spread(row.gazelled), f"{row.ratio:.2f}")
-    Console(width=max(console.width, 120), highlight=False).print(table)
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _measure(
+    options: Options, quick: bool, rows: list[report.Row], console: Console
+) -> tuple[dict[str, str], dict[str, str], bool]:
+    """Do the whole run; return machine, pinning, and whether it was finished. Rows come in even if it was not."""
+
+    def tell(text: str) -> None:
+        console.print(f"[dim]{time.monotonic() - began:5.0f} s[/]  {text}", highlight=False, soft_wrap=True)
+
+    began = time.monotonic()
+    finished = False
+    with Lab() as lab:
+        machine = describe(lab)
+        for name, value in machine.items():
+            console.print(f"  {name:<19} {value}", highlight=False, soft_wrap=True)
+        instances: dict[str, Instance] = {}
+        if {SAME_HOST, TAP, LIFE} & set(options.paths):
+            instances["tap"] = on_tap(lab)
+        if AF_XDP in options.paths:
+            instances["af_xdp"] = on_veth(lab)
+        sides = [path for path in options.paths if path != LIFE]
+        if LIFE in options.paths:
+            sides = [path for path in PATHS if path in (*sides, SAME_HOST, TAP)]
+        ground = open_field(lab, sides, instances)
+        for site, reason in ground.broken.items():
+            tell(f"{site}: {reason}")
+        runner = Runner(ground, options, tell)
+        life = LifeRun(ground, options, quick, tell)
+        pinning = {f"{side.key}, {each}": side.pinning(each) for side in ground.sides.values() for each in PLACEMENTS}
+        try:
+            if any(path != LIFE for path in options.paths):
+                for program in PROGRAMS:
+                    if options.wants(program.name):
+                        runner.measure(program())
+            if LIFE in options.paths:
+                life.measure()
+            finished = True
+        except KeyboardInterrupt:
+            tell("interrupted: what follows is what there is")
+        loads: list[Load] = [load for program in PROGRAMS for load in program().loads()]
+        rows += report.rows_of(loads, runner.cells, runner.notes, options.paths)
+        rows += life.rows
+    return machine, pinning, finished
 
 
 def main() -> int:
-    """Be `make bench`."""
-    parser = argparse.ArgumentParser(prog="make bench", description="redis by the kernel and by gazelled, side by side")
-    parser.add_argument("ports", nargs="*", metavar="PORT", help="tap, veth (both)")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each side, in turns (3)")
-    parser.add_argument("--requests", type=int, default=200_000, help="for 50 clients without pipelining (200000)")
-    parser.add_argument("--workers", type=int, default=1, help="workers, and queues on the kernel's side (1)")
-    parser.add_argument("--congestion", default="reno", help="congestion control of the kernel's ends (reno)")
-    parser.add_argument("--pin-redis", default="", metavar="CPUS", help="taskset for redis-server (not pinned)")
-    parser.add_argument("--pin-client", default="", metavar="CPUS", help="taskset for redis-benchmark (not pinned)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="every single measurement")
-    options = parser.parse_args()
-    ports = options.ports or ["tap", "veth"]
-    if unknown := set(ports) - {"tap", "veth"}:
-        parser.error(f"unknown port {', '.join(sorted(unknown))}: tap, veth")
+    """Run it; the status is 0 when everything that was asked for was measured, whatever the figures say."""
+    arguments = _arguments()
+    console = Console(width=max(Console().width, 150))
+    if arguments.list:
+        _list(console)
+        return 0
+    keys = {load.key for program in PROGRAMS for load in program().loads()} | {program.name for program in PROGRAMS}
+    only = _words(arguments.only, keys | set(LIFE_KEYS), "--only")
+    paths = _words(arguments.paths, set(PATHS), "--paths") or PATHS
     if os.geteuid() != 0:
-        console.print("error: not root: namespaces and devices need it\nhint: sudo make bench")
+        print("error: not root: namespaces and devices need it\nhint: sudo make bench", file=sys.stderr)
         return 77
-
-    begin = time.monotonic()
-    os.chdir(REPOSITORY)
-    machine = {
-        **describe(),
-        "workers": f"{options.workers}, each bound to a CPU, the first to CPU {min(os.sched_getaffinity(0))}",
-        "pinning": f"redis-server {options.pin_redis or 'as `gazelled run` does; by the kernel none'}, "
-        f"redis-benchmark {options.pin_client or 'none'}",
-        "congestion control": options.congestion,
-        "kernel's side": "redis-server and redis-benchmark in two namespaces on a veth pair",
-    }
-    for name, value in machine.items():
-        console.print(f"  {name:<19} {value}")
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="gazelled-bench-") as directory:
-        sides = Sides(
-            Path(directory), options.workers, options.congestion, Pinning(options.pin_redis, options.pin_client)
-        )
-        try:
-            kernel = sides.make("kernel")
-            for port in ports:
-                rows += measure(port, kernel, sides.make(port), loads(options.requests), options.rounds)
-        finally:
-            sides.close()
-    show(rows)
-    if options.json:
-        options.json.write_text(
-            json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=2) + "\n"
-        )
-    console.print(f"{options.rounds} rounds of each side in turns, {time.monotonic() - begin:.0f} s")
-    return 0
+    raise_file_limit()
+    signal.signal(signal.SIGTERM, _terminate)
+    quick = arguments.quick
+    options = Options(arguments.repeat or (2 if quick else 5), 0.2 if quick else 0.5, only, paths)
+    rows: list[report.Row] = []
+    began = time.monotonic()
+    try:
+        machine, pinning, finished = _measure(options, quick, rows, console)
+    except (BenchError, KeyboardInterrupt) as error:
+        print(f"error: {error or 'interrupted'}", file=sys.stderr)
+        return 69
+    console.print()
+    report.show(console, rows)
+    for name, where in pinning.items():
+        console.print(f"  {name}: CPUs: {where}", highlight=False)
+    console.print(f"{options.repeat} runs of each figure in turns, {time.monotonic() - began:.0f} s", highlight=False)
+    console.print(report.summary(rows), highlight=False, soft_wrap=True)
+    if arguments.json:
+        said = {
+            "repeat": options.repeat,
+            "seconds": options.seconds,
+            "quick": quick,
+            "only": only,
+            "finished": finished,
+        }
+        arguments.json.write_text(json.dumps(report.as_json(rows, machine, said, pinning), indent=1) + "\n")
+    whole = finished and not quick and not only and paths == PATHS
+    picture = arguments.svg or (PICTURE if whole else None)
+    if picture:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(draw(rows, machine))
+        console.print(f"picture: {picture}", highlight=False)
+    return 0 if finished else 69
 
 
 if __name__ == "__main__":

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""An instance of gazelled that the run starts for itself: on a tap of its own, or on a veth by af_xdp."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from bench.lab import REPOSITORY, BenchError, Lab, last_words, run
+from gazelled.run_dir import run_root
+from gazelled.worker_page import WorkerPage
+
+_COMMAND_S = 60.0
+TAP_STACK, TAP_PEERS = "10.91.0.2", ("10.91.0.1", "10.91.0.3")
+XDP_STACK, XDP_PEER = "10.92.0.2", "10.92.0.1"
+
+
+class Instance:
+    """One instance; it is stopped and its traces removed by the lab."""
+
+    def __init__(self, lab: Lab, role: str, toml: str, address: str) -> None:
+        self.lab, self.address = lab, address
+        self.name = lab.prefix + role
+        self.config = lab.directory / f"{self.name}.toml"
+        self.config.write_text(toml)
+        self.run_dir = run_root() / self.name
+        self.environment: dict[str, str] = {}
+        self._started = False
+        lab.later(self._clean_up)
+
+    def command(self, *words: str, seconds: float = _COMMAND_S) -> subprocess.CompletedProcess[str]:
+        """Run a gazelled command for this instance, however it ends."""
+        argv = [
+            *self.lab.inside(self.lab.home),
+            sys.executable,
+            "-m",
+            "gazelled",
+            words[0],
+            "-i",
+            self.name,
+            *words[1:],
+        ]
+        try:
+            return subprocess.run(
+                argv, capture_output=True, text=True, timeout=seconds, cwd=REPOSITORY, stdin=subprocess.DEVNULL,
+                process_group=0,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"gazelled {words[0]}: not done after {seconds:g} s") from None
+
+    def start(self) -> float:
+        """Start it; return the seconds from the command to all workers ready. BenchError with the reason if not."""
+        self._started = True
+        before = time.monotonic()
+        done = self.command("start", "-c", str(self.config))
+        took = time.monotonic() - before
+        if done.returncode != 0:
+            raise BenchError(f"gazelled start: status {done.returncode}: {last_words(done.stdout + done.stderr)}")
+        self.environment = self._attach_environment()
+        return took
+
+    def stop(self) -> None:
+        """Stop it."""
+        if not self._started:
+            return
+        done = self.command("stop")
+        if done.returncode != 0:
+            raise BenchError(f"gazelled stop: status {done.returncode}: {last_words(done.stdout + done.stderr)}")
+        self._started = False
+
+    def status(self) -> dict[str, Any]:
+        """Return what `status --json` says."""
+        done = self.command("status", "--json")
+        if not done.stdout:
+            raise BenchError(f"gazelled status: status {done.returncode}: {last_words(done.stderr)}")
+        said: dict[str, Any] = json.loads(done.stdout)
+        return said
+
+    def workers(self) -> list[int]:
+        """Return the pids of its workers, from their pages: no command, so that a load is not disturbed."""
+        found = []
+        for path in sorted(self.run_dir.glob("worker.*.page")):
+            page = WorkerPage(path)
+            try:
+                found.append(page.pid)
+            finally:
+                page.close()
+        return [pid for pid in found if pid]
+
+    def supervisor(self) -> int:
+        """Return the supervisor's pid."""
+        return int(self.status()["pid"])
+
+    def counter(self, name: str) -> int:
+        """Return a counter, summed over the workers."""
+        total = 0
+        for path in sorted(self.run_dir.glob("worker.*.page")):
+            page = WorkerPage(path)
+            try:
+                total += page.counters()[name]
+            finally:
+                page.close()
+        return total
+
+    def _attach_environment(self) -> dict[str, str]:
+        """Return what `gazelled run` adds to a program's environment.
+
+        Loads are started with it directly: `run` itself is a Python program, and its 100 ms of CPU would be counted
+        as the client's.
+        """
+        script = "import json, os; print(json.dumps(dict(os.environ)))"
+        done = self.command("run", "--", sys.executable, "-c", script)
+        if done.returncode != 0:
+            raise BenchError(f"gazelled run: status {done.returncode}: {last_words(done.stdout + done.stderr)}")
+        whole: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
+        return {key: value for key, value in whole.items() if value != os.environ.get(key) and key != "_"}
+
+    def _clean_up(self) -> None:
+        if self._started or self.run_dir.exists():
+            for word in ("stop", "recover"):
+                if not self.run_dir.exists():
+                    break
+                try:
+                    self.command(word)
+                except BenchError as error:
+                    print(f"bench: {self.name}: {error}", file=sys.stderr)
+        if self.run_dir.exists():
+            print(f"bench: {self.name}: left {self.run_dir}", file=sys.stderr)
+
+
+def _toml(lab: Lab, cpus: list[int], port: str, address: str) -> str:
+    return f"""
+[[process]]
+cpus = {cpus}
+[port]
+{port}
+[network]
+host_addr = "{address}/24"
+"""
+
+
+def on_tap(lab: Lab, role: str = "t", workers: int = 1, net: int = 91) -> Instance:
+    """Make an instance on a tap; its peer is the kernel of the same namespace."""
+    cpus = [lab.worker_cpu] if workers == 1 else sorted(os.sched_getaffinity(0))[:workers]
+    return Instance(lab, role, _toml(lab, cpus, 'driver = "tap"', f"10.{net}.0.2"), f"10.{net}.0.2")
+
+
+def on_veth(lab: Lab) -> Instance:
+    """Make an instance on one end of a veth pair by af_xdp; its peer is the kernel of the clients' namespace."""
+    lab.veth("bx0", "bx1", 1)
+    lab.address("bx1", f"{XDP_PEER}/24", lab.client)
+    port = 'driver = "af_xdp"\ndevice = "bx0"\nrx_queue_size = 2048\ntx_queue_size = 2048'
+    return Instance(lab, "x", _toml(lab, [lab.worker_cpu], port, XDP_STACK), XDP_STACK)
+
+
+def tap_device(instance: Instance) -> str:
+    """Return the name of the device that carries the first peer address."""
+    peer = instance.address.rsplit(".", 1)[0] + ".1"
+    found: list[dict[str, Any]] = json.loads(run("ip", "-n", instance.lab.home, "-j", "address", "show", "to", peer))
+    names = [each["ifname"] for each in found if each.get("ifname")]
+    if not names:
+        raise BenchError(f"no device of {instance.name} has the address {peer}")
+    return str(names[0])

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""What a run makes on the host: namespaces, a veth pair, processes. All have names of their own; close() removes all.
+
+    namespace S (servers)                            namespace C (clients)
+kernel: 127.0.0.1   10.93.0.2 -- bk0 ====veth==== bk1 -- 10.93.0.1, .3
+instance t: 10.91.0.2  on a tap, clients in S: 10.91.0.1, .3
+instance x: 10.92.0.2  af_xdp -- bx0 ====veth==== bx1 -- 10.92.0.1
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NATIVE_SOURCES = Path(__file__).resolve().parent / "native"
+_LOOK_EVERY_S = 0.002
+_END_S = 5.0
+
+T = TypeVar("T")
+
+
+class BenchError(Exception):
+    """Something could not be measured; the message is the reason the report gives."""
+
+
+def until(condition: Callable[[], T], what: str, seconds: float) -> T:
+    """Wait until a condition holds and return what it returned; BenchError when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise BenchError(f"waited {seconds:g} s for {what}")
+        time.sleep(_LOOK_EVERY_S)
+    return value
+
+
+@dataclass(frozen=True)
+class Process:
+    """A program the run started."""
+
+    popen: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """Return the pid: the program's own, not a wrapper's."""
+        return self.popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it still runs."""
+        return self.popen.poll() is None
+
+    def output(self) -> str:
+        """Return what it has said."""
+        return self.log.read_text(errors="replace")
+
+    def end(self) -> None:
+        """End it by SIGTERM, or SIGKILL if that does not help."""
+        if self.alive:
+            self.popen.terminate()
+            try:
+                self.popen.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+        self.popen.wait(_END_S)
+
+
+def last_words(text: str, lines: int = 2) -> str:
+    """Return the end of a program's output on one line, for a message."""
+    said = [line.strip() for line in text.splitlines() if line.strip()]
+    return " | ".join(said[-lines:])[:300]
+
+
+class Lab:
+    """Owner of everything a run has made. One per run; a context manager."""
+
+    def __init__(self, cpus: Sequence[int] | None = None) -> None:
+        usable = sorted(os.sched_getaffinity(0)) if cpus is None else list(cpus)
+        if len(usable) < 2:
+            raise BenchError("needs two CPUs: one for the server, one for the client")
+        self.server_cpu, self.client_cpu = usable[0], usable[1]
+        self.worker_cpu = usable[2] if len(usable) > 2 else usable[0]
+        self.prefix = f"gzb{os.getpid()}"
+        self.directory = Path(tempfile.mkdtemp(prefix="gazelled-bench-"))
+        self._undo = ExitStack()
+        self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._count = 0
+        self.home = self.client = ""
+
+    def __enter__(self) -> Lab:
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything, in reverse; a second Ctrl-C does not get in between."""
+        before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._undo.close()
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def later(self, undo: Callable[[], object]) -> None:
+        """Have something undone by close()."""
+        self._undo.callback(undo)
+
+    def _build(self) -> None:
+        self.home, self.client = self._namespace("s"), self._namespace("c")
+        self.veth("bk0", "bk1", 1)
+        self.address("bk0", "10.93.0.2/24", self.home)
+        for each in ("10.93.0.1/24", "10.93.0.3/24"):
+            self.address("bk1", each, self.client)
+
+    def _namespace(self, role: str) -> str:
+        name = self.prefix + role
+        run("ip", "netns", "add", name)
+        self.later(lambda: run("ip", "netns", "del", name))
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        off = ("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+        run(*self.inside(name), "sysctl", "-qw", *off)
+        return name
+
+    def veth(self, home_end: str, client_end: str, queues: int) -> None:
+        """Connect the two namespaces; the pair goes with them."""
+        ends = ("numrxqueues", str(queues), "numtxqueues", str(queues))
+        run("ip", "-n", self.home, "link", "add", home_end, *ends, "type", "veth",
+            "peer", "name", client_end, "netns", self.client, *ends)  # fmt: skip
+        run("ip", "-n", self.home, "link", "set", home_end, "up")
+        run("ip", "-n", self.client, "link", "set", client_end, "up")
+
+    def address(self, device: str, address: str, namespace: str) -> None:
+        """Give a device an address."""
+        run("ip", "-n", namespace, "address", "add", address, "dev", device)
+
+    @staticmethod
+    def inside(namespace: str) -> tuple[str, ...]:
+        """Return the words that run a command in a namespace; they replace themselves by it."""
+        return ("nsenter", f"--net=/run/netns/{namespace}")
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        namespace: str,
+        env: Mapping[str, str] | None = None,
+        cpu: int | None = None,
+        talk: bool = False,
+    ) -> Process:
+        """Start a program; its output goes to a file, or with `talk` through pipes. close() ends it if nobody has."""
+        self._count += 1
+        log = self.directory / f"{self._count}-{Path(argv[0]).name}.log"
+        words = [*self.inside(namespace), *(("taskset", "-c", str(cpu)) if cpu is not None else ()), *argv]
+        with log.open("w") as output:
+            popen = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talk else output,
+                stderr=output if talk else subprocess.STDOUT,
+                cwd=self.directory,
+                env={**os.environ, **(env or {})},
+                text=True,
+                process_group=0,  # Ctrl-C on the terminal is ours to handle
+            )
+        process = Process(popen, log)
+        self.later(process.end)
+        return process
+
+    def call(
+        self,
+        argv: Sequence[str],
+        namespace: str,
+        env: Mapping[str, str] | None = None,
+        cpu: int | None = None,
+        seconds: float = 30.0,
+        text: str | None = None,
+    ) -> str:
+        """Run a program to its end and return what it printed; BenchError if it failed or took too long."""
+        words = [*self.inside(namespace), *(("taskset", "-c", str(cpu)) if cpu is not None else ()), *argv]
+        name = Path(argv[0]).name
+        try:
+            done = subprocess.run(
+                words,
+                input=text,
+                stdin=subprocess.DEVNULL if text is None else None,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=seconds,
+                cwd=self.directory,
+                env={**os.environ, **(env or {})},
+                process_group=0,
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{name}: not done after {seconds:g} s") from None
+        if done.returncode != 0:
+            words_left = last_words(done.stdout + done.stderr)
+            raise BenchError(f"{name}: status {done.returncode}: {words_left}")
+        return done.stdout
+
+    def compiled(self, name: str) -> str:
+        """Compile one of the bench's own small programs, once per run; return its path."""
+        program = self.directory / name
+        if not program.exists():
+            flags = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
+            run("cc", *flags, "-o", str(program), str(NATIVE_SOURCES / f"{name}.c"))
+        return str(program)
+
+
+def run(*argv: str) -> str:
+    """Run a short command of the run's own; BenchError with what it said if it failed."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        raise BenchError(f"{argv[0]}: not installed") from None
+    if done.returncode != 0:
+        raise BenchError(f"{' '.join(argv)}: {last_words(done.stdout + done.stderr)}")
+    return done.stdout
+
+
+def pin(pid: int, cpu: int) -> None:
+    """Put a process that already runs, with all its threads, on one CPU."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            os.sched_setaffinity(int(task.name), {cpu})
+        except ProcessLookupError:
+            continue

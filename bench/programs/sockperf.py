@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""sockperf: one 64-byte message to and fro over TCP. Its latencies are half of a round trip."""
+
+from __future__ import annotations
+
+import re
+
+from bench.lab import BenchError, Process
+from bench.programs.program import Load, Outcome, Program
+from bench.side import Side, Site
+
+PORT = 11111
+_PERCENTILE = re.compile(r"percentile (\d+\.\d+) =\s+([\d.]+)")
+_COUNT = re.compile(r"ReceivedMessages=(\d+)")
+
+
+def parse(text: str) -> Outcome:
+    """Read the summary of a ping-pong; BenchError if it is not there."""
+    percentiles = {f"p{float(name):g}": float(value) for name, value in _PERCENTILE.findall(text)}
+    counts = [int(count) for count in _COUNT.findall(text)]
+    if "p50" not in percentiles or not counts:
+        raise BenchError(f"sockperf printed no percentiles: {text[-200:]!r}")
+    extra = {"p99_us": percentiles["p99"], "p999_us": percentiles["p99.9"]}
+    return Outcome(percentiles["p50"], counts[0], extra)
+
+
+def _run(side: Side, cpu: int, _: int) -> Outcome:
+    return parse(
+        side.call(["sockperf", "ping-pong", "--tcp", "-i", side.address, "-p", str(PORT), "-m", "64", "-t", "1"], cpu)
+    )
+
+
+class Sockperf(Program):
+    """64 bytes, one at a time, for a second."""
+
+    name = "sockperf"
+    needs = ("sockperf",)
+
+    def loads(self) -> list[Load]:
+        """Return the one load."""
+        return [Load("pingpong-64", "64 B ping-pong p50", "us", _run, more_is_better=False, work_name="M round trips")]
+
+    def serve(self, site: Site) -> Process:
+        """Start its server."""
+        return site.spawn(["sockperf", "server", "--tcp", "-i", site.address, "-p", str(PORT)])
+
+    def answers(self, side: Side) -> bool:
+        """Have a short ping-pong."""
+        short = ["sockperf", "ping-pong", "--tcp", "-i", side.address, "-p", str(PORT), "-m", "64", "-n", "100"]
+        try:
+            return bool(side.call(short, side.cpus("spread")[1], 5))
+        except BenchError:
+            return False

@@ -281,6 +281,8 @@ void listener_claim(struct app *app, uint32_t n)
 	struct listener_member *member = conn->member;
 	unqueue(member, conn);
 	app_hold(app, conn);
+	/* What arrived between the pop and this claim rang for nobody. */
+	app_notify(app->apps, conn->arena, n);
 	listener_refresh(member);
 }
 

@@ -115,7 +115,7 @@ def _measure(
 def main() -> int:
     """Run it; the status is 0 when everything that was asked for was measured, whatever the figures say."""
     arguments = _arguments()
-    console = Console(width=max(Console().width, 150))
+    console = Console(width=max(Console().width, 165))
     if arguments.list:
         _list(console)
         return 0

@@ -35,7 +35,7 @@ class Instance:
     def command(self, *words: str, seconds: float = _COMMAND_S) -> subprocess.CompletedProcess[str]:
         """Run a gazelled command for this instance, however it ends."""
         argv = [
-            *self.lab.inside(self.lab.home),
+            *("ip", "netns", "exec", self.lab.home),  # with its own /sys: the devices of this namespace
             sys.executable,
             "-m",
             "gazelled",

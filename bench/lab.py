@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 NATIVE_SOURCES = Path(__file__).resolve().parent / "native"
 _LOOK_EVERY_S = 0.002
 _END_S = 5.0
+_CONGESTION = "reno"  # in every namespace there is; bbr, a default here and there, halves the kernel's own bulk
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ class Lab:
         self.later(lambda: run("ip", "netns", "del", name))
         run("ip", "-n", name, "link", "set", "lo", "up")
         off = ("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
-        run(*self.inside(name), "sysctl", "-qw", *off)
+        run(*self.inside(name), "sysctl", "-qw", *off, f"net.ipv4.tcp_congestion_control={_CONGESTION}")
         return name
 
     def veth(self, home_end: str, client_end: str, queues: int) -> None:

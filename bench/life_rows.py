@@ -12,7 +12,7 @@ from bench.lab import BenchError
 from bench.report import Row
 from bench.runner import Options
 from bench.side import KERNEL_LO, KERNEL_VETH, Field, Side, Site
-from bench.stats import Cell, Verdict
+from bench.stats import Cell, Verdict, figure
 from bench.targets import LIFE, SAME_HOST, TAP
 
 LIFE_KEYS = {
@@ -63,7 +63,7 @@ class LifeRun:
         )
         self.rows.append(row)
         if gazelled and gazelled.samples:
-            self.tell(f"{row.title}: {gazelled.median:,.4g} {unit}, {row.verdict.value}")
+            self.tell(f"{row.title}: {figure(gazelled.median, unit)}, {row.verdict.value}")
 
     def _try(self, keys: tuple[str, ...], measure: Callable[[], None]) -> None:
         """Measure; what of `keys` is missing afterwards has failed, with the reason."""

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from bench.report import Row, bar, figure, ratio_text
+from bench.report import Row, bar, ratio_text
 from bench.side import BASELINE
-from bench.stats import Verdict
+from bench.stats import Verdict, figure
 from bench.targets import LIFE, PATHS
 
 _WIDTH, _LEFT, _RIGHT = 900, 270, 170

@@ -15,7 +15,7 @@ from rich.table import Table
 from bench.programs import Load
 from bench.runner import Cells
 from bench.side import BASELINE
-from bench.stats import Cell, Kind, Target, Verdict, achieved, best_of, judge
+from bench.stats import Cell, Kind, Target, Verdict, achieved, best_of, figure, judge
 from bench.targets import PATHS, TARGETS
 
 JSON_VERSION = 1
@@ -90,15 +90,6 @@ def rows_of(loads: Sequence[Load], cells: Cells, notes: dict[tuple[str, str], st
     return rows
 
 
-def figure(value: float, unit: str = "") -> str:
-    """Return a number as a person reads it: three digits that count, thousands set apart."""
-    if abs(value) >= 100:
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.3g}" if abs(value) >= 0.01 or not value else f"{value:.1e}"
-    return f"{text} {unit}".rstrip()
-
-
 def measured(cell: Cell | None) -> str:
     """Return median and spread."""
     if cell is None:
@@ -144,7 +135,21 @@ def show(console: Console, rows: Sequence[Row]) -> None:
             continue
         base = BASELINE.get(path, "kernel")
         table = Table(title=f"{path}, against {base}", box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
-        for name in ("", "unit", "kernel", "on", "CPU s", "gazelled", "on", "CPU s", "per", "ratio", "must", "aim", ""):
+        for name in (
+            "",
+            "unit",
+            "kernel",
+            "on",
+            "CPU s",
+            "gazelled",
+            "on",
+            "CPU s",
+            "CPU per",
+            "ratio",
+            "must",
+            "aim",
+            "",
+        ):
             right = name in ("kernel", "gazelled", "CPU s", "ratio", "must", "aim")
             table.add_column(name, justify="right" if right else "left", no_wrap=True)
         for row in own:
@@ -157,9 +162,13 @@ def show(console: Console, rows: Sequence[Row]) -> None:
                 verdict.value if target else "", style=_STYLES.get(verdict, ""),
             )  # fmt: skip
         console.print(table)
+        remarks: dict[str, list[str]] = {}
         for row in own:
             if row.note:
-                console.print(f"  {row.title}: {row.note}", highlight=False)
+                remarks.setdefault(row.note, []).append(row.title)
+        for remark, titles in remarks.items():
+            whose = titles[0] if len(titles) == 1 else f"{len(titles)} rows"
+            console.print(f"  {whose}: {remark}", highlight=False, soft_wrap=True)
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ from bench.cpu import CpuMeter, softirq_threads
 from bench.lab import BenchError, last_words, pin, until
 from bench.programs import Load, Outcome, Program, Server
 from bench.side import Field, Side, Site
-from bench.stats import Cell, Kind, Sample
+from bench.stats import Cell, Kind, Sample, figure
 from bench.targets import TARGETS
 
 _ANSWER_S = 10.0
@@ -139,7 +139,7 @@ class Runner:
         for side in self._sides(load):
             cells = [cell for cell in self.cells.get((load.key, side.key), []) if cell.samples]
             best = (max if load.more_is_better else min)(cells, key=lambda cell: cell.median) if cells else None
-            words.append(f"{side.key} {best.median:,.4g}" if best else f"{side.key} -")
+            words.append(f"{side.key} {figure(best.median)}" if best else f"{side.key} -")
         return ", ".join(words) + f" {load.unit}"
 
     def _choose(self, load: Load, side: Side) -> list[tuple[Side, str, int]]:

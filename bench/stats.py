@@ -136,3 +136,12 @@ def judge(target: Target | None, kernel: Cell | None, gazelled: Cell | None) -> 
     if meets(target.aim):
         return Verdict.AIM
     return Verdict.MUST if meets(target.must) else Verdict.MISSED
+
+
+def figure(value: float, unit: str = "") -> str:
+    """Return a number as a person reads it: three digits that count, thousands set apart."""
+    if abs(value) >= 100:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.3g}" if abs(value) >= 0.01 or not value else f"{value:.1e}"
+    return f"{text} {unit}".rstrip()

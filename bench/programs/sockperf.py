@@ -38,7 +38,7 @@ class Sockperf(Program):
 
     def loads(self) -> list[Load]:
         """Return the one load."""
-        return [Load("pingpong-64", "64 B ping-pong p50", "us", _run, more_is_better=False, work_name="M round trips")]
+        return [Load("pingpong-64", "64 B ping-pong p50", "us", _run, more_is_better=False, work_name="M trips")]
 
     def serve(self, site: Site) -> Process:
         """Start its server."""

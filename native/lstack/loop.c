@@ -34,7 +34,7 @@
 
 #define NS_PER_MS 1000000ull
 #define BURST_MAX 512u
-#define STEER_BUDGET 128u
+#define STEER_BUDGET 256u
 #define EVENTS 32
 #define EVENTS_EVERY_NS 500000ull /* under load: control sockets are looked at so often */
 #define BEAT_NS (400 * NS_PER_MS) /* an idle worker's heartbeat; abi.h promises 500 ms */

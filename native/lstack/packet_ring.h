@@ -12,7 +12,7 @@
 
 #include <gazelle/atomic.h>
 
-#define PACKET_RING_BYTES (512u << 10) /* of one ring; holds several super-frames */
+#define PACKET_RING_BYTES (1u << 20) /* of one ring: a full TCP window; memory is used as far as it was ever filled */
 #define PACKET_RING_RECORD_MAX 65600u
 
 struct packet_ring {

@@ -281,9 +281,10 @@ void listener_claim(struct app *app, uint32_t n)
 	struct listener_member *member = conn->member;
 	unqueue(member, conn);
 	app_hold(app, conn);
-	/* What arrived between the pop and this claim rang for nobody. */
+	/* Between the pop and this claim what arrived rang for nobody, and what the application wrote was not looked at. */
 	app_notify(app->apps, conn->arena, n);
 	listener_refresh(member);
+	conn_rung(conn);
 }
 
 void listener_close(struct listener_member *member)

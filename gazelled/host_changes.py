@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -205,7 +206,7 @@ class DpdkRunDir:
         shutil.rmtree(self.path, ignore_errors=True)
         if self.path.exists():
             raise OSError(f"{self.path} cannot be removed")
-        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+        with suppress(OSError):  # another DPDK program's files are in it, or were removed with it a moment ago
             self.path.parent.rmdir()
 
     def to_json(self) -> dict[str, object]:

@@ -17,6 +17,7 @@ from gazelled.run_dir import RunDir, StateRecord
 
 Report = Callable[[str], None]
 
+_DIFFERENCES_SHOWN = 8
 _STOP_S = 20.0  # workers drain for 2 s at most; the rest is netlink
 _HELD_S = 5.0  # how long somebody may hold the lock without having said who he is
 
@@ -178,7 +179,11 @@ def _difference(run_dir: RunDir, plan: Plan) -> list[str]:
         return ["the running plan is of another version of gazelled"]
     if version != group_page.ABI_VERSION:
         return [f"workers of ABI version {version} -> {group_page.ABI_VERSION}"]
-    return running.difference(plan)
+    # The indirection table and the groups only follow from the rest.
+    differences = [line for line in running.difference(plan) if not line.startswith(("reta", "groups"))]
+    if len(differences) > _DIFFERENCES_SHOWN:
+        differences[_DIFFERENCES_SHOWN:] = [f"and {len(differences) - _DIFFERENCES_SHOWN} more"]
+    return differences
 
 
 def live_supervisor(state: StateRecord | None) -> ProcessIdentity | None:

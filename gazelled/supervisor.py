@@ -310,7 +310,7 @@ class Supervisor:
         self._selector.unregister(process.pidfd)
         how = process.reap()
         slot.process = None
-        why = process.said.removeprefix("failed: ") if process.said != "ready" else ""
+        why = "" if process.said == "ready" else process.said.removeprefix("failed: ").removeprefix(f"{slot.name}: ")
         self._event(slot, Exited(f"{why} ({how})" if why else how))
 
     def _map_page(self, slot: _Slot) -> None:

@@ -138,14 +138,19 @@ def _instance(kit: Kit, home: Namespace, client: Namespace, net: int, device: st
     return instance
 
 
-def on_tap(kit: Kit, workers: int, stack: str = "") -> Instance:
-    """Make an instance on a tap of its own; its peer is the kernel of the same namespace."""
+def on_tap(kit: Kit, workers: int, stack: str = "", split: bool = False) -> Instance:
+    """Make an instance on a tap of its own; its peer is the kernel of the same namespace.
+
+    With `split`, half of the workers serve accepted connections and the other half outgoing ones.
+    """
     home = kit.namespace("s")
+    own = cpus(workers)
+    process = f"recv_cpus = {own[::2]}\nsend_cpus = {own[1::2]}" if split else f"cpus = {own}"
     toml = f"""
 [stack]
 {stack}
 [[process]]
-cpus = {cpus(workers)}
+{process}
 [network]
 host_addr = "10.91.0.2/24"
 """

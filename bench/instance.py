@@ -151,7 +151,7 @@ def on_tap(lab: Lab, role: str = "t", workers: int = 1, net: int = 91) -> Instan
 
 def on_veth(lab: Lab) -> Instance:
     """Make an instance on one end of a veth pair by af_xdp; its peer is the kernel of the clients' namespace."""
-    lab.veth("bx0", "bx1", 1)
+    lab.veth(lab.home, "bx0", "bx1", 1)
     lab.address("bx1", f"{XDP_PEER}/24", lab.client)
     port = 'driver = "af_xdp"\ndevice = "bx0"\nrx_queue_size = 2048\ntx_queue_size = 2048'
     return Instance(lab, "x", _toml(lab, [lab.worker_cpu], port, XDP_STACK), XDP_STACK)

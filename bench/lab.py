@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 """What a run makes on the host: namespaces, a veth pair, processes. All have names of their own; close() removes all.
 
-    namespace S (servers)                            namespace C (clients)
-kernel: 127.0.0.1   10.93.0.2 -- bk0 ====veth==== bk1 -- 10.93.0.1, .3
-instance t: 10.91.0.2  on a tap, clients in S: 10.91.0.1, .3
-instance x: 10.92.0.2  af_xdp -- bx0 ====veth==== bx1 -- 10.92.0.1
+namespace K (kernel)                                 namespace C (clients)
+  127.0.0.1   10.93.0.2 ------ bk0 ====veth==== bk1 -- 10.93.0.1, .3
+
+namespace S (stacks)
+  instance t: 10.91.0.2  on a tap, its clients in S: 10.91.0.1, .3
+  instance x: 10.92.0.2 af_xdp bx0 ====veth==== bx1 -- 10.92.0.1
+
+The kernel's servers have a namespace of their own: they listen on 0.0.0.0, and the same port on a stack's address in
+the same namespace would be taken, as it should.
 """
 
 from __future__ import annotations
@@ -96,7 +101,7 @@ class Lab:
         self._undo = ExitStack()
         self._undo.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self._count = 0
-        self.home = self.client = ""
+        self.home = self.kernel = self.client = ""
 
     def __enter__(self) -> Lab:
         try:
@@ -123,9 +128,9 @@ class Lab:
         self._undo.callback(undo)
 
     def _build(self) -> None:
-        self.home, self.client = self._namespace("s"), self._namespace("c")
-        self.veth("bk0", "bk1", 1)
-        self.address("bk0", "10.93.0.2/24", self.home)
+        self.home, self.kernel, self.client = (self._namespace(role) for role in "skc")
+        self.veth(self.kernel, "bk0", "bk1", 1)
+        self.address("bk0", "10.93.0.2/24", self.kernel)
         for each in ("10.93.0.1/24", "10.93.0.3/24"):
             self.address("bk1", each, self.client)
 
@@ -138,12 +143,12 @@ class Lab:
         run(*self.inside(name), "sysctl", "-qw", *off, f"net.ipv4.tcp_congestion_control={_CONGESTION}")
         return name
 
-    def veth(self, home_end: str, client_end: str, queues: int) -> None:
-        """Connect the two namespaces; the pair goes with them."""
+    def veth(self, home: str, home_end: str, client_end: str, queues: int) -> None:
+        """Connect a namespace with the clients'; the pair goes with them."""
         ends = ("numrxqueues", str(queues), "numtxqueues", str(queues))
-        run("ip", "-n", self.home, "link", "add", home_end, *ends, "type", "veth",
+        run("ip", "-n", home, "link", "add", home_end, *ends, "type", "veth",
             "peer", "name", client_end, "netns", self.client, *ends)  # fmt: skip
-        run("ip", "-n", self.home, "link", "set", home_end, "up")
+        run("ip", "-n", home, "link", "set", home_end, "up")
         run("ip", "-n", self.client, "link", "set", client_end, "up")
 
     def address(self, device: str, address: str, namespace: str) -> None:

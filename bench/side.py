@@ -15,7 +15,7 @@ PLACEMENTS = (SPREAD, ONE_CORE)
 
 
 class Site:
-    """Where a server is: the kernel of namespace S, or an instance. Servers of all programs are started by it."""
+    """Where a server is: the kernel of namespace K, or an instance. Servers of all programs are started by it."""
 
     def __init__(self, lab: Lab, key: str, instance: Instance | None) -> None:
         self.lab, self.key, self.instance = lab, key, instance
@@ -26,13 +26,18 @@ class Site:
         return "0.0.0.0" if self.instance is None else self.instance.address
 
     @property
+    def namespace(self) -> str:
+        """Return the namespace servers run in."""
+        return self.lab.kernel if self.instance is None else self.lab.home
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """Return what a program started here finds in its environment."""
         return {} if self.instance is None else self.instance.environment
 
-    def spawn(self, argv: Sequence[str]) -> Process:
+    def spawn(self, argv: Sequence[str], cpu: int | None = None) -> Process:
         """Start a server here."""
-        return self.lab.spawn(argv, self.lab.home, self.environment)
+        return self.lab.spawn(argv, self.namespace, self.environment, cpu)
 
     def stack_pids(self) -> list[int]:
         """Return the processes of the stack itself."""
@@ -121,7 +126,7 @@ def open_field(lab: Lab, paths: Sequence[str], instances: Mapping[str, Instance]
         if key in instances:
             opened.add_site(Site(lab, key, instances[key]))
     if SAME_HOST in paths:
-        opened.side(KERNEL_LO, "kernel", lab.home, "127.0.0.1")
+        opened.side(KERNEL_LO, "kernel", lab.kernel, "127.0.0.1")
         opened.side(SAME_HOST, "tap", lab.home, instances["tap"].address, attached=True)
     if TAP in paths or AF_XDP in paths:
         opened.side(KERNEL_VETH, "kernel", lab.client, "10.93.0.2", sources=("10.93.0.1", "10.93.0.3"))

@@ -21,7 +21,7 @@ class Echo:
     def __init__(self, site: Site, side: Side, cpu: int | None) -> None:
         lab = site.lab
         argv = [lab.compiled("echo"), site.address, str(PORT)]
-        self.process = lab.spawn(argv, lab.home, site.environment, cpu)
+        self.process = site.spawn(argv, cpu)
         self._side = side
 
     def __enter__(self) -> Echo:

@@ -285,6 +285,9 @@ static void on_event_queue(struct app *app, uint32_t number, int fd)
 	if (flags >= 0)
 		(void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 	app->queue_fd[number] = fd;
+	/* It may be asleep already, and whatever rang before we had this descriptor could not wake it: let it look again. */
+	uint64_t one = 1;
+	(void)!write(fd, &one, sizeof(one));
 }
 
 /* `sender`: who really sent it, 0 if the socket does not tell (only those of forks do). */

@@ -32,6 +32,8 @@ static void before(void)
 		child_fd[i] = -1;
 		if (link) {
 			lock_take(&link->post);
+			/* The child is to hold what was just accepted, too: claims come before the introduction. */
+			link_settle(link);
 			child_fd[i] = attach_fork(link);
 		}
 	}

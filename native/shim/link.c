@@ -120,6 +120,20 @@ out:
 	return err;
 }
 
+void link_settle(struct link *link)
+{
+	struct gz_request_ring *ring = &link->channel->requests;
+	uint32_t turns = 0;
+	uint64_t until = 0;
+
+	while (gz_load_acquire(&ring->tail) != gz_load(&ring->head)) {
+		if (!turns)
+			link_ring(link, 0);
+		if (!wait_turn(link, &turns, &until))
+			return;
+	}
+}
+
 void link_announce(struct link *link, uint32_t queue)
 {
 	uint64_t bit = 1ull << queue;

@@ -84,6 +84,9 @@ void link_let_go(struct link *link, uint32_t n);
 /* Posts a request and rings for it. 0, or -ECONNRESET if the peer died meanwhile. */
 int link_post(struct link *link, const struct gz_request *request);
 
+/* Waits until the peer has carried out every request posted so far. link->post held. */
+void link_settle(struct link *link);
+
 /* Makes sure the peer has the eventfd of this queue. */
 void link_announce(struct link *link, uint32_t queue);
 

@@ -28,7 +28,7 @@ COUNTERS = (
     "tx_dropped", "rx_bad_checksum", "alloc_failed", "steered_out", "steered_in", "steer_dropped", "connections",
     "accepted", "connected", "resets_sent", "resets_received", "retransmits", "listen_overflow", "requests",
     "attachments", "attached_total", "detached_hostile", "sockets", "mbufs_free", "rx_fifo_bytes", "tx_fifo_bytes",
-    "no_match",
+    "no_match", "datagrams_in", "datagrams_out", "datagrams_dropped",
 )  # fmt: skip
 KERNEL_REASONS = ("family", "address", "loopback", "no_route", "not_attached", "no_resource", "client")
 

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""A native build directory with a worker that opens no port and a shim that does nothing, compiled once per session."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+T = TypeVar("T")
+
+
+@cache
+def fake_native() -> Path:
+    """Return the directory, for $GAZELLED_NATIVE."""
+    native = Path(tempfile.mkdtemp(prefix="gazelled-fake-native-"))
+    atexit.register(shutil.rmtree, native, ignore_errors=True)
+    (native / "lstack").mkdir()
+    (native / "shim").mkdir()
+    lstack = REPOSITORY / "native/lstack"
+    worker = [REPOSITORY / "tests/fakes/fake_lstack.c", lstack / "abi_dump.c"]
+    compile_c(worker, native / "lstack/lstack", "-I", str(REPOSITORY / "native/include"), "-I", str(lstack))
+    empty = native / "shim/empty.c"
+    empty.write_text("extern int nothing;\nint nothing;\n")
+    compile_c([empty], native / "shim/liblstack.so", "-shared", "-fPIC")
+    return native
+
+
+def compile_c(sources: list[Path], output: Path, *options: str) -> None:
+    """Compile C."""
+    command = ["cc", "-std=gnu11", "-O1", "-Wall", "-Werror", *options, *map(str, sources), "-o", str(output)]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
+    """Wait until a condition holds and return what it returned; AssertionError when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for: {what}"
+        time.sleep(0.01)
+    return value

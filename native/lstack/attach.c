@@ -257,6 +257,7 @@ static void on_fork(struct app *parent, int fd)
 	if (child) {
 		/* The pair was made by the parent: only credentials sent along tell the child's pid. */
 		(void)setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+		answer.attach_id = child->slot;
 		join_arena(child, parent->arena);
 		for (uint32_t w = 0; w < GZ_SOCKS_MAX / 64; w++)
 			for (uint64_t bits = parent->holds[w]; bits; bits &= bits - 1)
@@ -402,6 +403,16 @@ void attach_event(struct apps *apps, void *owner, uint32_t events)
 	}
 }
 
+/* What it held in pairs with other programs the worker cannot see: its family lets go of that. */
+static void tell_family(const struct arena *arena, uint32_t slot)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_GONE, .attach_id = slot };
+
+	for (struct app *app = arena->apps; app; app = app->arena_next)
+		if (app->channel && !attach_send(app, &message, NULL, 0))
+			app_doom(app, NULL);
+}
+
 void app_detach(struct app *app)
 {
 	struct apps *apps = app->apps;
@@ -423,6 +434,7 @@ void app_detach(struct app *app)
 		*p = app->arena_next;
 		if (arena->apps)
 			apps->unclaimed_check_ns = apps->stack->now_ns;
+		tell_family(arena, app->slot);
 		arena_put(arena);
 	}
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)

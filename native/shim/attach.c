@@ -14,6 +14,7 @@
 #include "fdtable.h"
 #include "link.h"
 #include "listen.h"
+#include "pair.h"
 #include "real.h"
 #include "shim.h"
 #include "sock.h"
@@ -23,7 +24,6 @@
 #define MEND_NS 20000000ull
 #define REFUSED_NS 1000000000ull /* one that refuses us (full, or of another version) is asked less often */
 
-static uint64_t serial;             /* of the last attachment; shim.lock */
 static struct link *all;            /* every link there ever was; shim.lock */
 static int pending[GZ_WORKERS_MAX]; /* HELLO sent, no answer yet: slots of fd_own, 0 or -1 = none; shim.lock */
 
@@ -60,7 +60,7 @@ static void close_fds(int *fds, int count)
 }
 
 /* One message if there is one. Returns 1, 0 (none yet) or -errno (EPIPE: the peer is gone). fds: room for 4; *count set. */
-static int receive(int control_fd, struct gz_message *message, int *fds, int *count)
+int attach_receive(int control_fd, struct gz_message *message, int *fds, int *count)
 {
 	union {
 		char buf[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int)) + CMSG_SPACE(32)]; /* credentials may come along */
@@ -91,23 +91,27 @@ static int receive(int control_fd, struct gz_message *message, int *fds, int *co
 }
 
 /* Waits for a message of this kind; others are dropped. 0 or -errno; on 0 the caller closes the fds. */
-static int await(int control_fd, uint32_t kind, struct gz_message *message, int *fds, int *count, int patience_ms)
+static int await(struct link *link, int control_fd, uint32_t kind, struct gz_message *message, int *fds, int *count, int patience_ms)
 {
 	uint64_t until = now_ns() + (uint64_t)patience_ms * 1000000ull;
 
 	for (;;) {
-		int got = receive(control_fd, message, fds, count);
+		int got = attach_receive(control_fd, message, fds, count);
 
 		if (got < 0)
 			return got;
 		if (got && message->kind == kind)
 			return 0;
-		if (got) {
+		if (got && message->kind == GZ_MESSAGE_REFUSED) {
 			close_fds(fds, *count);
-			if (message->kind == GZ_MESSAGE_REFUSED)
-				return message->status > 0 ? -message->status : -EACCES;
-			continue;
+			return message->status > 0 ? -message->status : -EACCES;
 		}
+		if (got && link)
+			attach_said(link, message, fds, *count);
+		else if (got)
+			close_fds(fds, *count);
+		if (got)
+			continue;
 		uint64_t now = now_ns();
 		if (now >= until)
 			return -ETIMEDOUT;
@@ -153,6 +157,7 @@ static int map_all(struct link *link, const struct gz_message *message, const in
 {
 	int err;
 
+	link->blocks_from = sizeof(struct gz_arena);
 	if (message->channel_size != sizeof(struct gz_channel) || message->arena_size < sizeof(struct gz_arena))
 		return -EPROTO;
 	if (link->arena && link->arena_size != message->arena_size) {
@@ -178,12 +183,12 @@ static int map_all(struct link *link, const struct gz_message *message, const in
 }
 
 /* A link nobody uses any more, or a new one. */
-static struct link *take_link(void)
+struct link *attach_take_link(bool pair)
 {
 	struct link *link;
 
 	for (link = all; link; link = link->next)
-		if (link->buried)
+		if (link->buried && (link->pair != NULL) == pair)
 			return link;
 	link = calloc(1, sizeof(*link));
 	if (!link)
@@ -208,6 +213,33 @@ static void bury_unused(void)
 		(void)map(-1, link->arena_size, PROT_READ | PROT_WRITE, link->arena);
 		link->buried = true;
 	}
+}
+
+int attach_map_pair(struct link *link, int fd)
+{
+	struct gz_pair *pair = map(fd, GZ_PAIR_SIZE, PROT_READ | PROT_WRITE, link->arena);
+
+	if (!pair)
+		return -errno;
+	link->arena = (struct gz_arena *)pair;
+	link->arena_size = GZ_PAIR_SIZE;
+	link->blocks_from = GZ_PAIR_HEADER;
+	return pair->magic == GZ_PAIR_MAGIC && pair->abi_version == GZ_ABI_VERSION && pair->socks == GZ_PAIR_SOCKS ?
+		       0 : -EPROTO;
+}
+
+void attach_publish(struct link *link)
+{
+	link->buried = link->unclaimed = false;
+	link->serial = ++shim.links_serial;
+	gz_store(&link->announced, 0);
+	gz_store(&link->used, 0);
+	if (shim.links_end < shim.workers)
+		shim.links_end = shim.workers;
+	if (shim.links_end <= link->slot)
+		shim.links_end = link->slot + 1;
+	gz_store_release(&link->dead, false);
+	gz_store_release(&shim.links[link->slot], link);
 }
 
 /* ------------------------------------------------------------------ attaching */
@@ -244,7 +276,7 @@ static int attach_one(uint32_t index, int patience_ms)
 	if (pending[index] <= 0)
 		err = say_hello(index);
 	if (!err)
-		err = await(pending[index], GZ_MESSAGE_WELCOME, &message, fds, &count, patience_ms);
+		err = await(NULL, pending[index], GZ_MESSAGE_WELCOME, &message, fds, &count, patience_ms);
 	if (err == -ETIMEDOUT)
 		return err;
 	if (err)
@@ -252,7 +284,7 @@ static int attach_one(uint32_t index, int patience_ms)
 	err = -EPROTO;
 	if (count != GZ_WELCOME_FDS)
 		goto err_close_fds;
-	link = take_link();
+	link = attach_take_link(false);
 	err = -ENOMEM;
 	if (!link)
 		goto err_close_fds;
@@ -272,12 +304,7 @@ static int attach_one(uint32_t index, int patience_ms)
 		fd_own(fds[GZ_WELCOME_EVENTFD], &link->wake_fd);
 	}
 	fd_own_move(&pending[index], &link->control_fd);
-	link->buried = link->unclaimed = false;
-	link->serial = ++serial;
-	gz_store(&link->announced, 0);
-	gz_store(&link->used, 0);
-	gz_store_release(&link->dead, false);
-	gz_store_release(&shim.links[index], link);
+	attach_publish(link);
 	return 0;
 
 err_close_fds:
@@ -335,10 +362,12 @@ void attach_lost(struct link *link)
 {
 	gz_store_release(&link->dead, true);
 	gz_store(&shim.links[link->slot], NULL);
-	gz_add(&shim.missing, 1);
-	gz_store(&shim.retry_ns, 0);
 	fd_own_close(&link->control_fd);
-	listen_lost(link);
+	if (!link->pair) {
+		gz_add(&shim.missing, 1);
+		gz_store(&shim.retry_ns, 0);
+		listen_lost(link);
+	}
 	for (uint32_t n = 1; n < GZ_SOCKS_MAX && gz_load(&link->used); n++) {
 		struct sock *sock = gz_load(&link->socks[n]);
 
@@ -346,6 +375,28 @@ void attach_lost(struct link *link)
 			sock_peer_lost(sock);
 	}
 	eventq_wake_all();
+}
+
+void attach_said(struct link *link, const struct gz_message *message, int *fds, int count)
+{
+	if (link->pair)
+		pair_message(link, message, fds, count);
+	else if (message->kind == GZ_MESSAGE_PAIRED)
+		pair_arrived(message, fds, count);
+	else {
+		close_fds(fds, count);
+		if (message->kind == GZ_MESSAGE_GONE && !link->slot)
+			pair_family_lost(message->attach_id);
+	}
+}
+
+void attach_hear(struct link *link)
+{
+	struct gz_message message;
+	int fds[GZ_WELCOME_FDS], count;
+
+	while (attach_receive(link->control_fd, &message, fds, &count) > 0)
+		attach_said(link, &message, fds, count);
 }
 
 void attach_check(void)
@@ -358,9 +409,8 @@ void attach_check(void)
 		struct gz_message message;
 		int fds[GZ_WELCOME_FDS], count, got;
 
-		/* What a worker says unasked (PAIRED) is not for this library yet: closing what came with it says so. */
-		while ((got = receive(link->control_fd, &message, fds, &count)) > 0)
-			close_fds(fds, count);
+		while ((got = attach_receive(link->control_fd, &message, fds, &count)) > 0)
+			attach_said(link, &message, fds, count);
 		if (got < 0)
 			attach_lost(link);
 	}
@@ -381,10 +431,11 @@ int attach_fork(struct link *link)
 	err = attach_send(link->control_fd, &message, pair[1]);
 	REAL(close)(pair[1]);
 	if (!err)
-		err = await(link->control_fd, GZ_MESSAGE_FORKED, &message, fds, &count, ANSWER_PATIENCE_MS);
+		err = await(link, link->control_fd, GZ_MESSAGE_FORKED, &message, fds, &count, ANSWER_PATIENCE_MS);
 	if (!err) {
 		close_fds(fds, count);
 		err = -message.status;
+		link->child_id = message.attach_id;
 	}
 	if (err) {
 		REAL(close)(pair[0]);
@@ -409,7 +460,7 @@ static int claim(struct link *link)
 
 	err = attach_send(link->control_fd, &message, -1);
 	if (!err)
-		err = await(link->control_fd, GZ_MESSAGE_WELCOME, &message, fds, &count, ANSWER_PATIENCE_MS);
+		err = await(link, link->control_fd, GZ_MESSAGE_WELCOME, &message, fds, &count, ANSWER_PATIENCE_MS);
 	if (err)
 		return err;
 	err = count == GZ_WELCOME_FDS ? map_channel(link, fds[GZ_WELCOME_CHANNEL]) : -EPROTO;

@@ -13,6 +13,23 @@
 
 struct link;
 
+/*
+ * One message if there is one. Returns 1, 0 (none yet) or -errno (EPIPE: the peer is gone). fds: room for GZ_WELCOME_FDS;
+ * *count is set, and the descriptors are the caller's.
+ */
+int attach_receive(int control_fd, struct gz_message *message, int *fds, int *count);
+
+/* What a peer says unasked; takes the descriptors. shim.lock held. */
+void attach_said(struct link *link, const struct gz_message *message, int *fds, int count);
+
+/* Reads what a pair's other side has said. link->post held. */
+void attach_hear(struct link *link);
+
+/* pair.c, shim.lock held: a link to fill in (NULL: no memory), the memory of a pair for it, and its beginning. */
+struct link *attach_take_link(bool pair);
+int attach_map_pair(struct link *link, int fd);
+void attach_publish(struct link *link);
+
 /* Attaches to every worker of the group that is not. shim.lock held. Returns how many links live. */
 uint32_t attach_all(void);
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 
 #include "attach.h"
 #include "connect.h"
 #include "epoll.h"
+#include "pair.h"
 #include "real.h"
 #include "sock.h"
 #include "wait.h"
@@ -81,12 +83,50 @@ static int begin(struct sock *s, struct link *link, const struct endpoint *to)
 	return 0;
 }
 
+/*
+ * Towards a program on this host that is attached as well: no packets. The kernel socket under it takes the address and port
+ * the other side will see. 1: not that way.
+ */
+static int same_host(struct sock *s, int fd, const struct endpoint *to)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	struct endpoint local = *to;
+	struct link *link;
+	uint32_t n;
+	int on = 1;
+
+	if (!pair_listens(to))
+		return 1;
+	if (!s->bound) {
+		local.port = 0;
+		if (route_is_stack(&local))
+			(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
+		endpoint_to(&local, s->family, (struct sockaddr *)&sa, &len);
+		if (REAL(bind)(fd, (struct sockaddr *)&sa, len))
+			return 1;
+	}
+	len = sizeof(sa);
+	if (REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) || !endpoint_from((struct sockaddr *)&sa, len, &local))
+		return 1;
+	memcpy(local.addr, to->addr, sizeof(local.addr));
+	if (pair_connect(&local, to, s, &link, &n))
+		return 1; /* bound it stays, which the kernel's own connect does not mind */
+	sock_attach(s, link, n);
+	return 0;
+}
+
 /* First connect() of a FRESH socket. 1: the kernel's. */
 static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
 {
 	struct link *link;
 	int err;
 
+	if (!same_host(s, fd, to)) {
+		gz_store_release(&s->kind, KIND_STREAM);
+		epoll_became(s, false);
+		return 0;
+	}
 	if (route_connect(s->bound ? &s->local : NULL, to, why) == ROUTE_KERNEL)
 		return 1;
 	*why = GZ_KERNEL_NOT_ATTACHED;
@@ -149,7 +189,7 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 			goto out;
 	}
 	if (gz_load(&s->nonblock)) {
-		err = settled(s) ? outcome(s) : -EINPROGRESS;
+		err = settled(s) && !s->link->pair ? outcome(s) : -EINPROGRESS; /* as the kernel's loopback says it */
 		goto out;
 	}
 	sock_get(s);

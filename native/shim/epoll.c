@@ -19,6 +19,28 @@ static void on_bell(void *index, uint32_t n)
 		epoll_item_activate(item);
 }
 
+struct pair_bells {
+	struct epoll *ep;
+	struct link *link;
+};
+
+/* Number 0 of a pair announces connections, for whichever listener. */
+static void on_pair_bell(void *ctx, uint32_t n)
+{
+	struct pair_bells *bells = ctx;
+	struct epoll *ep = bells->ep;
+	uint32_t slot = bells->link->slot;
+
+	if (n) {
+		if (ep->index[slot] && ep->index_of[slot] == bells->link->serial)
+			on_bell(ep->index[slot], n);
+		return;
+	}
+	for (struct item *item = ep->items; item; item = item->after)
+		if (item->stack && sock_kind(item->s) == KIND_LISTENER)
+			epoll_item_activate(item);
+}
+
 /* Bells of all links become active items. A shared queue's bells are nobody's: then everything is looked at. */
 static void take_bells(struct epoll *ep)
 {
@@ -32,6 +54,13 @@ static void take_bells(struct epoll *ep)
 	}
 	LINK_EACH(link, i)
 	{
+		if (link->pair) {
+			struct pair_bells bells = { ep, link };
+
+			if (gz_bell_pending(link_bell(link, ep->queue)))
+				gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_pair_bell, &bells);
+			continue;
+		}
 		if (!link->channel || !ep->index[i] || ep->index_of[i] != link->serial)
 			continue;
 		if (gz_bell_pending(link_bell(link, ep->queue)))
@@ -185,7 +214,7 @@ static int sleep_in(struct epoll *ep, int epfd, struct wait *w)
 
 static void claim_links(void)
 {
-	LINK_EACH(link, i)
+	WORKER_EACH(link, i)
 	{
 		if (__builtin_expect(!link->channel, 0))
 			(void)attach_claim(link);

@@ -132,7 +132,7 @@ static void index_put(struct epoll *ep, struct link *link, uint32_t n, struct it
 	slot = index_slot(ep, link, n);
 	if (slot)
 		*slot = item;
-	if (!link->channel || gz_load(&link->dead))
+	if (!link_is_open(link) || gz_load(&link->dead))
 		return;
 	if (item)
 		link_interest(link, n, ep->queue);
@@ -149,6 +149,8 @@ static void index_sock(struct epoll *ep, struct sock *s, struct item *item)
 	}
 	if (!s->listener)
 		return;
+	if (item)
+		pair_listen_interest(ep->queue);
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link = __atomic_load_n(&s->listener->entry[i].link, __ATOMIC_ACQUIRE);
 
@@ -427,7 +429,7 @@ void epoll_put(struct epoll *ep)
 		drop_item(ep->items);
 	lock_give(&ep->lock);
 	lock_give(&shim.items);
-	for (uint32_t slot = 0; slot < GZ_WORKERS_MAX; slot++)
+	for (uint32_t slot = 0; slot < SHIM_LINKS; slot++)
 		if (ep->index[slot])
 			munmap(ep->index[slot], GZ_SOCKS_MAX * sizeof(struct item *));
 	if (ep->queue != UINT32_MAX)

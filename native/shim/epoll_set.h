@@ -42,8 +42,8 @@ struct epoll {
 	uint32_t sleepers;             /* threads asleep in it */
 	uint64_t kernel_looked;        /* when the real set was last looked at while the stack kept us busy */
 	struct spin spin;
-	struct item **index[GZ_WORKERS_MAX]; /* by link slot and socket number */
-	uint64_t index_of[GZ_WORKERS_MAX];   /* serial of the link an index is of; a dead one's is worthless */
+	struct item **index[SHIM_LINKS]; /* by link slot and socket number */
+	uint64_t index_of[SHIM_LINKS];   /* serial of the link an index is of; a dead one's is worthless */
 	struct epoll *next;                  /* all there are, or the free ones */
 };
 

@@ -81,7 +81,7 @@ void eventq_declare(uint32_t queue)
 {
 	LINK_EACH(link, i)
 	{
-		if (!link->channel)
+		if (!link_is_open(link))
 			continue;
 		link_announce(link, queue);
 		gz_store(&link_bell(link, queue)->asleep, 1);
@@ -93,7 +93,7 @@ void eventq_retract(uint32_t queue)
 {
 	LINK_EACH(link, i)
 	{
-		if (link->channel && gz_load(&link_bell(link, queue)->asleep))
+		if (link_is_open(link) && gz_load(&link_bell(link, queue)->asleep))
 			gz_store(&link_bell(link, queue)->asleep, 0);
 	}
 }
@@ -102,7 +102,7 @@ bool eventq_rung(uint32_t queue)
 {
 	LINK_EACH(link, i)
 	{
-		if (link->channel && gz_bell_pending(link_bell(link, queue)))
+		if (link_is_open(link) && gz_bell_pending(link_bell(link, queue)))
 			return true;
 	}
 	return false;
@@ -136,7 +136,20 @@ void eventq_after_fork(uint64_t in_use)
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
 		if (queue_fd[k] > 0)
 			fd_own_close(&queue_fd[k]);
-	if (mine != UINT32_MAX)
+	if (mine != UINT32_MAX) {
+		/* Another number than the parent's and its other children's: on a pair with another program we share its bells. */
+		uint64_t not = in_use | gz_load(&taken);
+
+		for (uint32_t tries = 0; tries < EVENTQ_SHARED; tries++) {
+			uint32_t k = (mine + gz_load(&shim.forks) + tries) % EVENTQ_SHARED;
+
+			if (not >> k & 1)
+				continue;
+			mine = k;
+			(void)pthread_setspecific(ending, (void *)(uintptr_t)(mine + 1));
+			break;
+		}
 		in_use |= 1ull << mine;
+	}
 	gz_store(&taken, in_use | 1ull << EVENTQ_SHARED);
 }

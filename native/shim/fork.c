@@ -10,6 +10,7 @@
 #include "fdtable.h"
 #include "fork.h"
 #include "link.h"
+#include "pair.h"
 #include "real.h"
 #include "shim.h"
 #include "sock.h"
@@ -20,7 +21,7 @@ static int child_fd[GZ_WORKERS_MAX];
 static void before(void)
 {
 	/* A child that forks must hold what it inherited first. */
-	LINK_EACH(link, i)
+	WORKER_EACH(link, i)
 	{
 		if (!link->channel)
 			(void)attach_claim(link);
@@ -37,13 +38,17 @@ static void before(void)
 			child_fd[i] = attach_fork(link);
 		}
 	}
+	pair_before_fork();
 	epoll_before_fork();
 	gz_add(&shim.forks, 1);
 }
 
 static void after_in_parent(void)
 {
+	struct link *first = gz_load(&shim.links[0]);
+
 	epoll_after_fork(false);
+	pair_after_fork_in_parent(first ? first->child_id : UINT32_MAX - 1);
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link = gz_load(&shim.links[i]);
 
@@ -84,6 +89,7 @@ static void after_in_child(void)
 			attach_lost(link); /* the worker could not take a child: its sockets are dead here */
 	}
 	attach_after_fork();
+	pair_after_fork_in_child();
 	lock_give(&shim.lock);
 }
 

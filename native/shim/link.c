@@ -10,6 +10,7 @@
 #include "attach.h"
 #include "eventq.h"
 #include "link.h"
+#include "pair.h"
 #include "real.h"
 #include "shim.h"
 
@@ -85,6 +86,10 @@ void link_let_go(struct link *link, uint32_t n)
 	gz_add(&link->used, (uint32_t)-1);
 	if (gz_load(&link->dead))
 		return;
+	if (link->pair) {
+		pair_let_go(link, n);
+		return;
+	}
 	if (!link->channel) {
 		attach_dropped(link, n);
 		return;
@@ -159,7 +164,7 @@ uint8_t *link_block(struct link *link, uint32_t block)
 	uint32_t order = block & 31u;
 	uint64_t offset = GZ_BLOCK_OFFSET(block);
 
-	if (order < GZ_BLOCK_ORDER_MIN || order > GZ_BLOCK_ORDER_MAX || offset < sizeof(struct gz_arena) ||
+	if (order < GZ_BLOCK_ORDER_MIN || order > GZ_BLOCK_ORDER_MAX || offset < link->blocks_from ||
 	    offset + (1ull << order) > link->arena_size)
 		return NULL;
 	return (uint8_t *)link->arena + offset;

@@ -18,12 +18,16 @@
 
 #include "lock.h"
 
+struct pair;
 struct sock;
+
+#define SHIM_LINKS (GZ_WORKERS_MAX + 64u) /* slots: workers by their index in the group, then pairs */
 
 struct link {
 	/* hot */
-	struct gz_channel *channel; /* NULL: child of a fork that has not claimed its sockets yet */
-	struct gz_arena *arena;
+	struct gz_channel *channel; /* NULL: a pair, or child of a fork that has not claimed its sockets yet */
+	struct pair *pair;          /* the peer is another program (pair.c); NULL: a worker */
+	struct gz_arena *arena;     /* or, of a pair, its struct gz_pair */
 	const struct gz_worker_page *page;
 	int wake_fd; /* the peer's eventfd */
 	_Atomic bool dead;
@@ -31,7 +35,7 @@ struct link {
 	int control_fd;
 	uint32_t slot; /* index of the worker in the group */
 	uint32_t queue_id;
-	uint64_t arena_size;
+	uint64_t arena_size, blocks_from;
 	size_t channel_size, page_size;
 	_Atomic uint64_t announced;    /* event queues the peer has the eventfds of */
 	struct lock post;              /* request ring, stock, control socket */
@@ -41,12 +45,24 @@ struct link {
 	bool unclaimed;                /* in a child: control_fd is the end of the parent's socketpair */
 	bool buried;                   /* dead, and its memory given back: ready for the next attachment */
 	uint64_t serial;               /* differs with each attachment */
+	uint32_t child_id;             /* what the worker calls the child just forked */
 	struct link *next;             /* all that ever were */
 };
 
 void link_wake(struct link *link);
 
-/* Socket n changed: tells the peer. After the change was published; the fence pairs with the worker's before it sleeps. */
+/* pair.h */
+void pair_ring(struct link *link, uint32_t n);
+struct gz_bell *pair_bell(struct link *link, uint32_t queue);
+_Atomic uint64_t *pair_interest(struct link *link, uint32_t n);
+
+/* False: the child of a fork has not claimed it yet. */
+static inline bool link_is_open(const struct link *link)
+{
+	return link->channel || link->pair;
+}
+
+/* Socket n changed: tells the worker. After the change was published; the fence pairs with the worker's before it sleeps. */
 static inline void link_ring(struct link *link, uint32_t n)
 {
 	gz_bell_ring(&link->channel->to_worker, n);
@@ -57,19 +73,24 @@ static inline void link_ring(struct link *link, uint32_t n)
 
 static inline struct gz_bell *link_bell(struct link *link, uint32_t queue)
 {
-	return &link->channel->to_app[queue];
+	return link->pair ? pair_bell(link, queue) : &link->channel->to_app[queue];
+}
+
+static inline _Atomic uint64_t *link_interest_word(struct link *link, uint32_t n)
+{
+	return link->pair ? pair_interest(link, n) : &link->channel->interest[n];
 }
 
 /* Queue wants to hear of socket n from now on. The caller looks at the level after this, for what came before. */
 static inline void link_interest(struct link *link, uint32_t n, uint32_t queue)
 {
-	gz_or(&link->channel->interest[n], 1ull << queue);
+	gz_or(link_interest_word(link, n), 1ull << queue);
 	gz_fence(); /* pairs with the worker's between changing a level and reading the interest */
 }
 
 static inline void link_no_interest(struct link *link, uint32_t n, uint32_t queue)
 {
-	gz_and(&link->channel->interest[n], ~(1ull << queue));
+	gz_and(link_interest_word(link, n), ~(1ull << queue));
 }
 
 /* A free socket number, 0 if the peer grants none within a moment. Enters `sock` as its holder. */
@@ -99,8 +120,11 @@ static inline struct gz_sock *link_sock(struct link *link, uint32_t n)
 /* Memory of a packed block, NULL if it does not lie in the arena: the other side is mistaken, or hostile. */
 uint8_t *link_block(struct link *link, uint32_t block);
 
-/* Calls fn for every live link; pointers stay good, see above. */
-#define LINK_EACH(link, i)                          \
+/* Every live link, or only those to workers; i is the slot. Pointers stay good, see above. */
+#define LINK_EACH(link, i)                                                                                   \
+	for (uint32_t i = 0; i < shim.links_end; i = i + 1 == shim.workers ? GZ_WORKERS_MAX : i + 1) \
+		for (struct link *link = gz_load_acquire(&shim.links[i]); link; link = NULL)
+#define WORKER_EACH(link, i)                        \
 	for (uint32_t i = 0; i < shim.workers; i++) \
 		for (struct link *link = gz_load_acquire(&shim.links[i]); link; link = NULL)
 

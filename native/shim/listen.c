@@ -10,6 +10,7 @@
 #include "epoll.h"
 #include "eventq.h"
 #include "listen.h"
+#include "pair.h"
 #include "real.h"
 #include "sock.h"
 #include "wait.h"
@@ -144,6 +145,7 @@ static void unlist(struct sock *s)
 		*p = s->listener->next;
 	for (uint32_t i = 0; i < shim.workers; i++)
 		close_entry(&s->listener->entry[i]);
+	pair_refuse_waiting(s->listener);
 }
 
 static int become_listener(struct sock *s, int fd, int backlog, bool both)
@@ -155,9 +157,10 @@ static int become_listener(struct sock *s, int fd, int backlog, bool both)
 		return -ENOMEM;
 	listener->both = both;
 	listener->backlog = backlog;
+	listener->waiting_tail = &listener->waiting;
 	s->listener = listener;
 	lock_take(&shim.lock);
-	LINK_EACH(link, i)
+	WORKER_EACH(link, i)
 	{
 		if (takes_incoming(i))
 			open_entry(s, link);
@@ -183,7 +186,7 @@ static int become_listener(struct sock *s, int fd, int backlog, bool both)
 
 static void claim_links(void)
 {
-	LINK_EACH(link, i)
+	WORKER_EACH(link, i)
 	{
 		if (!link->channel)
 			(void)attach_claim(link);
@@ -264,6 +267,9 @@ bool listen_ready(struct sock *s)
 
 	if (listener->shut)
 		return true;
+	pair_take_arrivals();
+	if (gz_load(&listener->waiting_count))
+		return true;
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &listener->entry[i];
 		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
@@ -277,7 +283,7 @@ bool listen_ready(struct sock *s)
 
 uint32_t listen_arrivals(struct sock *s)
 {
-	uint32_t sum = s->listener->shut;
+	uint32_t sum = s->listener->shut + gz_load(&s->listener->arrived);
 
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
@@ -292,6 +298,8 @@ uint32_t listen_arrivals(struct sock *s)
 
 void listen_interest(struct sock *s, uint32_t queue, bool on)
 {
+	if (on)
+		pair_listen_interest(queue); /* for good: a bell too many does no harm */
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
 		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
@@ -313,7 +321,8 @@ static int adopt(struct sock *s, struct link *link, uint32_t n, int newfd, struc
 	struct endpoint peer;
 
 	link_hold(link, n, fresh);
-	(void)link_post(link, &request); /* a worker that died leaves a dead connection, as a reset would */
+	if (!link->pair)
+		(void)link_post(link, &request); /* a worker that died leaves a dead connection, as a reset would */
 	if (!fresh) {
 		link_let_go(link, n);
 		return -ENOMEM;
@@ -327,11 +336,33 @@ static int adopt(struct sock *s, struct link *link, uint32_t n, int newfd, struc
 	return newfd;
 }
 
+/* One connection from another program on this host, -EAGAIN if there is none. */
+static int accept_pair(struct sock *s, struct sockaddr *addr, socklen_t *len, int flags)
+{
+	struct link *link;
+	uint32_t n;
+	int fd;
+
+	pair_take_arrivals();
+	if (!gz_load(&s->listener->waiting_count))
+		return -EAGAIN;
+	fd = sock_template(s->family, flags & SOCK_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	if (pair_accept(s->listener, &link, &n))
+		return adopt(s, link, n, fd, addr, len, flags);
+	REAL(close)(fd);
+	return -EAGAIN;
+}
+
 /* One connection from the stack, -EAGAIN if there is none. */
 static int accept_stack(struct sock *s, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	struct listener *listener = s->listener;
+	int local = accept_pair(s, addr, len, flags);
 
+	if (local != -EAGAIN)
+		return local;
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &listener->entry[(listener->turn + i) % shim.workers];
 		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);

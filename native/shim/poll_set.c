@@ -120,9 +120,9 @@ static void set_interest(struct poll *p, uint32_t queue, bool on)
 			continue;
 		if (sock_kind(s) == KIND_LISTENER)
 			listen_interest(s, queue, on);
-		else if (s->link->channel && on)
+		else if (link_is_open(s->link) && on)
 			link_interest(s->link, s->n, queue);
-		else if (s->link->channel)
+		else if (link_is_open(s->link))
 			link_no_interest(s->link, s->n, queue);
 	}
 }

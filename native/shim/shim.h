@@ -27,6 +27,7 @@ struct sock;
 /* The one global of the library. Everything here is of this process; a child of fork repairs it (fork.c). */
 struct shim {
 	struct lock lock;                  /* attachments, listeners */
+	struct lock arrivals;              /* connections from pairs that wait for accept; nothing is taken under it */
 	struct lock items;                 /* which socket is in which epoll set */
 	const struct gz_group_page *group; /* read-only mapping; NULL until a program asks for its first socket */
 	bool disabled;                     /* no $GAZELLED_GROUP, or a page we do not understand */
@@ -35,7 +36,9 @@ struct shim {
 	uint32_t workers;                  /* of our group */
 	uint32_t queue_id[GZ_WORKERS_MAX]; /* by index in the group */
 	uint32_t role[GZ_WORKERS_MAX];
-	_Atomic(struct link *) links[GZ_WORKERS_MAX]; /* by index in the group; NULL while the worker is away */
+	_Atomic(struct link *) links[GZ_WORKERS_MAX + 64]; /* SHIM_LINKS slots; NULL while the worker is away */
+	uint32_t links_end;         /* slots beyond are unused */
+	uint64_t links_serial;      /* of the youngest link */
 	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
 	_Atomic uint64_t retry_ns;   /* when to try them again */
 	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */

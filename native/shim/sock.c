@@ -117,10 +117,15 @@ void sock_attach(struct sock *s, struct link *link, uint32_t n)
 {
 	s->link = link;
 	s->n = n;
-	s->shared = link_sock(link, n);
-	s->me = &s->shared->app;
-	s->peer = &s->shared->worker;
-	s->rx_block = s->tx_block = s->rx_size = s->tx_size = s->grow_refused = 0;
+	if (link->pair) {
+		s->shared = pair_entry(link, n, &s->me, &s->peer);
+	} else {
+		s->shared = link_sock(link, n);
+		s->me = &s->shared->app;
+		s->peer = &s->shared->worker;
+	}
+	s->rx_block = s->tx_block = s->rx_size = s->tx_size = 0;
+	s->grow_refused = link->pair ? GZ_PAIR_BLOCK : 0;
 	s->rx_mem = s->tx_mem = NULL;
 	s->told_connected = false;
 	gz_store(&s->error_taken, false);

@@ -20,6 +20,7 @@
 #include "link.h"
 #include "lock.h"
 #include "options.h"
+#include "pair.h"
 #include "route.h"
 #include "shim.h"
 
@@ -105,7 +106,7 @@ static inline void sock_ready(struct sock *s)
 {
 	extern int attach_claim(struct link * link);
 
-	if (__builtin_expect(!s->link->channel, 0))
+	if (__builtin_expect(!link_is_open(s->link), 0))
 		(void)attach_claim(s->link); /* a link that cannot be claimed is dead, which the caller sees */
 }
 
@@ -148,7 +149,7 @@ static inline uint32_t sock_peer_flags(const struct sock *s)
 	uint32_t flags = gz_load_acquire(&s->peer->flags);
 
 	if (__builtin_expect(gz_load(&s->link->dead), 0) && !(flags & GZ_WORKER_FIN_ACKED))
-		flags |= GZ_WORKER_DEAD;
+		flags |= s->link->pair ? pair_orphan_flags(s) : GZ_WORKER_DEAD;
 	return flags;
 }
 
@@ -161,7 +162,9 @@ int sock_take_error(struct sock *s);
 /* Tells the peer that this socket changed. */
 static inline void sock_ring(struct sock *s)
 {
-	if (__builtin_expect(s->link->channel != NULL, 1))
+	if (s->link->pair)
+		pair_ring(s->link, s->n);
+	else if (__builtin_expect(s->link->channel != NULL, 1))
 		link_ring(s->link, s->n);
 }
 

@@ -403,7 +403,7 @@ int stream_shutdown(struct sock *s, int how)
 	if (how != SHUT_WR)
 		set |= GZ_APP_SHUT_RD;
 	if (how != SHUT_RD)
-		set |= GZ_APP_SHUT_WR;
+		set |= GZ_APP_SHUT_WR | (s->link->pair ? GZ_WORKER_FIN : 0); /* in a pair nobody else will say it */
 	/* After a write in progress; the release in gz_or puts the flag behind its bytes. */
 	lock_take(&s->tx);
 	gz_or(&s->me->flags, set);

@@ -89,7 +89,7 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 {
 	struct pollfd few[FEW_FDS], *all = few;
 	struct timespec ts;
-	uint32_t own = 0, need = 1 + shim.workers + count;
+	uint32_t own = 0, need = 1 + shim.workers + (shim.links_end > GZ_WORKERS_MAX ? shim.links_end - GZ_WORKERS_MAX : 0) + count;
 	bool hung_up = false;
 	int err = 0, got;
 
@@ -160,7 +160,7 @@ static void set_interest(struct sock *s, uint32_t queue, bool on)
 		listen_interest(s, queue, on);
 		return;
 	}
-	if (!s->link->channel)
+	if (!link_is_open(s->link))
 		return;
 	if (on)
 		link_interest(s->link, s->n, queue);

@@ -175,13 +175,14 @@ _Static_assert(GZ_COUNTERS_MAX <= 64, "counters fit the page");
 #define GZ_WORKER_WANT_SPACE 0x020u /* data waits for room: ring me when you have consumed */
 #define GZ_WORKER_FIN_ACKED 0x040u  /* all we sent, our FIN included, was acknowledged */
 
-/* Flags of the application's end; about the connection, so shared by all processes that hold it. */
-#define GZ_APP_SHUT_WR 0x002u /* FIN after the FIFO's last byte */
-#define GZ_APP_SHUT_RD 0x004u
-#define GZ_APP_ABORT 0x010u      /* SO_LINGER with 0: RST instead of FIN when the last process lets go */
+/* Flags of the application's end; about the connection, so shared by all processes that hold it. No bit
+ * of a worker's end but WANT_SPACE, which means the same: in a pair one end is both. */
+#define GZ_APP_SHUT_WR 0x100u /* FIN after the FIFO's last byte */
+#define GZ_APP_SHUT_RD 0x200u
+#define GZ_APP_ABORT 0x400u      /* SO_LINGER with 0: RST instead of FIN when the last process lets go */
 #define GZ_APP_WANT_SPACE 0x020u /* ring me when the tx FIFO is at least half empty */
-#define GZ_APP_GROW 0x040u       /* give me a bigger tx block: I write nothing until in_block changes or GROW_SEEN */
-#define GZ_APP_OPTIONS 0x080u    /* options[] below have changed */
+#define GZ_APP_GROW 0x800u       /* give me a bigger tx block: I write nothing until in_block changes or GROW_SEEN */
+#define GZ_APP_OPTIONS 0x1000u    /* options[] below have changed */
 
 /* Socket options the stack acts on; the application writes them, then sets GZ_APP_OPTIONS and rings. */
 struct gz_options {

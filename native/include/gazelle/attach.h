@@ -17,6 +17,7 @@
  *   and to the process that listens:     <-   PAIRED {0, side 1, sock} + fds: pair, control socket to the one that connects
  * From then on the two need the worker no more: EVENT_QUEUE messages go over their own control socket, whose EOF is the
  * other's death, and further connections are made in the pair's memory.
+ *                                        <-   GONE {attach_id}  to the family of a forked process that has ended
  * A worker that cannot serve answers REFUSED {status = errno, text} and closes.
  */
 #ifndef GAZELLE_ATTACH_H
@@ -35,7 +36,8 @@ enum gz_message_kind {
 	GZ_MESSAGE_FORKED = 6,
 	GZ_MESSAGE_CLAIM = 7,
 	GZ_MESSAGE_PAIR = 8,
-	GZ_MESSAGE_PAIRED = 9
+	GZ_MESSAGE_PAIRED = 9,
+	GZ_MESSAGE_GONE = 10
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_EVENTFD = 2, GZ_WELCOME_PAGE = 3, GZ_WELCOME_FDS = 4 };
@@ -47,7 +49,7 @@ struct gz_message {
 	uint32_t abi_version;
 	uint32_t kind;
 	uint32_t number; /* EVENT_QUEUE: which; WELCOME: queue_id; PAIRED: the receiver's side, 0 connects, 1 listens */
-	uint32_t attach_id; /* WELCOME: this process at this worker; PAIRED: the other process */
+	uint32_t attach_id; /* WELCOME: this process at this worker; PAIRED: the other process; FORKED, GONE: the child */
 	int32_t status;     /* REFUSED, FORKED, PAIRED: 0 or an errno */
 	uint32_t sock;      /* PAIRED: the listener's number in the arena of the process that listens */
 	uint8_t addr[16];   /* PAIR: where it wants to connect; PAIRED: the same */

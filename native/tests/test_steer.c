@@ -554,6 +554,7 @@ static int stop(void **state)
 		snprintf(path, sizeof(path), "%s/%s", dir, files[i]);
 		unlink(path);
 	}
+	rmdir(rte_eal_get_runtime_dir());
 	return rmdir(dir);
 }
 

@@ -180,7 +180,13 @@ void pair_arrived(const struct gz_message *message, int *fds, int count)
 	fd_own(fds[GZ_PAIRED_CONTROL], &link->control_fd);
 	REAL(close)(fds[GZ_PAIRED_MEMORY]);
 	attach_publish(link);
+	/* Connections may have been pushed before we could be rung: whoever holds a listener looks now. */
 	pair_take_arrivals();
+	if (link->pair->side) {
+		for (struct sock *s = shim.listeners; s; s = s->listener->next)
+			epoll_activate(s);
+		eventq_wake_all();
+	}
 	return;
 
 close_fds:

@@ -44,6 +44,7 @@ def start_in_background(run_dir: RunDir, plan: Plan, config_file: Path | None, l
             pass_fds=(lock, plan_reader, writer),
             start_new_session=True,
             cwd="/",
+            env={**os.environ, "PYTHONPATH": _package_path()},
         )
     os.close(plan_reader)
     os.close(writer)
@@ -70,6 +71,11 @@ def start_in_background(run_dir: RunDir, plan: Plan, config_file: Path | None, l
         f"the supervisor ended with status {status} before its workers were ready{last}",
         hint=f"`gazelled recover -i {plan.instance}` puts the host back",
     )
+
+
+def _package_path() -> str:
+    """Return a PYTHONPATH with which the supervisor is of the same installation as we are, wherever that is."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH")]))
 
 
 def _understood(message: dict[str, object], report: Report) -> bool:

@@ -23,6 +23,7 @@ _FILES_WANTED = 1 << 20  # a worker holds an eventfd per waiting place of every 
 
 # These would send a worker's files elsewhere, let it speak for us to systemd, or load our own shim into it.
 _NOT_FOR_WORKERS = (
+    "PYTHONPATH",
     "RUNTIME_DIRECTORY",
     "XDG_RUNTIME_DIR",
     "NOTIFY_SOCKET",

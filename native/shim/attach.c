@@ -91,7 +91,8 @@ int attach_receive(int control_fd, struct gz_message *message, int *fds, int *co
 }
 
 /* Waits for a message of this kind; others are dropped. 0 or -errno; on 0 the caller closes the fds. */
-static int await(struct link *link, int control_fd, uint32_t kind, struct gz_message *message, int *fds, int *count, int patience_ms)
+static int await(struct link *link, int control_fd, uint32_t kind, struct gz_message *message, int *fds, int *count,
+                 int patience_ms)
 {
 	uint64_t until = now_ns() + (uint64_t)patience_ms * 1000000ull;
 
@@ -224,8 +225,9 @@ int attach_map_pair(struct link *link, int fd)
 	link->arena = (struct gz_arena *)pair;
 	link->arena_size = GZ_PAIR_SIZE;
 	link->blocks_from = GZ_PAIR_HEADER;
-	return pair->magic == GZ_PAIR_MAGIC && pair->abi_version == GZ_ABI_VERSION && pair->socks == GZ_PAIR_SOCKS ?
-		       0 : -EPROTO;
+	return pair->magic == GZ_PAIR_MAGIC && pair->abi_version == GZ_ABI_VERSION && pair->socks == GZ_PAIR_SOCKS
+	               ? 0
+	               : -EPROTO;
 }
 
 void attach_publish(struct link *link)

@@ -44,7 +44,7 @@ struct epoll {
 	struct spin spin;
 	struct item **index[SHIM_LINKS]; /* by link slot and socket number */
 	uint64_t index_of[SHIM_LINKS];   /* serial of the link an index is of; a dead one's is worthless */
-	struct epoll *next;                  /* all there are, or the free ones */
+	struct epoll *next;              /* all there are, or the free ones */
 };
 
 /* The set of a descriptor, locked, or NULL if it is none (any more). */

@@ -121,7 +121,7 @@ static inline struct gz_sock *link_sock(struct link *link, uint32_t n)
 uint8_t *link_block(struct link *link, uint32_t block);
 
 /* Every live link, or only those to workers; i is the slot. Pointers stay good, see above. */
-#define LINK_EACH(link, i)                                                                                   \
+#define LINK_EACH(link, i)                                                                           \
 	for (uint32_t i = 0; i < shim.links_end; i = i + 1 == shim.workers ? GZ_WORKERS_MAX : i + 1) \
 		for (struct link *link = gz_load_acquire(&shim.links[i]); link; link = NULL)
 #define WORKER_EACH(link, i)                        \

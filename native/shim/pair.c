@@ -37,14 +37,14 @@ struct served {
 struct pair {
 	struct gz_pair *shared;
 	uint32_t side;
-	uint32_t holder;                 /* our bit in GZ_AUX_HOLDERS of our side's ends */
-	int queue_fd[GZ_EVENT_QUEUES];   /* the other side's eventfds; 0 = not told yet */
+	uint32_t holder;               /* our bit in GZ_AUX_HOLDERS of our side's ends */
+	int queue_fd[GZ_EVENT_QUEUES]; /* the other side's eventfds; 0 = not told yet */
 	struct served served[SERVED];
 	uint32_t served_next;
-	uint32_t recent[64], recents;    /* numbers closed lately: warm, and likely free again */
+	uint32_t recent[64], recents; /* numbers closed lately: warm, and likely free again */
 	uint32_t next_number;
-	uint32_t family[HOLDERS];        /* attach id + 1 of the child that has this bit; 0 = nobody */
-	uint32_t child_bit;              /* between before and after a fork */
+	uint32_t family[HOLDERS]; /* attach id + 1 of the child that has this bit; 0 = nobody */
+	uint32_t child_bit;       /* between before and after a fork */
 };
 
 static _Atomic uint64_t listening; /* event queues that want to hear of arrivals */
@@ -67,8 +67,7 @@ static bool same_host(const struct endpoint *to)
 static bool line_serves(const struct gz_listener *line, uint32_t be, uint16_t port)
 {
 	/* The acquire pairs with the worker's release of the line: its address is written. */
-	return gz_load_acquire(&line->port_owner) >> 16 == port && port &&
-	       (!line->addr_be || line->addr_be == be);
+	return gz_load_acquire(&line->port_owner) >> 16 == port && port && (!line->addr_be || line->addr_be == be);
 }
 
 /* The first line of a worker's page that names a listener there. */
@@ -592,8 +591,8 @@ static void give_bit(struct gz_end *end, uint32_t bit)
 	gz_or(&end->aux[GZ_AUX_HOLDERS], 1u << bit);
 }
 
-#define PAIR_EACH(link, i)                                                                                         \
-	for (uint32_t i = GZ_WORKERS_MAX; i < shim.links_end; i++)                                                  \
+#define PAIR_EACH(link, i)                                         \
+	for (uint32_t i = GZ_WORKERS_MAX; i < shim.links_end; i++) \
 		for (struct link *link = gz_load_acquire(&shim.links[i]); link; link = NULL)
 
 void pair_before_fork(void)

@@ -37,8 +37,8 @@ struct shim {
 	uint32_t queue_id[GZ_WORKERS_MAX]; /* by index in the group */
 	uint32_t role[GZ_WORKERS_MAX];
 	_Atomic(struct link *) links[GZ_WORKERS_MAX + 64]; /* SHIM_LINKS slots; NULL while the worker is away */
-	uint32_t links_end;         /* slots beyond are unused */
-	uint64_t links_serial;      /* of the youngest link */
+	uint32_t links_end;                                /* slots beyond are unused */
+	uint64_t links_serial;                             /* of the youngest link */
 	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
 	_Atomic uint64_t retry_ns;   /* when to try them again */
 	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */

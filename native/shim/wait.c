@@ -89,7 +89,8 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 {
 	struct pollfd few[FEW_FDS], *all = few;
 	struct timespec ts;
-	uint32_t own = 0, need = 1 + shim.workers + (shim.links_end > GZ_WORKERS_MAX ? shim.links_end - GZ_WORKERS_MAX : 0) + count;
+	uint32_t own = 0, need = 1 + shim.workers +
+	                         (shim.links_end > GZ_WORKERS_MAX ? shim.links_end - GZ_WORKERS_MAX : 0) + count;
 	bool hung_up = false;
 	int err = 0, got;
 

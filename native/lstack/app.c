@@ -271,6 +271,7 @@ void apps_flush(struct protocol_stack *stack)
 {
 	struct apps *apps = stack->apps;
 
+	conn_destroy_finished(apps);
 	if (apps->doomed)
 		detach_doomed(apps);
 	while (apps->rung) {

@@ -44,6 +44,7 @@ struct apps {
 	struct app *all;
 	struct app *rung;   /* to look at in apps_flush */
 	struct app *dead;   /* freed in apps_flush: their pointers may still stand in the loop's event array */
+	struct conn *finished;      /* to be freed in apps_flush */
 	struct conn *retry; /* lwIP had no memory for them: again next turn */
 	struct listener *listeners;
 	uint32_t doomed; /* how many of `all` are */

@@ -461,6 +461,16 @@ static bool orphan_done(const struct conn *conn)
 	return conn->orphan && !conn->member && (!conn->pcb || (conn->fin_given && conn->tx_acked == conn->tx_given));
 }
 
+void conn_destroy_finished(struct apps *apps)
+{
+	while (apps->finished) {
+		struct conn *conn = apps->finished;
+
+		apps->finished = conn->retry_next;
+		conn_destroy(conn);
+	}
+}
+
 void conn_retry_all(struct apps *apps)
 {
 	struct conn *conn = apps->retry, *next;
@@ -471,7 +481,8 @@ void conn_retry_all(struct apps *apps)
 		conn->in_retry = false;
 		if (orphan_done(conn)) {
 			part_from_pcb(conn);
-			conn_destroy(conn);
+			conn->retry_next = apps->finished;
+			apps->finished = conn;
 		} else if (conn->pcb) {
 			tcp_table_enter(conn->bucket);
 			conn_send_push(conn);

@@ -64,8 +64,10 @@ void conn_release(struct conn *conn);
 /* RST now, whoever holds it (worker drains, listener closes with it unaccepted). The entry says ECONNRESET. */
 void conn_reset(struct conn *conn);
 
-/* Again what had failed for want of memory. */
+/* Again what had failed for want of memory; connections nobody needs any more are set aside. */
 void conn_retry_all(struct apps *apps);
+/* Frees those, once the turn's frames are out: they may still refer to FIFO bytes. */
+void conn_destroy_finished(struct apps *apps);
 
 /* A bare entry (listeners have no pcb of their own): number n, held by app. NULL: no memory. */
 struct conn *conn_create(struct apps *apps, struct arena *arena, uint32_t n);

@@ -34,7 +34,7 @@ CLIENTS = "50"
 REQUESTS = "200000"
 ANSWERS_WITHIN_S = 15.0
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 class DemoError(Exception):
@@ -142,19 +142,24 @@ def drive(address: str) -> tuple[dict[str, float], dict[str, Any]]:
 
 def tables(address: str, peer: str, rates: dict[str, float], during: dict[str, Any], after: dict[str, Any]) -> None:
     """Print what happened."""
-    workers = Table("queue", "worker", "pid", "CPU", "state", "connections", title="workers, under load")
+    workers = Table("queue", "worker", "pid", "CPU", "state", "connections")
     for row in during["workers"]:
         columns = (row["queue_id"], row["name"], row["pid"], row["cpu"], row["state"], row["connections"])
         workers.add_row(*map(str, columns))
-    speed = Table("redis-benchmark", "requests/s", title=f"{CLIENTS} clients at {peer}, redis at {address}:{PORT}")
+    speed = Table("redis-benchmark", "requests/s")
     for test, rate in rates.items():
         speed.add_row(test, f"{rate:,.0f}")
-    paths = Table("path", "sockets", title="which path every socket of the attached programs took")
+    paths = Table("path", "sockets")
     paths.add_row("stack", str(during["sockets"]["accelerated"]))
     kernel = {why: count for why, count in after["sockets"]["kernel"].items() if count}
     for why, count in (kernel or {"": 0}).items():
         paths.add_row(f"kernel ({why})" if why else "kernel", str(count))
-    for table in (workers, speed, paths):
+    for title, table in (
+        ("the workers, under load", workers),
+        (f"{CLIENTS} clients of the kernel's at {peer}, redis on the stack at {address}", speed),
+        ("which path every socket of the attached programs took", paths),
+    ):
+        say(title)
         console.print(table)
     if kernel:
         raise DemoError(f"sockets took the kernel's path: {kernel}")

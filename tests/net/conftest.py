@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from net.kit import Kit
+
+
+def pytest_sessionstart() -> None:
+    # Whoever ends a run by SIGTERM gets what Ctrl-C gets: everything the running test has made is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -148,7 +148,7 @@ class Kit:
         ends = ("numrxqueues", str(queues), "numtxqueues", str(queues))
         a.run("ip", "link", "add", a_name, *ends, "type", "veth", "peer", "name", b_name, "netns", b.name, *ends)
         for namespace, name in ((a, a_name), (b, b_name)):
-            namespace.run("ip", "link", "set", name, "up")
+            namespace.run("ip", "link", "set", "dev", name, "up")
 
     def spawn(self, namespace: Namespace, *command: str, env: Mapping[str, str] | None = None) -> Process:
         """Start a program; close() ends it if nobody has."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,12 @@ def at_rest(instance: Instance) -> list[Holdings]:
         both = [holdings(instance, queue_id) for queue_id in range(2)]
         return both if all(not any(each.gauges.values()) and not each.programs for each in both) else None
 
-    held = until(look, "the workers to forget the killed programs", 20)
+    until(look, "the workers to forget the killed programs", 20)
+    # Some gauges are written once a second, also by an idle worker, and what waits for its time may end only then.
+    rested = time.monotonic()
+    pages = [instance.page(queue_id) for queue_id in range(2)]
+    until(lambda: all(page.heartbeat > rested + 1.5 for page in pages), "the workers to write their gauges")
+    held = look()
     assert held is not None
     return held
 

@@ -42,10 +42,10 @@ struct apps {
 	struct protocol_stack *stack;
 	int listen_fd, wake_fd; /* attach socket; the eventfd every application gets */
 	struct app *all;
-	struct app *rung;   /* to look at in apps_flush */
-	struct app *dead;   /* freed in apps_flush: their pointers may still stand in the loop's event array */
-	struct conn *finished;      /* to be freed in apps_flush */
-	struct conn *retry; /* lwIP had no memory for them: again next turn */
+	struct app *rung;      /* to look at in apps_flush */
+	struct app *dead;      /* freed in apps_flush: their pointers may still stand in the loop's event array */
+	struct conn *finished; /* to be freed in apps_flush */
+	struct conn *retry;    /* lwIP had no memory for them: again next turn */
 	struct listener *listeners;
 	uint32_t doomed; /* how many of `all` are */
 	uint32_t count;  /* attached processes */

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""Where cases run.
+
+    kernel, over the wire      namespace k [10.91.0.2]--veth--[10.91.0.1] namespace m
+    kernel, same host          both in namespace k
+    stack, over the wire       namespace s: the stack [10.91.0.2] --tap-- [10.91.0.1] kernel
+    stack, same host           both attached in namespace s
+
+The addresses are the same on both sides, so the traces are comparable as they are.
+"""
+
+from __future__ import annotations
+
+from net.instance import Instance, on_tap
+from net.kit import Kit, Namespace
+
+from conformance.registry import HOST, HOST6, STACK, STACK6, Mode
+from conformance.runner import Rig, Wrap
+
+
+class Places:
+    """The namespaces, the instance and the rigs; everything is made when it is first needed."""
+
+    def __init__(self, kit: Kit, workers: int = 1) -> None:
+        self._kit, self._workers = kit, workers
+        self._rigs: dict[str, Rig] = {}
+        self._kernel: tuple[Namespace, Namespace] | None = None
+        self._instance: Instance | None = None
+
+    def kernel(self, mode: Mode, name: str = "kernel") -> Rig:
+        """Return the rig where a mode's cases run on the kernel; another name is another one of the same kind."""
+        near, far = self._kernel_namespaces()
+        if mode.wire:
+            return self._rig(f"{name}-wire", lambda argv: near.argv(*argv), lambda argv: far.argv(*argv))
+        return self._rig(f"{name}-local", lambda argv: near.argv(*argv), lambda argv: near.argv(*argv))
+
+    def stack(self, mode: Mode) -> Rig:
+        """Return the rig where a mode's cases run with the subject on the stack."""
+        instance = self.instance()
+
+        def attached(argv: list[str]) -> list[str]:
+            return instance.home.argv(*instance.attached(*argv))
+
+        def plain(argv: list[str]) -> list[str]:
+            return instance.client.argv(*argv)
+
+        if mode.peer_on_stack:
+            return self._rig("stack-both", attached, attached)
+        return self._rig("stack-one", attached, plain)
+
+    def instance(self) -> Instance:
+        """Return the instance, started."""
+        if self._instance is None:
+            self._instance = on_tap(self._kit, self._workers)
+            self._instance.start()
+        return self._instance
+
+    @property
+    def started(self) -> Instance | None:
+        """Return the instance if there is one."""
+        return self._instance
+
+    def _rig(self, name: str, subject: Wrap, peer: Wrap) -> Rig:
+        if name not in self._rigs:
+            self._rigs[name] = rig = Rig(name, subject, peer, self._kit.directory / f"{name}.log")
+            self._kit.later(rig.stop)
+        return self._rigs[name]
+
+    def _kernel_namespaces(self) -> tuple[Namespace, Namespace]:
+        if self._kernel is None:
+            near, far = self._kit.namespace("k"), self._kit.namespace("m")
+            self._kit.veth(near, "gzk", far, "gzm")
+            for namespace, device, address, address6 in ((near, "gzk", STACK, STACK6), (far, "gzm", HOST, HOST6)):
+                namespace.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
+                namespace.run("ip", "address", "add", f"{address}/24", "dev", device)
+                namespace.run("ip", "-6", "address", "add", f"{address6}/64", "dev", device, "nodad")
+            self._kernel = near, far
+        return self._kernel

@@ -116,10 +116,13 @@ class _Teller:
             self._fd = None
 
     def report(self, sentence: str) -> None:
-        now = time.time()
-        stamp = time.strftime("%H:%M:%S", time.localtime(now))
-        print(f"{stamp}.{int(now * 1000) % 1000:03d} {sentence}", flush=True)
+        _log(sentence)
         self.tell({"say": sentence})
+
+
+def _log(sentence: str) -> None:
+    now = time.time()
+    print(f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d} {sentence}", flush=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -139,7 +142,7 @@ def main(argv: Sequence[str]) -> int:
         return supervise(plan, options.config_file, teller.report, lambda: teller.tell({"ready": True}, last=True))
     except GazelledError as error:
         for message in error.messages:
-            teller.report(f"error: {message}")
+            _log(f"error: {message}")
         teller.tell({"errors": list(error.messages), "hint": error.hint, "exit_code": int(error.exit_code)}, last=True)
         return int(error.exit_code)
 

@@ -19,7 +19,6 @@ from gazelled.plan import Plan
 
 Report = Callable[[str], None]
 
-_XDP_MTU_MAX = 3506
 _USERS = ("gazelle", "nobody")  # the first that exists; packages make the user gazelle
 
 
@@ -73,7 +72,7 @@ def prepare(plan: Plan, user: WorkerUser, journal: Journal, report: Report) -> N
     if driver == "tap":
         _prepare_tap(plan, user, journal, report)
     elif driver == "af_xdp":
-        _check_af_xdp(plan)
+        _check_xdp(plan.device.name)
         journal.make(XdpProgram(plan.device.name))
         _set_up(plan.device.name, journal, report)
     elif driver == "af_packet":
@@ -123,29 +122,9 @@ def _prepare_tap(plan: Plan, user: WorkerUser, journal: Journal, report: Report)
     journal.make(LinkUp(name))
 
 
-def _check_af_xdp(plan: Plan) -> None:
-    """Refuse a device on which XDP would lose packets that somebody else wants, or that workers cannot have."""
-    name, wanted = plan.device.name, plan.tot_queue_num
+def _check_xdp(name: str) -> None:
+    """Refuse a device that somebody else's XDP program has; all else was the planner's to see."""
     link = _existing(name)
-    addresses = netlink.global_addresses(name)
-    if addresses:
-        raise GazelledError(
-            f"{name}: the kernel uses it ({', '.join(addresses)}), and af_xdp takes every packet from it",
-            hint=f"`ip address flush dev {name}`, or another device",
-        )
-    if link.rx_queues != wanted:
-        if link.kind == "veth":
-            mend = f"`ethtool -L {name} rx {wanted} tx {wanted}`, or make it with num{{rx,tx}}queues {wanted}"
-        else:
-            mend = f"`ethtool -L {name} combined {wanted}`"
-        raise GazelledError(
-            f"{name}: {link.rx_queues} channels for {wanted} workers; packets of a channel without one are lost",
-            hint=mend,
-        )
-    if link.mtu > _XDP_MTU_MAX:
-        raise GazelledError(
-            f"{name}: MTU {link.mtu}; XDP allows {_XDP_MTU_MAX} at most", hint=f"`ip link set {name} mtu 1500`"
-        )
     if link.xdp is not None:
         raise GazelledError(
             f"{name}: another XDP program (id {link.xdp}) is attached to it",

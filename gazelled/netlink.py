@@ -44,7 +44,6 @@ class Link:
     kind: str  # "veth", "tun", ...; empty for hardware
     alias: str
     xdp: int | None  # id of the XDP program attached to it
-    rx_queues: int  # those in use, which ethtool calls channels
 
 
 @contextmanager
@@ -70,7 +69,6 @@ def read_link(name: str) -> Link | None:
     if message is None:
         return None
     info, xdp = message.get_attr("IFLA_LINKINFO"), message.get_attr("IFLA_XDP")
-    queues = Path(f"/sys/class/net/{name}/queues")
     return Link(
         index=message["index"],
         name=name,
@@ -79,7 +77,6 @@ def read_link(name: str) -> Link | None:
         kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
         alias=message.get_attr("IFLA_IFALIAS") or "",
         xdp=xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else None,
-        rx_queues=sum(1 for entry in queues.glob("rx-*")) if queues.is_dir() else 0,
     )
 
 

@@ -167,14 +167,11 @@ class Supervisor:
             prepare(self.plan, user, Journal(self.run_dir.journal), self.report)
             for group in self.plan.groups:
                 group_page.write(self._group_page(group.process_index, user))
-            now = time.monotonic()
-            self._slots = [_Slot(plan, launched(now, self._policy)) for plan in self.plan.workers]
-            for slot in self._slots:
-                self._launch(slot)
-            while not self._stop_asked and not all(slot.serves for slot in self._slots):
-                if any(slot.problems for slot in self._slots):
-                    break
-                self._turn()
+            workers = self.plan.workers
+            # The first af_xdp worker attaches the XDP program for all; two at once would get in each other's way.
+            first = 1 if self.plan.device.driver == "af_xdp" else len(workers)
+            for batch in (workers[:first], workers[first:]):
+                self._launch_all(batch)
         except BaseException as error:
             left = self._stop()
             if left:
@@ -186,6 +183,20 @@ class Supervisor:
                 self._show_log(slot)
             raise StartError(problems + self._stop())
         self._policy = patient
+
+    def _launch_all(self, workers: tuple[WorkerPlan, ...]) -> None:
+        """Launch workers; return when all launched so far serve, one has failed, or a stop was asked for."""
+        if self._stop_asked or any(slot.problems for slot in self._slots):
+            return
+        now = time.monotonic()
+        slots = [_Slot(plan, launched(now, self._policy)) for plan in workers]
+        self._slots += slots
+        for slot in slots:
+            self._launch(slot)
+        while not self._stop_asked and not all(slot.serves for slot in self._slots):
+            if any(slot.problems for slot in self._slots):
+                return
+            self._turn()
 
     def _group_page(self, process_index: int, user: WorkerUser) -> group_page.GroupPage:
         return group_page.from_plan(

@@ -17,8 +17,12 @@ bool conn_send_grow(struct conn *conn)
 	uint32_t wish = gz_load(&app->aux[GZ_AUX_GROW_SIZE]), size = GZ_BLOCK_SIZE(conn->tx_block);
 	uint32_t order = arena_order(wish < CONN_BLOCK_MAX ? wish : CONN_BLOCK_MAX), block = 0;
 	if (1u << order > size) {
-		if (gz_load_acquire(&app->out_head) != conn->tx_acked)
-			return false; /* not empty yet: conn_sent comes back here */
+		if (gz_load_acquire(&app->out_head) != conn->tx_acked) {
+			/* Not empty yet: conn_sent comes back here, if no short last segment is kept corked meanwhile. */
+			if (conn->pcb)
+				tcp_clear_flags(conn->pcb, TF_CORK);
+			return false;
+		}
 		block = arena_take_block(conn->arena, order);
 	}
 	if (block) {

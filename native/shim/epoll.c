@@ -15,6 +15,8 @@
 
 static void on_bell(void *index, uint32_t n)
 {
+	if (!index)
+		return; /* rung for the queue's owner before us */
 	for (struct item *item = ((struct item **)index)[n]; item; item = item->twin)
 		epoll_item_activate(item);
 }
@@ -61,10 +63,9 @@ static void take_bells(struct epoll *ep)
 				gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_pair_bell, &bells);
 			continue;
 		}
-		if (!link->channel || !ep->index[i] || ep->index_of[i] != link->serial)
-			continue;
-		if (gz_bell_pending(link_bell(link, ep->queue)))
-			gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_bell, ep->index[i]);
+		if (link->channel && gz_bell_pending(link_bell(link, ep->queue)))
+			gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_bell,
+			             ep->index_of[i] == link->serial ? ep->index[i] : NULL);
 	}
 }
 
@@ -186,9 +187,10 @@ static int look_all(struct epoll *ep, int epfd, struct epoll_event *events, int 
 	return n && more ? merge(events, n, more) : n + more;
 }
 
+/* Bells of a set without stack sockets are its queue's last owner's. */
 static bool something_pending(struct epoll *ep)
 {
-	return ep->first || eventq_rung(ep->queue);
+	return ep->first || (gz_load(&ep->stack_items) && eventq_rung(ep->queue));
 }
 
 static int sleep_in(struct epoll *ep, int epfd, struct wait *w)

@@ -5,7 +5,8 @@
  * applications, sleeps as a worker does (so wake-ups are tested), and fails on command by the port connected to:
  *
  *   port 1: nobody listens (ECONNREFUSED)      port 2: no answer ever
- *   port 3: ETIMEDOUT                          port 7: echoes
+ *   port 3: ETIMEDOUT                          port 4: ECONNREFUSED, a moment later
+ *   port 7: echoes
  *   port 9: the worker dies on the spot        others: a listener, or ECONNREFUSED
  *
  *   fake_worker GROUP_PAGE QUEUE_ID    runs until its parent closes its standard input
@@ -74,6 +75,7 @@ static const struct gz_group_page *group;
 static struct gz_worker_page *page;
 static struct app apps[APPS];
 static int listen_fd, wake_fd, page_fd;
+static struct sock *refuse_later;
 static uint32_t queue_id;
 
 static void fail(const char *what)
@@ -231,7 +233,9 @@ static void on_connect(struct sock *s, const struct gz_request *request)
 		_exit(9);
 	set_flags(s, GZ_WORKER_OPEN);
 	name_ends(s, ((const uint8_t *)&group->host_addr_be)[3], own, request->peer[15], port);
-	if (port == 2)
+	if (port == 4)
+		refuse_later = s;
+	if (port == 2 || port == 4)
 		return;
 	if (port == 3 || (port != 7 && !listener)) {
 		die(s, port == 3 ? ETIMEDOUT : ECONNREFUSED);
@@ -583,8 +587,12 @@ static void sleep_and_control(void)
 		}
 	gz_store(&page->asleep, 1);
 	gz_fence();
-	poll(fds, (nfds_t)n, pending() ? 0 : 1000);
+	poll(fds, (nfds_t)n, pending() ? 0 : refuse_later ? 20 : 1000);
 	gz_store(&page->asleep, 0);
+	if (refuse_later && !pending()) {
+		die(refuse_later, ECONNREFUSED);
+		refuse_later = NULL;
+	}
 	if (fds[0].revents)
 		_exit(0);
 	for (int i = 3; i < n; i++)

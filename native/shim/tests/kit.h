@@ -4,6 +4,7 @@
 #define SHIM_TESTS_KIT_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
@@ -13,7 +14,10 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -103,17 +107,38 @@ static inline void kit_expect_eof(int fd)
 	assert_int_equal(read(fd, &c, 1), 0);
 }
 
+/* Waits until a thread (of any process) sleeps in the kernel. */
+static inline void kit_await_asleep(pid_t tid)
+{
+	char path[64], line[128];
+
+	for (int asleep = 0, tries = 0; asleep < 50 && tries < 10000000; tries++) {
+		FILE *file;
+
+		snprintf(path, sizeof(path), "/proc/%d/stat", (int)tid);
+		file = fopen(path, "r");
+		if (!file)
+			return;
+		asleep = fgets(line, sizeof(line), file) && strstr(line, ") S ") ? asleep + 1 : 0;
+		fclose(file);
+		sched_yield();
+	}
+}
+
 /* Runs the tests of one program between group_start and group_stop. argv[1] is the fake worker. */
-#define KIT_MAIN(tests, workers)                                    \
-	int main(int argc, char **argv)                             \
-	{                                                           \
-		int failed;                                         \
-                                                                    \
-		alarm(60);                                          \
-		group_start(argc > 1 ? argv[1] : "", workers);      \
-		failed = cmocka_run_group_tests(tests, NULL, NULL); \
-		group_stop();                                       \
-		return failed;                                      \
+#define KIT_MAIN(tests, workers)                                         \
+	int main(int argc, char **argv)                                  \
+	{                                                                \
+		struct rlimit few = { 1024, 4096 };                      \
+		int failed;                                              \
+                                                                         \
+		close_range(3, ~0u, 0); /* what the harness left open */ \
+		setrlimit(RLIMIT_NOFILE, &few);                          \
+		alarm(60);                                               \
+		group_start(argc > 1 ? argv[1] : "", workers);           \
+		failed = cmocka_run_group_tests(tests, NULL, NULL);      \
+		group_stop();                                            \
+		return failed;                                           \
 	}
 
 #endif

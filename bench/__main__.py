@@ -115,7 +115,7 @@ def _measure(
 def main() -> int:
     """Run it; the status is 0 when everything that was asked for was measured, whatever the figures say."""
     arguments = _arguments()
-    console = Console(width=max(Console().width, 165))
+    console = Console(width=max(Console().width, 175))
     if arguments.list:
         _list(console)
         return 0
@@ -128,7 +128,7 @@ def main() -> int:
     raise_file_limit()
     signal.signal(signal.SIGTERM, _terminate)
     quick = arguments.quick
-    options = Options(arguments.repeat or (2 if quick else 5), 0.2 if quick else 0.5, only, paths)
+    options = Options(arguments.repeat or (2 if quick else 5), 0.2 if quick else 0.4, only, paths)
     rows: list[report.Row] = []
     began = time.monotonic()
     try:

@@ -16,7 +16,7 @@ from bench.stats import Cell, Verdict, figure
 from bench.targets import LIFE, SAME_HOST, TAP
 
 LIFE_KEYS = {
-    "scale-busy": "10 busy of 50,000 connections, of 10 alone",
+    "scale-busy": "10 busy among all, of 10 alone",
     "scale-memory": "memory of an idle connection",
     "idle-cpu": "idle instance, of a core",
     "first-packet": "first packet after idle, extra",

@@ -107,9 +107,9 @@ def bar(target: Target, value: float) -> str:
         case Kind.FRACTION:
             return f"1/{1 / value:g}"
         case Kind.AT_LEAST:
-            return f">= {value:g} {target.unit}"
+            return f">= {value:g}"
         case Kind.AT_MOST:
-            return f"<= {value:g} {target.unit}"
+            return f"<= {value:g}"
 
 
 def ratio_text(row: Row) -> str:

@@ -149,9 +149,9 @@ class Runner:
             packets = self._packets(side)
             _, outcome = self._run(load, side, placement, load.first)
             if load.first:
-                short = load.sized(outcome.value, _PROBE_S)
+                short = load.sized(load.rate(outcome), _PROBE_S)
                 _, outcome = self._run(load, side, placement, short)
-            probed[placement] = outcome.value, load.sized(outcome.value, self.options.seconds)
+            probed[placement] = outcome.value, load.sized(load.rate(outcome), self.options.seconds)
             self._check_path(load, side, self._packets(side) - packets, outcome)
         values = [value for value, _ in probed.values()]
         best = max(values) if load.more_is_better else min(values)

@@ -26,24 +26,34 @@ def parse(text: str) -> Outcome:
     return Outcome(received["bits_per_second"] / 1e9, received["bytes"])
 
 
-def _run(streams: int, out: bool, side: Side, cpu: int, _: int) -> Outcome:
-    words = ["iperf3", "-c", side.address, "-p", str(PORT), "-t", "1", "-P", str(streams), "-J"]
+def _run(streams: int, out: bool, side: Side, cpu: int, work: int) -> Outcome:
+    words = ["iperf3", "-c", side.address, "-p", str(PORT), "-n", str(work), "-P", str(streams), "-J"]
     return parse(side.call([*words, *(["-R"] if out else [])], cpu))
 
 
 class Iperf3(Program):
-    """One second for each."""
+    """As many bytes as take about half a second."""
 
     name = "iperf3"
     needs = ("iperf3",)
 
     def loads(self) -> list[Load]:
         """Return one stream and eight, both ways. "in" is towards the server, so into the stack."""
-        return [
-            Load(f"iperf3-{streams}-{way}", f"iperf3, {streams} stream{'s' * (streams > 1)} {way}", "Gbit/s",
-                 partial(_run, streams, way == "out"), work_unit=GIGABYTE, work_name="GB")
-            for streams in (1, 8) for way in ("in", "out")
-        ]  # fmt: skip
+        return [self._load(streams, way) for streams in (1, 8) for way in ("in", "out")]
+
+    @staticmethod
+    def _load(streams: int, way: str) -> Load:
+        return Load(
+            f"iperf3-{streams}-{way}",
+            f"iperf3, {streams} stream{'s' * (streams > 1)} {way}",
+            "Gbit/s",
+            partial(_run, streams, way == "out"),
+            work_unit=GIGABYTE,
+            work_name="GB",
+            rate=lambda outcome: outcome.value * 1e9 / 8,
+            first=20_000_000,
+            most=20_000_000_000,
+        )
 
     def serve(self, site: Site) -> Process:
         """Start its server."""

@@ -36,6 +36,7 @@ class Load:
     more_is_better: bool = True
     work_unit: float = MILLION
     work_name: str = "M req"
+    rate: Callable[[Outcome], float] = lambda outcome: outcome.value  # work per second, where work bounds a run
     first: int = 0  # work of the first, discarded run; 0: `run` is bounded by time and ignores it
     most: int = 0  # work of a run at most
     placements: tuple[str, ...] = PLACEMENTS

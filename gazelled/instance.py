@@ -196,8 +196,6 @@ def stop(run_dir: RunDir, report: Report) -> bool:
 
     GazelledError says what could not be put back.
     """
-    from gazelled.clean_up import clean_up
-
     if not run_dir.path.exists():
         return False
     _check_permission(run_dir)
@@ -211,8 +209,28 @@ def stop(run_dir: RunDir, report: Report) -> bool:
             raise GazelledError(f"{run_dir.path}: another gazelled is at work there", hint="try again")
         else:
             time.sleep(0.02)
+    _clean_up(run_dir, lock, report)  # and tells what the supervisor could not do, if there was one
+    return True
+
+
+def recover(run_dir: RunDir, report: Report) -> bool:
+    """Undo what a dead supervisor left, its workers included; False if there is nothing to do, or the instance runs."""
+    if not run_dir.path.exists():
+        return False
+    _check_permission(run_dir)
+    lock = run_dir.lock()
+    if lock is None:
+        report(f"instance {run_dir.instance} runs, or is just being started or stopped; nothing to recover")
+        return False
+    _clean_up(run_dir, lock, report)
+    return True
+
+
+def _clean_up(run_dir: RunDir, lock: int, report: Report) -> None:
+    """Put the host back and let go of the lock; GazelledError says what could not be put back."""
+    from gazelled.clean_up import clean_up
+
     try:
-        # Whatever a supervisor that was told to stop could not do is done, or told, here.
         problems = clean_up(run_dir, report)
     finally:
         os.close(lock)
@@ -221,18 +239,6 @@ def stop(run_dir: RunDir, report: Report) -> bool:
             f"instance {run_dir.instance}: not all was put back: {'; '.join(problems)}",
             hint=f"mend the cause, then `gazelled recover -i {run_dir.instance}`",
         )
-    return True
-
-
-def recover(run_dir: RunDir, report: Report) -> bool:
-    """Undo what a dead supervisor left, its workers included; False if there is nothing to do, or the instance runs."""
-    if not run_dir.path.exists():
-        return False
-    supervisor = live_supervisor(run_dir.read_state())
-    if supervisor is not None:
-        report(f"instance {run_dir.instance} runs (supervisor {supervisor.pid}); nothing to recover")
-        return False
-    return stop(run_dir, report)
 
 
 def _check_permission(run_dir: RunDir) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -255,6 +256,16 @@ def test_recover_leaves_a_running_instance_alone(gazelled: Gazelled) -> None:
     assert done.returncode == 0
     assert "nothing to recover" in done.stderr
     assert gazelled.status()["state"] == "running"
+
+
+def test_recover_leaves_an_instance_alone_that_is_just_being_started(gazelled: Gazelled) -> None:
+    (gazelled.root / "t").mkdir(parents=True)
+    with (gazelled.root / "t/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = gazelled("recover")
+    assert done.returncode == 0
+    assert "just being started" in done.stderr
+    assert (gazelled.root / "t/lock").exists()
 
 
 def test_foreground_serves_a_service_manager(gazelled: Gazelled) -> None:

@@ -229,8 +229,10 @@ static int wait_in(struct epoll *ep, int epfd, struct epoll_event *events, int m
 	int n = look_all(ep, epfd, events, most, timeout_ns == 0 || !gz_load(&ep->stack_items)), err;
 	struct wait w;
 
-	if (n || timeout_ns == 0)
+	if (n || timeout_ns == 0) {
+		wait_skipped();
 		return n;
+	}
 	wait_begin(&w, &ep->spin, ep->queue, timeout_ns, sigmask);
 	for (;;) {
 		enum wait_next next = gz_load(&ep->stack_items) ? wait_next(&w) : WAIT_SLEEP;

@@ -187,8 +187,10 @@ static int wait_all(struct poll *p, struct pollfd *all, int64_t timeout_ns, cons
 
 	look_kernel(p);
 	ready = look(p);
-	if (ready || timeout_ns == 0)
+	if (ready || timeout_ns == 0) {
+		wait_skipped();
 		return ready;
+	}
 	wait_begin(&w, wait_thread_spin(), eventq_mine(), timeout_ns, sigmask);
 	while (!ready) {
 		enum wait_next next = wait_next(&w);

@@ -135,8 +135,12 @@ ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flag
 			break;
 		if (end == -EAGAIN && unread(s))
 			continue;
-		if (end != -EAGAIN || flags & MSG_DONTWAIT || gz_load(&s->nonblock))
+		if (end != -EAGAIN)
 			break;
+		if (flags & MSG_DONTWAIT || gz_load(&s->nonblock)) {
+			wait_skipped();
+			break;
+		}
 		end = wait_rx(s);
 		waits++;
 		if (end)

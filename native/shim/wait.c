@@ -18,8 +18,20 @@
 #define CHECK_NS 1000000ull       /* control sockets, while we are too busy to sleep */
 #define MEND_SLEEP_NS 20000000ull /* while a worker is missing nobody sleeps longer */
 #define FEW_FDS 24u
+#define SKIPS_PER_CLOCK 64u
 
 static __thread struct spin thread_spin;
+
+void wait_skipped(void)
+{
+	static __thread uint32_t skips;
+
+	if (++skips % SKIPS_PER_CLOCK)
+		return;
+	if (now_ns() - gz_load(&shim.checked_ns) > CHECK_NS)
+		attach_check();
+	attach_mend();
+}
 
 struct spin *wait_thread_spin(void)
 {

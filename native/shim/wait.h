@@ -70,6 +70,12 @@ void wait_end(struct wait *w, bool found);
  */
 int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64_t timeout_ns);
 
+/*
+ * For calls that find what they look for, or do not wait: now and then looks whether all peers live, so that a program which
+ * is never idle notices, too.
+ */
+void wait_skipped(void);
+
 /* This thread's history, for poll and select. */
 struct spin *wait_thread_spin(void);
 

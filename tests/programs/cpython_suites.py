@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+# ruff: noqa: N802 - the names are unittest's
+"""CPython's own network suites, once on the kernel and once on the stack, compared test by test.
+
+    PYTHONPATH=tests python -m programs.cpython_suites [--limit S] [--json FILE] [SUITE ...]     (as root)
+
+          namespace S
+/usr/bin/python3 -m ... test_socket     plainly: the kernel's loopback
+/usr/bin/python3 -m ... test_socket     under `gazelled run`: both ends attached, so loopback is same-host memory
+
+Each suite runs in a process that notes every test as it begins and ends. A test that hangs or crashes its process is
+noted as such, with the traces of all threads in the log, and the rest runs in a new process. Ends with 1 if a test that
+passes on the kernel does not pass on the stack.
+
+This file is also what the suites run in, by Debian's python3 and without anything of ours: see `drive`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+SUITES = (
+    "test_socket", "test_selectors", "test_socketserver", "test_ftplib", "test_httpservers", "test_ssl", "test_asyncio",
+)  # fmt: skip
+PYTHON = "/usr/bin/python3"
+LIMIT_S = 30
+_RESTARTS = 40
+_PASSED = ("ok", "skipped", "expected failure")
+
+
+def drive(suite: str, journal: Path, limit: float) -> None:
+    """Run what the journal does not mention yet; in a process of its own, in the directory that is current."""
+    import faulthandler
+
+    from test import support
+
+    known = {entry["id"] for entry in read(journal)}
+    support.use_resources = []
+    with journal.open("a", buffering=1) as notes:
+
+        class Notes(unittest.TestResult):
+            def note(self, test: unittest.TestCase, result: str, detail: str = "") -> None:
+                notes.write(json.dumps({"id": test.id(), "result": result, "detail": detail}) + "\n")
+
+            def startTest(self, test: unittest.TestCase) -> None:
+                super().startTest(test)
+                self.note(test, "began")
+                faulthandler.dump_traceback_later(limit, exit=True)
+
+            def stopTest(self, test: unittest.TestCase) -> None:
+                faulthandler.cancel_dump_traceback_later()
+                super().stopTest(test)
+
+            def addSuccess(self, test: unittest.TestCase) -> None:
+                self.note(test, "ok")
+
+            def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+                self.note(test, "skipped", reason)
+
+            def addExpectedFailure(self, test: unittest.TestCase, err: object) -> None:
+                self.note(test, "expected failure")
+
+            def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+                self.note(test, "unexpected success")
+
+            def addError(self, test: unittest.TestCase, err: object) -> None:
+                self.note(test, "error", self._exc_info_to_string(err, test))  # type: ignore[attr-defined]
+
+            def addFailure(self, test: unittest.TestCase, err: object) -> None:
+                self.note(test, "failed", self._exc_info_to_string(err, test))  # type: ignore[attr-defined]
+
+            def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: object) -> None:
+                if err is not None:
+                    self.note(test, "failed", self._exc_info_to_string(err, test))  # type: ignore[attr-defined]
+
+        faulthandler.enable()
+        found = unittest.defaultTestLoader.loadTestsFromName(f"test.{suite}")
+        unittest.TestSuite(test for test in flat(found) if test.id() not in known).run(Notes())
+        notes.write(json.dumps({"id": "", "result": "end", "detail": ""}) + "\n")
+    os._exit(0)  # threads a failed test left behind are no part of it
+
+
+def flat(tests: unittest.TestSuite | unittest.TestCase) -> list[unittest.TestCase]:
+    """Return the tests of a suite, in its order."""
+    if isinstance(tests, unittest.TestCase):
+        return [tests]
+    return [test for inner in tests for test in flat(inner)]  # type: ignore[arg-type]
+
+
+def read(journal: Path) -> list[dict[str, str]]:
+    """Read the entries of a journal; the last line may be cut."""
+    entries = []
+    for line in journal.read_text().splitlines() if journal.exists() else ():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries
+
+
+def outcomes(prefix: list[str], suite: str, directory: Path, limit: float) -> dict[str, dict[str, str]]:
+    """Run one suite behind `prefix` (how a command is started there) and return the outcome of each test."""
+    journal, log = directory / "journal", directory / "log"
+    for _ in range(_RESTARTS):
+        inner = [PYTHON, __file__, "--drive", suite, "--journal", str(journal), "--limit", str(limit)]
+        with tempfile.TemporaryDirectory(dir=directory) as current, log.open("ab") as output:
+            popen = subprocess.Popen(
+                prefix + inner, cwd=current, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                status: int | None = popen.wait(timeout=900)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(popen.pid, signal.SIGKILL)  # our own session, with what its tests left
+                popen.wait(timeout=10)
+        entries = read(journal)
+        if not entries or entries[-1]["id"] == "":
+            break
+        if entries[-1]["result"] == "began":
+            how = "hung" if status in (1, None) else f"ended its process: {status}"
+            with journal.open("a") as notes:
+                notes.write("\n" + json.dumps({"id": entries[-1]["id"], "result": how, "detail": str(log)}) + "\n")
+    ends: dict[str, dict[str, str]] = {}
+    for entry in read(journal):
+        worse = ends.get(entry["id"], {}).get("result", "began") in (*_PASSED, "began")
+        if entry["id"] and worse:  # a failed subtest stays failed
+            ends[entry["id"]] = entry
+    return ends
+
+
+def main() -> int:
+    """Run both and print the differences."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(SUITES)}")
+    parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds one test may take")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write every outcome here")
+    parser.add_argument("--drive", help=argparse.SUPPRESS)
+    parser.add_argument("--journal", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.drive:
+        drive(options.drive, options.journal, options.limit)
+    from net.instance import on_tap
+    from net.kit import Kit
+
+    directory = Path(tempfile.mkdtemp(prefix="cpython-suites-"))
+    kit = Kit(directory)
+    report: dict[str, object] = {}
+    worse = 0
+    try:
+        instance = on_tap(kit, options.workers)
+        instance.home.run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=0")
+        instance.start()
+        for suite in options.suites or SUITES:
+            both = {}
+            for where, prefix in (("kernel", []), ("stack", instance.attached())):
+                (directory / suite / where).mkdir(parents=True)
+                both[where] = outcomes(instance.home.argv(*prefix), suite, directory / suite / where, options.limit)
+            kernel, stack = both["kernel"], both["stack"]
+            passed = {where: sum(end["result"] == "ok" for end in ends.values()) for where, ends in both.items()}
+            print(f"{suite}: passed {passed['kernel']} of {len(kernel)} on the kernel, {passed['stack']} on the stack")
+            for name in sorted(kernel.keys() | stack.keys()):
+                a, b = (ends.get(name, {"result": "not run", "detail": ""}) for ends in (kernel, stack))
+                if a["result"] == b["result"]:
+                    continue
+                worse += a["result"] in _PASSED and b["result"] not in _PASSED
+                last = (b["detail"].strip().splitlines() or [""])[-1]
+                print(f"  {name}: {a['result']} on the kernel, {b['result']} on the stack: {last}", flush=True)
+            report[suite] = both
+            if options.json:
+                options.json.write_text(json.dumps(report, indent=1))
+        print(f"logs: {directory}")
+    finally:
+        kit.close()
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

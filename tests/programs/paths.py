@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""What the tests of programs share: waiting for a server, and which path the sockets of a program took."""
+
+from __future__ import annotations
+
+import socket
+
+from net.instance import Instance
+from net.kit import Process, until
+
+LOOPBACK = "127.0.0.1"
+
+
+def listens(instance: Instance, server: Process, address: str, port: int, seconds: float = 15) -> None:
+    """Wait until a plain client's connection to a server is accepted."""
+    script = f"</dev/tcp/{address}/{port}"
+
+    def accepted() -> bool:
+        assert server.alive, f"ended with {server.popen.returncode}:\n{server.output()}"
+        return instance.client.try_run("timeout", "2", "bash", "-c", script).returncode == 0
+
+    until(accepted, f"{server.log.name} to accept on {address}:{port}; it said:\n{server.output()}", seconds)
+
+
+def family(pid: int) -> set[int]:
+    """Return the pids of a process and of all its descendants."""
+    found = {pid}
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            children = [int(word) for word in file.read().split()]
+    except OSError:
+        return found
+    return found.union(*(family(child) for child in children))
+
+
+def kernel_paths(instance: Instance, *programs: Process) -> dict[str, int]:
+    """Return the sockets on the kernel path of some programs and their children, by reason."""
+    pids = {pid for program in programs for pid in family(program.pid)}
+    counts: dict[str, int] = {}
+    for application in instance.status()["applications"]:
+        if application["pid"] in pids:
+            for reason, count in application["kernel"].items():
+                counts[reason] = counts.get(reason, 0) + count
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def on_the_stack(instance: Instance, *programs: Process) -> None:
+    """Assert that each of these programs holds accelerated sockets, and none on the kernel path.
+
+    What plain clients opened on loopback may still be closing, so this is waited for.
+    """
+    until(lambda: not kernel_paths(instance, *programs), "sockets on the kernel path to go", 5)
+    for program in programs:
+        pids = family(program.pid)
+        held = sum(row["sockets"] for row in instance.status()["applications"] if row["pid"] in pids)
+        assert held > 0, f"{program.log.name}: no accelerated socket\n{instance.status()['applications']}"
+
+
+def accepted_by_workers(instance: Instance) -> int:
+    """Return how many connections the workers have accepted so far."""
+    return sum(instance.page(row["queue_id"]).counters()["accepted"] for row in instance.status()["workers"])
+
+
+def plain_connection(address: str, port: int) -> socket.socket:
+    """Connect as a client of this process's namespace would."""
+    return socket.create_connection((address, port), timeout=10)

@@ -358,6 +358,14 @@ void attach_mend(void)
 	lock_give(&shim.lock);
 }
 
+void attach_insist(int patience_ms)
+{
+	lock_take(&shim.lock);
+	bury_unused();
+	attach_missing(patience_ms);
+	lock_give(&shim.lock);
+}
+
 /* ------------------------------------------------------------------ death */
 
 void attach_lost(struct link *link)

@@ -39,6 +39,9 @@ void attach_check(void);
 /* If workers are missing and it is time, tries to attach again, and re-opens this process's listeners there. No locks held. */
 void attach_mend(void);
 
+/* The same at once, waiting at most that long for workers that are just starting: a call needs one now. No locks of links held. */
+void attach_insist(int patience_ms);
+
 /* Sends a message with one descriptor (-1: none). Never blocks. 0 or -errno. link->post held, or the link is not public yet. */
 int attach_send(int control_fd, struct gz_message *message, int fd);
 

@@ -11,8 +11,11 @@
 #include "sock.h"
 #include "wait.h"
 
-/* The next worker that serves outgoing connections; NULL: none lives. */
-static struct link *pick_link(void)
+/* A worker that is just being restarted is worth waiting for, longer where the program waits anyway. */
+#define PATIENCE_MS 500
+#define NONBLOCK_PATIENCE_MS 20
+
+static struct link *pick_live(void)
 {
 	for (uint32_t tries = 0; tries < shim.workers; tries++) {
 		uint32_t i = gz_add(&shim.turn, 1) % shim.workers;
@@ -24,6 +27,19 @@ static struct link *pick_link(void)
 			return link;
 	}
 	return NULL;
+}
+
+/* The next worker that serves outgoing connections; NULL: none lives. */
+static struct link *pick_link(struct sock *s)
+{
+	struct link *link;
+
+	attach_check(); /* the one we would ask may just have died */
+	link = pick_live();
+	if (link || !gz_load(&shim.missing))
+		return link;
+	attach_insist(gz_load(&s->nonblock) ? NONBLOCK_PATIENCE_MS : PATIENCE_MS);
+	return pick_live();
 }
 
 static bool settled(struct sock *s)
@@ -130,7 +146,7 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 	if (route_connect(s->bound ? &s->local : NULL, to, why) == ROUTE_KERNEL)
 		return 1;
 	*why = GZ_KERNEL_NOT_ATTACHED;
-	link = pick_link();
+	link = pick_link(s);
 	if (!link)
 		return shim.fallback_fail ? -ENETDOWN : 1;
 	*why = GZ_KERNEL_NO_RESOURCE;
@@ -150,7 +166,7 @@ static int again(struct sock *s, const struct endpoint *to)
 	if (!failed(s))
 		return outcome(s);
 	/* As the kernel allows it: the same descriptor tries anew, on a number of its own. */
-	link = pick_link();
+	link = pick_link(s);
 	if (!link)
 		return -ENETDOWN;
 	epoll_unclaim(s, s->link, s->n);

@@ -38,7 +38,7 @@ lint unit ctest asan net: ## one stage of `make test`
 	@scripts/check setup build $@
 
 format: ## write Python and C as the linters want them
-	@.venv/bin/ruff format -q gazelled tests bench scripts && .venv/bin/ruff check -q --fix gazelled tests bench scripts
+	@.venv/bin/ruff format -q gazelled tests bench scripts && .venv/bin/ruff check -q --fix-only gazelled tests bench scripts
 	@find native tests -name '*.[ch]' -exec clang-format -i {} +
 
 install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file

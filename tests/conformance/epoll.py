@@ -60,6 +60,13 @@ class Epoll:
             return done
         return [(self._labels.get(event.data, f"data {event.data}"), event.events) for event in array[:done]]
 
+    def peek(self, most: int, milliseconds: int = 0) -> list[tuple[str, int]]:
+        """Wait without a word in the trace; it must succeed."""
+        got = self._wait(milliseconds, most)
+        if isinstance(got, Errno):
+            raise RuntimeError(f"{self.label}.wait: {got}")
+        return got
+
     def wait(self, milliseconds: int = 2000, most: int = 16) -> Any:
         """Wait; the order in which several are told is nobody's promise, so they are sorted."""
         got = self._wait(milliseconds, most)

@@ -142,7 +142,8 @@ def recvfrom(fd: int, count: int, flags: int = 0) -> Any:
 
 @op
 def writev(fd: int, parts: list[bytes]) -> int | Errno:
-    return call("writev", fd, libc.iovecs(libc.filled(parts)), len(parts))
+    filled = libc.filled(parts)  # an iovec does not keep what it points to alive
+    return call("writev", fd, libc.iovecs(filled), len(parts))
 
 
 @op
@@ -172,7 +173,8 @@ def _header(rooms: list[Any], name: Any = None) -> libc.Msghdr:
 def sendmsg(fd: int, parts: list[bytes], flags: int = 0, address: Address | None = None) -> int | Errno:
     raw = pack(_tuple(address)) if address is not None else b""
     name = (ctypes.c_char * len(raw)).from_buffer_copy(raw) if raw else None
-    return call("sendmsg", fd, ctypes.byref(_header(libc.filled(parts), name)), flags)
+    filled = libc.filled(parts)
+    return call("sendmsg", fd, ctypes.byref(_header(filled, name)), flags)
 
 
 @op

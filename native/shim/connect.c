@@ -112,7 +112,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	uint32_t n;
 	int on = 1;
 
-	if (!pair_listens(to))
+	if (!pair_listens(to) || (!s->bound && !pair_reaches(to)))
 		return 1;
 	if (!s->bound) {
 		local.port = 0;
@@ -127,7 +127,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 		return 1;
 	memcpy(local.addr, to->addr, sizeof(local.addr));
 	if (pair_connect(&local, to, s, &link, &n))
-		return 1; /* bound it stays, which the kernel's own connect does not mind */
+		return 1; /* another thread took the last number; bound to loopback it stays, which the kernel does not mind */
 	sock_attach(s, link, n);
 	return 0;
 }

@@ -334,17 +334,40 @@ static bool push(struct link *link, uint32_t n)
 	return true;
 }
 
+/* The pair with the program that listens there, made if there is none; NULL: not this way. shim.lock held. */
+static struct link *pair_to(const struct endpoint *to)
+{
+	struct link *link = known_pair(to);
+	struct served where;
+
+	return !link && find_line(to, &where) ? ask(&where) : link;
+}
+
+bool pair_reaches(const struct endpoint *to)
+{
+	struct link *link;
+	uint32_t n = 0;
+
+	if (!same_host(to))
+		return false;
+	lock_take(&shim.lock);
+	link = pair_to(to);
+	if (link)
+		n = take_number(link);
+	if (n)
+		link->pair->recent[link->pair->recents++] = n;
+	lock_give(&shim.lock);
+	return n;
+}
+
 int pair_connect(const struct endpoint *local, const struct endpoint *to, struct sock *s, struct link **link, uint32_t *n)
 {
-	struct served where;
 	int err = 1;
 
 	if (!same_host(to))
 		return 1;
 	lock_take(&shim.lock);
-	*link = known_pair(to);
-	if (!*link && find_line(to, &where))
-		*link = ask(&where);
+	*link = pair_to(to);
 	if (!*link)
 		goto out;
 	*n = take_number(*link);

@@ -27,6 +27,12 @@ struct sock;
  */
 int pair_connect(const struct endpoint *local, const struct endpoint *to, struct sock *s, struct link **link, uint32_t *n);
 
+/*
+ * True if pair_connect() to there will find a program and a free number. Asked before the socket takes an address of the
+ * stack's: bound to one, the kernel could not connect it any more. A process does not reach itself. No locks of shim held.
+ */
+bool pair_reaches(const struct endpoint *to);
+
 /* True if an attached program listens there, as far as the workers' pages tell. */
 bool pair_listens(const struct endpoint *to);
 

@@ -44,7 +44,7 @@ class Load:
 
     def sized(self, rate: float, seconds: float) -> int:
         """Return the work that takes about so many seconds at a rate."""
-        return max(self.first, min(self.most, int(rate * seconds))) if self.first else 0
+        return max(self.first, int(min(self.most, rate * seconds))) if self.first else 0
 
 
 @dataclass(frozen=True)

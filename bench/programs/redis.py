@@ -37,7 +37,7 @@ def _run(test: str, clients: int, pipeline: int, side: Side, cpu: int, work: int
 def _load(test: str, clients: int, pipeline: int) -> Load:
     key = f"redis-{test.lower()}-c{clients}" + (f"-p{pipeline}" if pipeline > 1 else "")
     title = f"redis {test} -c {clients}" + (f" -P {pipeline}" if pipeline > 1 else "")
-    return Load(key, title, "req/s", partial(_run, test, clients, pipeline), first=2000, most=2_000_000)
+    return Load(key, title, "req/s", partial(_run, test, clients, pipeline), first=2000 * pipeline, most=2_000_000)
 
 
 class Redis(Program):

@@ -11,6 +11,8 @@ The addresses are the same on both sides, so the traces are comparable as they a
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from net.instance import Instance, on_tap
 from net.kit import Kit, Namespace
 
@@ -26,6 +28,8 @@ class Places:
         self._rigs: dict[str, Rig] = {}
         self._kernel: tuple[Namespace, Namespace] | None = None
         self._instance: Instance | None = None
+        self._pool = ThreadPoolExecutor(2)
+        kit.later(self._pool.shutdown)
 
     def kernel(self, mode: Mode, name: str = "kernel") -> Rig:
         """Return the rig where a mode's cases run on the kernel; another name is another one of the same kind."""
@@ -47,6 +51,12 @@ class Places:
         if mode.peer_on_stack:
             return self._rig("stack-both", attached, attached)
         return self._rig("stack-one", attached, plain)
+
+    def run(self, case: str, mode: Mode) -> tuple[list[str], list[str]]:
+        """Run a case on the kernel and on the stack, at the same time; return both traces."""
+        rigs = self.kernel(mode), self.stack(mode)
+        kernel, stack = self._pool.map(lambda rig: rig.run(case, mode.name), rigs)
+        return kernel, stack
 
     def instance(self) -> Instance:
         """Return the instance, started."""

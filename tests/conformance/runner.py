@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CASE_S = 6.0
 START_S = 30.0
 # A run of a case never meets what an earlier one left in TIME-WAIT. Below the ephemeral ports, 8 ports each.
 _ports = itertools.cycle(range(10000, 32000, 8))
@@ -35,6 +34,7 @@ class Rig:
     subject: Wrap
     peer: Wrap
     log: Path
+    case_s: float = 6.0
     restarts: int = -1
     on_hold: Callable[[], None] = lambda: None  # called while a case holds what it has made
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Rig:
             self._start()
         os.write(self._orders, json.dumps({"case": case, "mode": mode, "port": next(_ports)}).encode() + b"\n")
         trace: list[str] = []
-        deadline = time.monotonic() + CASE_S
+        deadline = time.monotonic() + self.case_s
         while (line := self._line(deadline)) is not None:
             if line == {"hold": True}:
                 self.on_hold()

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The conformance suite makes namespaces and devices. Without root it fails: what is left out is not passed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from net.kit import Kit
+
+from conformance.places import Places
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ours = [item for item in items if HERE in item.path.parents]
+    if ours and os.geteuid() != 0:
+        raise pytest.UsageError("the conformance suite makes namespaces and devices: run it as root")
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """Return where cases run; one instance and a few processes for the whole session."""
+    kit = Kit(tmp_path_factory.mktemp("conformance"))
+    try:
+        yield Places(kit)
+    finally:
+        kit.close()

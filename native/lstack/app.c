@@ -168,29 +168,47 @@ static void serve(struct app *app, const struct gz_request *request)
 	}
 }
 
+/* How many requests wait; more than the ring holds is nonsense. */
+static uint32_t requests_waiting(const struct app *app)
+{
+	/* Pairs with the application's release: slots are written. */
+	return gz_load_acquire(&app->channel->requests.head) - app->request_tail;
+}
+
+static void serve_next(struct app *app)
+{
+	struct gz_request_ring *ring = &app->channel->requests;
+	struct gz_request request;
+
+	memcpy(&request, &ring->slot[app->request_tail % GZ_REQUESTS], sizeof(request));
+	__asm__ __volatile__("" : : "g"(&request) : "memory"); /* our copy is read from here on, not theirs */
+	gz_store_release(&ring->tail, ++app->request_tail);    /* pairs with the producer's acquire: slot is free */
+	worker_count(app->apps->stack, GZ_COUNT_requests, 1);
+	serve(app, &request);
+}
+
 /* Requests in their order, at most rpc_number per turn. */
 static void serve_requests(struct app *app)
 {
-	struct gz_request_ring *ring = &app->channel->requests;
-	uint32_t head = gz_load_acquire(&ring->head); /* pairs with the application's release: slots are written */
-	uint32_t waiting = head - app->request_tail, budget = app->apps->stack->group->rpc_number;
+	uint32_t waiting = requests_waiting(app), budget = app->apps->stack->group->rpc_number;
 
 	if (waiting > GZ_REQUESTS) {
 		app_doom(app, "impossible request index");
 		return;
 	}
-	for (uint32_t i = 0; i < waiting && i < budget && !app->doomed; i++) {
-		struct gz_request request;
-
-		memcpy(&request, &ring->slot[app->request_tail % GZ_REQUESTS], sizeof(request));
-		__asm__ __volatile__("" : : "g"(&request) : "memory"); /* our copy is read from here on, not theirs */
-		gz_store_release(&ring->tail, ++app->request_tail); /* pairs with the producer's acquire: slot is free */
-		worker_count(app->apps->stack, GZ_COUNT_requests, 1);
-		serve(app, &request);
-	}
+	for (uint32_t i = 0; i < waiting && i < budget && !app->doomed; i++)
+		serve_next(app);
 	if (waiting > budget)
 		gz_bell_ring(&app->channel->to_worker, 0);
 	app_grant(app);
+}
+
+void app_finish(struct app *app)
+{
+	uint32_t waiting = app->channel && !app->doom ? requests_waiting(app) : 0;
+
+	for (uint32_t i = 0; i < waiting && waiting <= GZ_REQUESTS; i++)
+		serve_next(app);
 }
 
 static void on_bell(void *ctx, uint32_t n)

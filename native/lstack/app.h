@@ -72,6 +72,12 @@ void app_doom_arena(struct apps *apps, struct arena *arena, const char *why);
 /* Socket n of this arena changed its level: rings the interested event queues of every process that holds it. */
 void app_notify(struct apps *apps, struct arena *arena, uint32_t n);
 
+/*
+ * A process has ended: carries out what it had still posted. It may have accepted, answered and exited within one turn of
+ * ours, and its peer is to get the answer, not a reset.
+ */
+void app_finish(struct app *app);
+
 /* Tops up the process's stock of free socket numbers. */
 void app_grant(struct app *app);
 

@@ -421,6 +421,7 @@ void app_detach(struct app *app)
 	(void)epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_DEL, app->control_fd, NULL);
 	close(app->control_fd);
 	if (arena) {
+		app_finish(app);
 		/* Let go of everything first, as a process of the arena still, then leave it. */
 		for (uint32_t w = 0; w < GZ_SOCKS_MAX / 64; w++)
 			for (uint64_t bits = app->holds[w]; bits; bits &= bits - 1)

@@ -514,6 +514,8 @@ static void on_fork(struct app *parent, int fd)
 
 static void detach(struct app *app)
 {
+	if (app->channel)
+		on_bell(app, 0); /* what it had still posted */
 	for (uint32_t n = 1; app->arena && n < app->arena->next_sock; n++)
 		release(&app->arena->sock[n], (int)(app - apps));
 	close(app->control);

@@ -23,6 +23,9 @@
 #include "pair.h"
 #include "worker.h"
 
+/* Messages of one process, or new processes, per turn. The epoll is level-triggered: what is left comes with the next. */
+#define EVENT_BUDGET 16u
+
 static int watch(struct apps *apps, int fd, void *owner)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP, .data.ptr = owner };
@@ -323,7 +326,7 @@ static bool receive(struct app *app)
 {
 	struct gz_message message;
 	union {
-		char buf[CMSG_SPACE(8 * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+		char buf[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = { .iov_base = &message, .iov_len = sizeof(message) };
@@ -331,13 +334,13 @@ static bool receive(struct app *app)
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control)
 	};
 	ssize_t n = recvmsg(app->control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	int fds[8], count = 0;
+	/* The kernel fills whatever room it is given with descriptors, also that meant for credentials nobody asked for. */
+	int fds[sizeof(control.buf) / sizeof(int)], count = 0;
 	pid_t sender = 0;
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return false;
-	if (n <= 0) {
-		app_doom(app, NULL);
+	if (n < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			app_doom(app, NULL);
 		return false;
 	}
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
@@ -355,18 +358,19 @@ static bool receive(struct app *app)
 	while (count > 1)
 		close(fds[--count]); /* no message carries more than one */
 	if (n != (ssize_t)sizeof(message) || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+		/* Nothing at all is the end, or an empty message, which may bring a descriptor all the same. */
 		if (count)
 			close(fds[0]);
-		app_doom(app, "message of the wrong size");
+		app_doom(app, n ? "message of the wrong size" : NULL);
 		return false;
 	}
 	on_message(app, &message, count ? fds[0] : -1, sender);
 	return !app->doomed;
 }
 
-static void accept_all(struct apps *apps)
+static void accept_some(struct apps *apps)
 {
-	for (;;) {
+	for (uint32_t i = 0; i < EVENT_BUDGET; i++) {
 		int fd = accept4(apps->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		struct ucred cred = { 0 };
 		socklen_t len = sizeof(cred);
@@ -391,14 +395,14 @@ void attach_event(struct apps *apps, void *owner, uint32_t events)
 
 	(void)events;
 	if (owner == &apps->listen_fd) {
-		accept_all(apps);
+		accept_some(apps);
 	} else if (owner == &apps->wake_fd) {
 		while (read(apps->wake_fd, &drain, sizeof(drain)) > 0)
 			;
 	} else {
 		struct app *app = owner;
 
-		while (!app->doomed && receive(app))
+		for (uint32_t i = 0; i < EVENT_BUDGET && !app->doomed && receive(app); i++)
 			;
 	}
 }

@@ -75,13 +75,24 @@ int attach_receive(int control_fd, struct gz_message *message, int *fds, int *co
 	*count = 0;
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	if (!n)
-		return -EPIPE;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
-		*count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(c), (size_t)*count * sizeof(int));
+		/* More come than any message has if the other program of a pair sends them: the room for credentials is
+		 * filled with them, too. */
+		for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+			int fd;
+
+			memcpy(&fd, (const char *)c + at, sizeof(fd));
+			if (*count < (int)GZ_WELCOME_FDS)
+				fds[(*count)++] = fd;
+			else
+				REAL(close)(fd);
+		}
+	}
+	if (!n) { /* the end; or an empty message, which may bring descriptors all the same */
+		close_fds(fds, *count);
+		return -EPIPE;
 	}
 	if (n != (ssize_t)sizeof(*message) || message->magic != GZ_ATTACH_MAGIC || message->abi_version != GZ_ABI_VERSION) {
 		close_fds(fds, *count);

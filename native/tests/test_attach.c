@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -312,6 +313,72 @@ static void event_queue_numbers_are_checked(void **state)
 	leave(&p);
 }
 
+static int open_descriptors(void)
+{
+	int used = 0;
+
+	for (int fd = 0; fd < 512; fd++)
+		used += fcntl(fd, F_GETFD) >= 0;
+	return used;
+}
+
+/* As many as fill whatever room the worker leaves for control data. */
+static void say_with_many(int fd, const struct gz_message *message, size_t len)
+{
+	char control[CMSG_SPACE(64 * sizeof(int))] = { 0 };
+	struct iovec iov = { .iov_base = (void *)message, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(64 * sizeof(int));
+	for (int i = 0; i < 64; i++)
+		memcpy(CMSG_DATA(c) + i * (int)sizeof(int), &fx->stack.epoll_fd, sizeof(int));
+	assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), len);
+}
+
+static void descriptors_nobody_asked_for_are_closed(void **state)
+{
+	(void)state;
+	struct gz_message m = message(GZ_MESSAGE_EVENT_QUEUE);
+	int before = open_descriptors();
+
+	for (size_t len = 0; len <= sizeof(m); len += sizeof(m)) {
+		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+
+		say_with_many(p.fd, &m, len);
+		assert_true(hung_up(p.fd));
+		leave(&p);
+		assert_int_equal(open_descriptors(), before);
+	}
+}
+
+static void a_process_that_never_stops_talking_is_heard_by_turns(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO), q;
+	struct gz_message m = message(GZ_MESSAGE_EVENT_QUEUE);
+	int fd = eventfd(0, EFD_NONBLOCK), said = 0;
+	uint64_t heard;
+
+	fcntl(p.fd, F_SETFL, O_NONBLOCK);
+	for (; said < 100; said++) {
+		struct pollfd room = { .fd = p.fd, .events = POLLOUT };
+		if (poll(&room, 1, 0) != 1)
+			break;
+		say(p.fd, &m, sizeof(m), fd);
+	}
+	turn();
+	assert_int_equal(read(fd, &heard, sizeof(heard)), sizeof(heard));
+	if (said > 16)
+		assert_true(heard < (uint64_t)said);
+	q = greet(dial(), GZ_MESSAGE_HELLO);
+	close(fd);
+	leave(&q);
+	leave(&p);
+}
+
 static void a_listener_opens_and_dies_with_its_process(void **state)
 {
 	(void)state;
@@ -446,6 +513,8 @@ int main(void)
 		TEST(bad_greetings_are_refused),
 		TEST(a_second_hello_ends_the_attachment),
 		TEST(event_queue_numbers_are_checked),
+		TEST(descriptors_nobody_asked_for_are_closed),
+		TEST(a_process_that_never_stops_talking_is_heard_by_turns),
 		TEST(a_listener_opens_and_dies_with_its_process),
 		TEST(forged_requests_detach_the_forger_only),
 		TEST(bells_for_sockets_of_others_do_nothing),

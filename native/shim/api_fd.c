@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "api.h"
+#include "dgram.h"
 #include "epoll.h"
 #include "real.h"
 #include "sock.h"
@@ -200,6 +201,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 			r = REAL(ioctl)(fd, request, arg);
 		if (!r)
 			set_nonblock(s, *(int *)arg != 0);
+	} else if (sock_kind(s) == KIND_DGRAM && request == FIONREAD && dgram_next(s) >= 0) {
+		*(int *)arg = dgram_next(s);
 	} else if (sock_kind(s) != KIND_STREAM) {
 		r = REAL(ioctl)(fd, request, arg);
 	} else {

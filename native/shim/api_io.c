@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "api.h"
+#include "dgram.h"
 #include "real.h"
 #include "sock.h"
 #include "stream.h"
@@ -18,36 +19,79 @@ EXPORT ssize_t __recv_chk(int fd, void *buf, size_t len, size_t room, int flags)
 EXPORT ssize_t __recvfrom_chk(int fd, void *buf, size_t len, size_t room, int flags, __SOCKADDR_ARG addr, socklen_t *alen);
 extern void __chk_fail(void) __attribute__((noreturn));
 
+/* Not a stream. True: a datagram socket of the stack, and *out is the answer; else the call is the kernel's. */
+static bool dgram_read(int fd, const struct iovec *iov, int count, int flags, struct sockaddr *addr, socklen_t *alen,
+                       ssize_t *out)
+{
+	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
+	struct sock *s = dgram_enter(fd, false);
+
+	if (!s)
+		return false;
+	msg.msg_name = alen ? addr : NULL;
+	msg.msg_namelen = alen ? *alen : 0;
+	*out = api_return(dgram_recv(s, fd, &msg, flags));
+	if (*out >= 0 && alen)
+		*alen = msg.msg_namelen;
+	return true;
+}
+
+static bool dgram_write(int fd, const struct iovec *iov, int count, int flags, const struct sockaddr *addr, socklen_t alen,
+                        ssize_t *out)
+{
+	struct msghdr msg = { .msg_iov = (struct iovec *)iov,
+		              .msg_iovlen = (size_t)count,
+		              .msg_name = (void *)addr,
+		              .msg_namelen = addr ? alen : 0 };
+	struct sock *s = dgram_enter(fd, addr != NULL);
+
+	if (s)
+		*out = api_return(dgram_send(s, fd, &msg, flags));
+	return s != NULL;
+}
+
 /* ------------------------------------------------------------------ reading */
 
 EXPORT ssize_t read(int fd, void *buf, size_t len)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
 	struct sock *s = sock_enter_stream(fd, false);
+	ssize_t r;
 
-	return s ? api_return(stream_recv(s, &iov, 1, 0)) : REAL(read)(fd, buf, len);
+	if (s)
+		return api_return(stream_recv(s, &iov, 1, 0));
+	return dgram_read(fd, &iov, 1, 0, NULL, NULL, &r) ? r : REAL(read)(fd, buf, len);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
 {
 	struct sock *s = sock_enter_stream(fd, false);
+	ssize_t r;
 
-	return s ? api_return(stream_recv(s, iov, count, 0)) : REAL(readv)(fd, iov, count);
+	if (s)
+		return api_return(stream_recv(s, iov, count, 0));
+	return dgram_read(fd, iov, count, 0, NULL, NULL, &r) ? r : REAL(readv)(fd, iov, count);
 }
 
 EXPORT ssize_t recv(int fd, void *buf, size_t len, int flags)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
 	struct sock *s = sock_enter_stream(fd, false);
+	ssize_t r;
 
-	return s ? api_return(stream_recv(s, &iov, 1, flags)) : REAL(recv)(fd, buf, len, flags);
+	if (s)
+		return api_return(stream_recv(s, &iov, 1, flags));
+	return dgram_read(fd, &iov, 1, flags, NULL, NULL, &r) ? r : REAL(recv)(fd, buf, len, flags);
 }
 
 EXPORT ssize_t recvfrom(int fd, void *buf, size_t len, int flags, __SOCKADDR_ARG addr, socklen_t *alen)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
 	struct sock *s = sock_enter_stream(fd, false);
+	ssize_t r;
 
+	if (!s && dgram_read(fd, &iov, 1, flags, addr.__sockaddr__, alen, &r))
+		return r;
 	if (!s)
 		return REAL(recvfrom)(fd, buf, len, flags, addr.__sockaddr__, alen);
 	if (addr.__sockaddr__ && alen)
@@ -71,7 +115,31 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	struct sock *s = sock_enter_stream(fd, false);
 
-	return s ? api_return(recv_message(s, msg, flags)) : REAL(recvmsg)(fd, msg, flags);
+	if (s)
+		return api_return(recv_message(s, msg, flags));
+	s = dgram_enter(fd, false);
+	return s ? api_return(dgram_recv(s, fd, msg, flags)) : REAL(recvmsg)(fd, msg, flags);
+}
+
+static int dgram_recv_many(struct sock *s, int fd, struct mmsghdr *msgs, unsigned int count, int flags)
+{
+	unsigned int done = 0;
+	ssize_t n = 0;
+
+	while (done < count) {
+		n = dgram_recv(s, fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
+		if (n < 0)
+			break;
+		msgs[done++].msg_len = (unsigned int)n;
+		if (flags & MSG_WAITFORONE)
+			flags |= MSG_DONTWAIT;
+		if (done == count)
+			break;
+		s = dgram_enter(fd, false);
+		if (!s)
+			break;
+	}
+	return done ? (int)done : (int)api_return(n);
 }
 
 EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags, struct timespec *timeout)
@@ -80,6 +148,9 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
 	struct sock *s;
 	ssize_t n = 0;
 
+	s = timeout ? NULL : dgram_enter(fd, false);
+	if (s)
+		return dgram_recv_many(s, fd, msgs, count, flags);
 	if (!fd_sock(fd) || sock_kind(fd_sock(fd)) != KIND_STREAM)
 		return REAL(recvmmsg)(fd, msgs, count, flags, timeout);
 	while (done < count && (s = sock_enter_stream(fd, false))) {
@@ -122,39 +193,56 @@ EXPORT ssize_t write(int fd, const void *buf, size_t len)
 {
 	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
 	struct sock *s = sock_enter_stream(fd, true);
+	ssize_t r;
 
-	return s ? api_return(stream_send(s, &iov, 1, 0)) : REAL(write)(fd, buf, len);
+	if (s)
+		return api_return(stream_send(s, &iov, 1, 0));
+	return dgram_write(fd, &iov, 1, 0, NULL, 0, &r) ? r : REAL(write)(fd, buf, len);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int count)
 {
 	struct sock *s = sock_enter_stream(fd, true);
+	ssize_t r;
 
-	return s ? api_return(stream_send(s, iov, count, 0)) : REAL(writev)(fd, iov, count);
+	if (s)
+		return api_return(stream_send(s, iov, count, 0));
+	return dgram_write(fd, iov, count, 0, NULL, 0, &r) ? r : REAL(writev)(fd, iov, count);
 }
 
 EXPORT ssize_t send(int fd, const void *buf, size_t len, int flags)
 {
 	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
 	struct sock *s = sock_enter_stream(fd, true);
+	ssize_t r;
 
-	return s ? api_return(stream_send(s, &iov, 1, flags)) : REAL(send)(fd, buf, len, flags);
+	if (s)
+		return api_return(stream_send(s, &iov, 1, flags));
+	return dgram_write(fd, &iov, 1, flags, NULL, 0, &r) ? r : REAL(send)(fd, buf, len, flags);
 }
 
 EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SOCKADDR_ARG addr, socklen_t alen)
 {
 	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
 	struct sock *s = sock_enter_stream(fd, true);
+	ssize_t r;
 
 	/* A connected stream ignores the address, in the kernel too. */
-	return s ? api_return(stream_send(s, &iov, 1, flags)) : REAL(sendto)(fd, buf, len, flags, addr.__sockaddr__, alen);
+	if (s)
+		return api_return(stream_send(s, &iov, 1, flags));
+	if (dgram_write(fd, &iov, 1, flags, addr.__sockaddr__, alen, &r))
+		return r;
+	return REAL(sendto)(fd, buf, len, flags, addr.__sockaddr__, alen);
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct sock *s = sock_enter_stream(fd, true);
 
-	return s ? api_return(stream_send(s, msg->msg_iov, (int)msg->msg_iovlen, flags)) : REAL(sendmsg)(fd, msg, flags);
+	if (s)
+		return api_return(stream_send(s, msg->msg_iov, (int)msg->msg_iovlen, flags));
+	s = dgram_enter(fd, msg->msg_name != NULL);
+	return s ? api_return(dgram_send(s, fd, msg, flags)) : REAL(sendmsg)(fd, msg, flags);
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
@@ -163,6 +251,15 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 	struct sock *s;
 	ssize_t n = 0;
 
+	if (fd_sock(fd) && fd_sock(fd)->datagram) {
+		for (; done < count; done++) {
+			n = sendmsg(fd, &msgs[done].msg_hdr, flags);
+			if (n < 0)
+				break;
+			msgs[done].msg_len = (unsigned int)n;
+		}
+		return done ? (int)done : (int)n;
+	}
 	if (!fd_sock(fd) || sock_kind(fd_sock(fd)) != KIND_STREAM)
 		return REAL(sendmmsg)(fd, msgs, count, flags);
 	while (done < count && (s = sock_enter_stream(fd, true))) {

@@ -6,6 +6,7 @@
 
 #include "api.h"
 #include "connect.h"
+#include "dgram.h"
 #include "listen.h"
 #include "options.h"
 #include "real.h"
@@ -44,6 +45,9 @@ EXPORT int socket(int domain, int type, int protocol)
 			fd_set_kernel(fd, GZ_KERNEL_NOT_ATTACHED);
 		return fd;
 	}
+	/* Never the reason to fail: the kernel serves datagrams as well. */
+	if (domain == AF_INET && kind == SOCK_DGRAM && (!protocol || protocol == IPPROTO_UDP) && shim_on())
+		return (int)api_return(sock_open(domain, type, protocol));
 	fd = REAL(socket)(domain, type, protocol);
 	if (fd >= 0 && shim_active())
 		fd_set_kernel(fd, GZ_KERNEL_FAMILY);
@@ -87,6 +91,11 @@ EXPORT int bind(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 		if (!r && !REAL(getsockname)(fd, (struct sockaddr *)&got, &got_len) &&
 		    endpoint_from((struct sockaddr *)&got, got_len, &s->local))
 			s->bound = true;
+		if (!r && s->datagram && s->bound) {
+			int err = dgram_bound(s, fd);
+
+			r = err < 0 ? (int)api_return(err) : 0;
+		}
 	}
 	sock_put(s);
 	return r;
@@ -134,7 +143,7 @@ EXPORT int connect(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 
 	if (!s)
 		return REAL(connect)(fd, sa, len);
-	err = connect_start(s, fd, sa, len);
+	err = s->datagram ? dgram_connect(s, fd, sa, len) : connect_start(s, fd, sa, len);
 	sock_put(s);
 	return err > 0 ? REAL(connect)(fd, sa, len) : (int)api_return(err);
 }
@@ -149,6 +158,8 @@ EXPORT int shutdown(int fd, int how)
 	if (sock_kind(s) == KIND_STREAM) {
 		sock_ready(s);
 		r = (int)api_return(stream_shutdown(s, how));
+	} else if (sock_kind(s) == KIND_DGRAM) {
+		r = (int)api_return(dgram_shutdown(s, how));
 	} else {
 		r = REAL(shutdown)(fd, how);
 		if (!r && sock_kind(s) == KIND_LISTENER && how != SHUT_WR) {
@@ -181,12 +192,26 @@ static int name_of(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *le
 	return 0;
 }
 
+/* True: a datagram socket of the stack, and *err is the answer. */
+static bool dgram_named(int fd, bool peer, struct sockaddr *sa, socklen_t *len, int *err)
+{
+	struct sock *s = dgram_enter(fd, false);
+
+	if (!s)
+		return false;
+	*err = dgram_name(s, peer, sa, len);
+	sock_put(s);
+	return *err <= 0;
+}
+
 EXPORT int getsockname(int fd, __SOCKADDR_ARG addr, socklen_t *len)
 {
 	struct sockaddr *sa = addr.__sockaddr__;
 	struct sock *s = sock_enter_stream(fd, false);
 	int err;
 
+	if (!s && dgram_named(fd, false, sa, len, &err))
+		return (int)api_return(err);
 	if (!s)
 		return REAL(getsockname)(fd, sa, len);
 	err = name_of(s, false, sa, len);
@@ -200,6 +225,8 @@ EXPORT int getpeername(int fd, __SOCKADDR_ARG addr, socklen_t *len)
 	struct sock *s = sock_enter_stream(fd, false);
 	int err;
 
+	if (!s && dgram_named(fd, true, sa, len, &err))
+		return (int)api_return(err);
 	if (!s)
 		return REAL(getpeername)(fd, sa, len);
 	err = name_of(s, true, sa, len);

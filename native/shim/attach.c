@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "attach.h"
+#include "dgram.h"
 #include "eventq.h"
 #include "fdtable.h"
 #include "link.h"
@@ -349,6 +350,8 @@ static uint32_t attach_missing(int patience_ms)
 		live++;
 		if (fresh)
 			listen_restore(gz_load(&shim.links[i]));
+		if (fresh)
+			dgram_restore(gz_load(&shim.links[i]));
 	}
 	gz_store(&shim.missing, missing);
 	gz_store(&shim.retry_ns, now_ns() + again);
@@ -388,6 +391,7 @@ void attach_lost(struct link *link)
 		gz_add(&shim.missing, 1);
 		gz_store(&shim.retry_ns, 0);
 		listen_lost(link);
+		dgram_lost(link);
 	}
 	for (uint32_t n = 1; n < GZ_SOCKS_MAX && gz_load(&link->used); n++) {
 		struct sock *sock = gz_load(&link->socks[n]);

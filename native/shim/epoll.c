@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "attach.h"
+#include "dgram.h"
 #include "epoll_set.h"
 #include "eventq.h"
 #include "fdtable.h"
@@ -69,24 +70,37 @@ static void take_bells(struct epoll *ep)
 	}
 }
 
+/* Of a listener or a datagram socket. */
+static uint32_t other_level(struct sock *s, uint32_t want)
+{
+	if (sock_kind(s) == KIND_DGRAM)
+		return dgram_level(s, want);
+	return listen_ready(s) ? EPOLLIN | EPOLLRDNORM : 0u;
+}
+
+static uint32_t other_arrivals(struct sock *s)
+{
+	return sock_kind(s) == KIND_DGRAM ? dgram_arrivals(s) : listen_arrivals(s);
+}
+
 /* What the program is to hear of this item now; 0 = nothing. `report`: an edge counts as told. */
 static uint32_t look(struct item *item, bool report)
 {
 	struct sock *s = item->s;
-	bool listener = sock_kind(s) == KIND_LISTENER;
+	bool listener = sock_kind(s) != KIND_STREAM;
 	uint32_t level, arrivals, flags, nospace;
 
 	if (!(item->events & ~(uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP)))
 		return 0; /* a one-shot that has fired */
 	if (!(item->events & EPOLLET)) {
-		level = listener ? (listen_ready(s) ? EPOLLIN | EPOLLRDNORM : 0u) : stream_level(s, item->events);
+		level = listener ? other_level(s, item->events) : stream_level(s, item->events);
 		return level & (item->events | EPOLLERR | EPOLLHUP);
 	}
 	/* The marks before the level: what comes between is an edge of its own. */
-	arrivals = listener ? listen_arrivals(s) : gz_load_acquire(&s->peer->out_head);
+	arrivals = listener ? other_arrivals(s) : gz_load_acquire(&s->peer->out_head);
 	flags = listener ? 0 : sock_peer_flags(s) & (GZ_WORKER_CONNECTED | GZ_WORKER_FIN | GZ_WORKER_DEAD);
 	nospace = gz_load(&s->nospace);
-	level = listener ? (listen_ready(s) ? EPOLLIN | EPOLLRDNORM : 0u) : stream_level(s, item->events);
+	level = listener ? other_level(s, item->events) : stream_level(s, item->events);
 	level &= item->events | EPOLLERR | EPOLLHUP;
 	if (!level)
 		return 0;

@@ -245,7 +245,7 @@ static int real_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_
 static int add(struct epoll *ep, int epfd, struct sock *s, int fd, struct epoll_event *event)
 {
 	bool stack = sock_kind(s) != KIND_FRESH;
-	bool in_real = !stack || (sock_kind(s) == KIND_LISTENER && s->listener->both);
+	bool in_real = !stack || (sock_kind(s) != KIND_STREAM && s->listener->both);
 	struct item *item;
 	int err;
 

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 
 #include "attach.h"
+#include "dgram.h"
 #include "epoll.h"
 #include "eventq.h"
 #include "fdtable.h"
@@ -51,6 +52,8 @@ bool poll_concerns(struct pollfd *fds, nfds_t count)
 /* Level of a socket in poll's bits, which are epoll's. */
 static short level_of(struct sock *s, short want)
 {
+	if (sock_kind(s) == KIND_DGRAM)
+		return (short)dgram_level(s, (uint32_t)(unsigned short)want);
 	if (sock_kind(s) == KIND_LISTENER)
 		return listen_ready(s) ? POLLIN | POLLRDNORM : 0;
 	return (short)stream_level(s, (uint32_t)(unsigned short)want);
@@ -69,7 +72,7 @@ static void enter(struct poll *p)
 			sock_get(s);
 			lock_give(&s->rx);
 			p->who[i].s = s;
-			if (sock_kind(s) == KIND_STREAM || (sock_kind(s) == KIND_LISTENER && !s->listener->both))
+			if (sock_kind(s) == KIND_STREAM || (sock_kind(s) != KIND_FRESH && !s->listener->both))
 				p->kernel[i].fd = -1;
 		} else if (fd_epoll(p->fds[i].fd) && epoll_has_items(fd_epoll(p->fds[i].fd))) {
 			p->who[i].ep = fd_epoll(p->fds[i].fd);
@@ -118,7 +121,7 @@ static void set_interest(struct poll *p, uint32_t queue, bool on)
 
 		if (!s)
 			continue;
-		if (sock_kind(s) == KIND_LISTENER)
+		if (sock_kind(s) != KIND_STREAM)
 			listen_interest(s, queue, on);
 		else if (link_is_open(s->link) && on)
 			link_interest(s->link, s->n, queue);

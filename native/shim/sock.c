@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "attach.h"
+#include "dgram.h"
 #include "epoll.h"
 #include "listen.h"
 #include "real.h"
@@ -75,6 +76,7 @@ int sock_open(int family, int type, int protocol)
 		fd_set_kernel(fd, GZ_KERNEL_NO_RESOURCE);
 		return fd;
 	}
+	s->datagram = (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_DGRAM;
 	gz_store(&s->nonblock, (type & SOCK_NONBLOCK) != 0);
 	fd_forget(fd); /* what was here may have been closed behind our back */
 	fd_put(fd, (uintptr_t)s);
@@ -166,6 +168,8 @@ static void release(struct sock *s)
 		link_let_go(link, s->n);
 	} else if (sock_kind(s) == KIND_LISTENER) {
 		listen_close(s);
+	} else if (sock_kind(s) == KIND_DGRAM) {
+		dgram_close(s);
 	}
 	lock_give(&s->tx);
 	lock_give(&s->rx);

@@ -27,7 +27,7 @@
 struct item;
 struct listener;
 
-enum sock_kind { KIND_FRESH = 0, KIND_LISTENER = 1, KIND_STREAM = 2 };
+enum sock_kind { KIND_FRESH = 0, KIND_LISTENER = 1, KIND_STREAM = 2, KIND_DGRAM = 3 };
 
 struct sock {
 	struct lock rx, tx;       /* readers and accepters; writers and connecters; both to change kind */
@@ -50,11 +50,12 @@ struct sock {
 	/* all kinds */
 	uint8_t family; /* AF_INET or AF_INET6, as the program made it */
 	bool template;  /* its descriptor is a duplicate of the template: it has no kernel socket of its own */
+	bool datagram;  /* UDP: FRESH or DGRAM (dgram.c) */
 	bool bound;     /* FRESH, LISTENER: bind() was called; `local` says where */
 	struct endpoint local;
 	struct item *items; /* epoll sets it is in; shim.items */
 	struct options options;
-	struct listener *listener; /* LISTENER */
+	struct listener *listener; /* LISTENER; DGRAM: its entries */
 	struct sock *next;         /* free list, or shim.listeners */
 };
 

@@ -169,7 +169,7 @@ static bool handlers_interrupt(void)
 
 static void set_interest(struct sock *s, uint32_t queue, bool on)
 {
-	if (sock_kind(s) == KIND_LISTENER) {
+	if (sock_kind(s) != KIND_STREAM) {
 		listen_interest(s, queue, on);
 		return;
 	}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * UDP sockets of the stack. One begins FRESH; bind(), connect() or the first sendto() make it a DGRAM: the kernel's
+ * placeholder arbitrates the port, and every worker that takes incoming packets has the socket under a number of its own
+ * (the entries of struct listener). Bound to 0.0.0.0 the placeholder is alive, too: what the kernel hears is merged, and
+ * what the stack does not route goes out there.
+ */
+#ifndef SHIM_DGRAM_H
+#define SHIM_DGRAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "link.h"
+#include "sock.h"
+
+/*
+ * The datagram socket of a descriptor, referenced, or NULL: the kernel's, or a stream. FRESH ones only if `fresh`.
+ * No locks are held.
+ */
+struct sock *dgram_enter(int fd, bool fresh);
+
+/* bind() gave a FRESH datagram socket its address (s->local). 0, 1 = the kernel's alone from now on, or -errno. */
+int dgram_bound(struct sock *s, int fd);
+
+/* connect(), also to AF_UNSPEC. 0, 1 = the kernel is to do it, or -errno. No locks held; the caller has a reference. */
+int dgram_connect(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len);
+
+/* sendmsg and recvmsg; consume the reference of dgram_enter. Bytes or -errno. */
+ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags);
+ssize_t dgram_recv(struct sock *s, int fd, struct msghdr *msg, int flags);
+
+/* getsockname or getpeername. 0, 1 = the placeholder knows, or -errno. */
+int dgram_name(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len);
+
+/* shutdown(). 0 or -errno. */
+int dgram_shutdown(struct sock *s, int how);
+
+/* Level in epoll's bits, of the stack's side alone. Any thread, no locks. */
+uint32_t dgram_level(struct sock *s, uint32_t want);
+
+/* Moves with each datagram that arrives, which is an edge. */
+uint32_t dgram_arrivals(struct sock *s);
+
+/* Bytes of the next datagram; -1: none, the kernel may have one. Bytes that wait to be sent. */
+int dgram_next(struct sock *s);
+
+/* The last descriptor is gone. Both locks of s held. */
+void dgram_close(struct sock *s);
+
+/* attach.c, shim.lock held: a worker died; a worker is there (again). */
+void dgram_lost(struct link *link);
+void dgram_restore(struct link *link);
+
+#endif

@@ -36,8 +36,8 @@ static bool dgram_read(int fd, const struct iovec *iov, int count, int flags, st
 	return true;
 }
 
-static bool dgram_write(int fd, const struct iovec *iov, int count, int flags, const struct sockaddr *addr, socklen_t alen,
-                        ssize_t *out)
+static bool dgram_write(int fd, const struct iovec *iov, int count, int flags, const struct sockaddr *addr,
+                        socklen_t alen, ssize_t *out)
 {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov,
 		              .msg_iovlen = (size_t)count,

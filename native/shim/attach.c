@@ -340,6 +340,8 @@ static uint32_t attach_missing(int patience_ms)
 			int err = attach_one(i, patience_ms);
 
 			fresh = !err;
+			if (err)
+				shim.attach_error = -err;
 			if (err == -EACCES || err == -EUSERS || err == -EPROTO)
 				again = REFUSED_NS;
 			if (err) {

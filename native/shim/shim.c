@@ -105,7 +105,7 @@ bool shim_on(void)
 	else
 		live = attach_all();
 	if (shim.group && !live)
-		complain("no worker answers", shim.group->run_dir);
+		complain("no worker could be attached", strerror(shim.attach_error));
 	lock_give(&shim.lock);
 	return live;
 }

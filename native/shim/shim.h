@@ -40,6 +40,7 @@ struct shim {
 	uint32_t links_end;                                /* slots beyond are unused */
 	uint64_t links_serial;                             /* of the youngest link */
 	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
+	int attach_error;            /* why the last attempt to attach failed, a positive errno */
 	_Atomic uint64_t retry_ns;   /* when to try them again */
 	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */
 	_Atomic uint32_t turn;       /* round robin of outgoing connections */

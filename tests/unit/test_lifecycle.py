@@ -304,8 +304,8 @@ def test_an_interrupted_start_undoes_itself(gazelled: Gazelled) -> None:
     assert command.stderr is not None
     until(lambda: "ready" in (command.stderr.readline() if command.stderr else ""), "the first worker to be ready")
     command.send_signal(signal.SIGINT)
-    command.communicate(timeout=20)
-    assert command.returncode == 130
+    _, said = command.communicate(timeout=20)
+    assert command.returncode == 130, said
     nothing_left(gazelled)
 
 

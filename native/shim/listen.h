@@ -34,6 +34,7 @@ struct arrival {
 	struct link *link;
 	uint64_t serial; /* of the link then: a dead one is worthless */
 	uint32_t n;
+	uint32_t generation; /* of the process it came to: children have copies */
 };
 
 struct listener {

@@ -22,6 +22,7 @@
 #define ANSWER_PATIENCE_NS 1000000000ull
 #define BLOCK_ORDER 18u
 #define HOLDERS 32u
+#define WAITING_MAX 65536u /* arrivals of a listener: what a program that pushes one number again and again can cost us */
 _Static_assert(1u << BLOCK_ORDER == GZ_PAIR_BLOCK, "a block's order is its size");
 
 /* Where the other program listens, and the line of a worker's page that says so: while it stands, no worker is asked. */
@@ -48,6 +49,7 @@ struct pair {
 };
 
 static _Atomic uint64_t listening; /* event queues that want to hear of arrivals */
+static uint32_t generation;        /* forks between the program's first process and this one */
 
 /* ------------------------------------------------------------------ who listens where */
 
@@ -417,7 +419,8 @@ static void take_from(struct link *link)
 	for (; tail != head; tail++) {
 		uint32_t n = gz_load(&mine->accept[tail % GZ_PAIR_SOCKS]) % GZ_PAIR_SOCKS;
 		struct listener *listener = n ? listener_of(&entry(link, n)->view[1].name) : NULL;
-		struct arrival *arrival = listener ? malloc(sizeof(*arrival)) : NULL;
+		bool room = listener && gz_load(&listener->waiting_count) < WAITING_MAX;
+		struct arrival *arrival = room ? malloc(sizeof(*arrival)) : NULL;
 
 		if (!n || gz_load(&link->socks[n]))
 			continue;
@@ -428,6 +431,7 @@ static void take_from(struct link *link)
 		arrival->link = link;
 		arrival->serial = link->serial;
 		arrival->n = n;
+		arrival->generation = generation;
 		arrival->next = NULL;
 		*listener->waiting_tail = arrival;
 		listener->waiting_tail = &arrival->next;
@@ -453,7 +457,25 @@ void pair_take_arrivals(void)
 	}
 }
 
-bool pair_accept(struct listener *listener, struct link **link, uint32_t *n)
+/*
+ * Several processes may have n in their lists, copied by a fork: one of them gets it. It is held by the first process of the
+ * family until then; the new bit comes before that one goes, so that the end is never without a holder.
+ */
+static bool claim(struct link *link, uint32_t n)
+{
+	struct gz_end *me = &entry(link, n)->end[1];
+
+	if (gz_exchange(&me->aux[GZ_AUX_CLAIMED], 1))
+		return false;
+	if (link->pair->holder) {
+		gz_or(&me->aux[GZ_AUX_HOLDERS], 1u << link->pair->holder);
+		gz_and(&me->aux[GZ_AUX_HOLDERS], ~1u);
+	}
+	return true;
+}
+
+/* `inherited`: also what waited when this process was forked off. */
+static bool take_waiting(struct listener *listener, bool inherited, struct link **link, uint32_t *n)
 {
 	struct arrival *arrival = NULL;
 
@@ -469,15 +491,21 @@ bool pair_accept(struct listener *listener, struct link **link, uint32_t *n)
 		lock_give(&shim.arrivals);
 		if (!arrival)
 			return false;
-		bool good = arrival->link->serial == arrival->serial;
+		bool good = arrival->link->serial == arrival->serial &&
+		            (inherited || arrival->generation == generation);
 
 		*link = arrival->link;
 		*n = arrival->n;
 		free(arrival);
-		if (good)
+		if (good && claim(*link, *n))
 			return true;
 	}
 	return false;
+}
+
+bool pair_accept(struct listener *listener, struct link **link, uint32_t *n)
+{
+	return take_waiting(listener, true, link, n);
 }
 
 void pair_refuse_waiting(struct listener *listener)
@@ -485,7 +513,8 @@ void pair_refuse_waiting(struct listener *listener)
 	struct link *link;
 	uint32_t n;
 
-	while (pair_accept(listener, &link, &n))
+	/* A child closes its copy of the listener: what waited before the fork still waits for the parent. */
+	while (take_waiting(listener, false, &link, &n))
 		refuse(link, n, ECONNRESET);
 }
 
@@ -647,6 +676,7 @@ void pair_after_fork_in_parent(uint32_t child_attach_id)
 void pair_after_fork_in_child(void)
 {
 	shim.arrivals.word = 0;
+	generation++;
 	PAIR_EACH(link, i)
 	{
 		link->post.word = 0;

@@ -364,7 +364,8 @@ struct gz_pair_sock {
 _Static_assert(sizeof(struct gz_pair_sock) == 384, "a pair's entry is six lines");
 _Static_assert(offsetof(struct gz_pair_sock, view[0].name) == offsetof(struct gz_sock, name), "laid out as a gz_sock");
 
-enum { GZ_AUX_HOLDERS = 0 }; /* aux of an end in a pair: processes that hold this end (forks); its own side counts */
+/* aux of an end in a pair, its own side's: processes that hold this end (forks); one of them has accepted it */
+enum { GZ_AUX_HOLDERS = 0, GZ_AUX_CLAIMED = 1 };
 
 /* What concerns one side. */
 struct gz_pair_side {

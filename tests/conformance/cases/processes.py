@@ -326,11 +326,12 @@ def exec_closing_descriptors(t: T) -> None:
 
 
 @case()
-def posix_spawn_inherits(t: T) -> None:
+def posix_spawn_as_stdio(t: T) -> None:
     s, p = t.pair()
-    os.set_inheritable(s.fd, True)
     p.send(b"hello")
-    pid = os.posix_spawn("/bin/sh", ["sh", "-c", f"head -c 5 <&{s.fd} >&{s.fd}"], os.environ)
+    s.queued(5)
+    actions = [(os.POSIX_SPAWN_DUP2, s.fd, 0), (os.POSIX_SPAWN_DUP2, s.fd, 1)]
+    pid = os.posix_spawn("/usr/bin/head", ["head", "-c", "5"], os.environ, file_actions=actions)
     t.note("status", os.waitpid(pid, 0)[1])
     p.recv()
 

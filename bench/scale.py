@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.lab import BenchError
 from bench.side import SPREAD, Side
 from bench.stats import Cell, Sample
-from bench.talker import Echo, Talker
+from bench.talker import PORT, Echo, Talker
 
 BUSY = 10
 _RUN_MS = 400
 _FILES = 70_000
 _CONNECT_S = 60.0
+_SPARE_FILES = 1000  # of a process, for what is no connection
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def memory(workers: list[int], proc: Path = Path("/proc")) -> Memory:
 
 
 def raise_file_limit() -> int:
-    """Allow this process and what it starts as many files as the run needs; return how many there may be."""
+    """Allow this process and what it starts as many files as the run needs, or as it may; return how many that is."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = max(hard, _FILES)
     try:
@@ -63,6 +65,12 @@ def raise_file_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         return hard
     return wanted
+
+
+def split(connections: int, most: int) -> list[int]:
+    """Share connections out evenly to as few processes as may hold them: each a client with a server of its own."""
+    processes = -(-connections // most)
+    return [(connections + number) // processes for number in range(processes)]
 
 
 def _rates(talker: Talker, repeat: int) -> list[float]:
@@ -84,14 +92,21 @@ class Scale:
 def measure(side: Side, connections: int, repeat: int, tell: Callable[[str], None]) -> Scale:
     """Measure one side; BenchError if the connections cannot be made."""
     server_cpu, client_cpu = side.cpus(SPREAD)
-    with Echo(side.site, side, server_cpu):
+    shares = split(connections, raise_file_limit() - _SPARE_FILES)
+    with ExitStack() as servers:
+        for port in range(PORT, PORT + len(shares)):
+            servers.enter_context(Echo(side.site, side, server_cpu, port))
         with Talker(side, BUSY, BUSY, client_cpu) as talker:
             alone = _rates(talker, repeat)
         before = memory(side.site.stack_pids())
-        with Talker(side, connections, BUSY, client_cpu, _CONNECT_S) as talker:
+        with ExitStack() as clients:
+            talkers = [
+                clients.enter_context(Talker(side, share, BUSY, client_cpu, _CONNECT_S, PORT + number))
+                for number, share in enumerate(shares)
+            ]
             grown = (memory(side.site.stack_pids()) - before).per(connections)
-            took = talker.connected["seconds"]
-            among = _rates(talker, repeat)
+            took = sum(talker.connected["seconds"] for talker in talkers)
+            among = _rates(talkers[0], repeat)
         with Talker(side, BUSY, BUSY, client_cpu) as talker:
             alone += _rates(talker, repeat)
     tell(f"{connections:,} connections, {side.key}: made in {took:.1f} s ({connections / took:,.0f}/s); " + ", ".join(
@@ -99,13 +114,13 @@ def measure(side: Side, connections: int, repeat: int, tell: Callable[[str], Non
     alone_cell = _cell(side, [Sample(rate) for rate in alone])
     if not alone_cell.median:
         raise BenchError("no throughput")
-    shares = [Sample(rate / alone_cell.median * 100, None, {"rate": rate}) for rate in among]
+    ratios = [Sample(rate / alone_cell.median * 100, None, {"rate": rate}) for rate in among]
     total = Sample(grown["worker_kb"] + grown["shared_kb"], None, grown | {"connects_per_s": connections / took})
     return Scale(
         connections,
         alone_cell,
         _cell(side, [Sample(rate) for rate in among]),
-        _cell(side, shares),
+        _cell(side, ratios),
         _cell(side, [total]),
     )
 

@@ -18,9 +18,10 @@ REQUEST = "gazelled" * 8
 class Echo:
     """An echo server on a site; a context manager."""
 
-    def __init__(self, site: Site, side: Side, cpu: int | None) -> None:
+    def __init__(self, site: Site, side: Side, cpu: int | None, port: int = PORT) -> None:
         lab = site.lab
-        argv = [lab.compiled("echo"), site.address, str(PORT)]
+        self._port = port
+        argv = [lab.compiled("echo"), site.address, str(port)]
         self.process = site.spawn(argv, cpu)
         self._side = side
 
@@ -38,7 +39,7 @@ class Echo:
         if "ready" not in self.process.output():
             return False
         try:
-            with Talker(self._side, 1, 1, None) as talker:
+            with Talker(self._side, 1, 1, None, port=self._port) as talker:
                 return talker.ask("count 1", 2)["requests"] == 1
         except BenchError:
             return False

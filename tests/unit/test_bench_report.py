@@ -21,7 +21,7 @@ from bench.picture import draw
 from bench.programs import PROGRAMS, iperf3, memcached, nginx, redis, sockperf
 from bench.report import Row
 from bench.runner import Options
-from bench.scale import Memory, memory
+from bench.scale import Memory, memory, split
 from bench.side import BASELINE
 from bench.stats import Cell, Kind, Sample, Target, Verdict, best_of, figure, judge
 from bench.targets import AF_XDP, LIFE, SAME_HOST, TAP, TARGETS
@@ -323,6 +323,14 @@ def test_threads_that_ended_are_in_the_ticks(tmp_path: Path) -> None:
     process(tmp_path, 7, 500, {7: 100_000_000})
     assert process_seconds(7, tmp_path) == pytest.approx(5.0, rel=0.5)
     assert process_seconds(9, tmp_path) == 0
+
+
+@given(st.integers(1, 100_000), st.integers(1, 70_000))
+def test_connections_are_shared_out_whole(connections: int, most: int) -> None:
+    shares = split(connections, most)
+    assert sum(shares) == connections
+    assert max(shares) <= most
+    assert max(shares) - min(shares) <= 1
 
 
 def test_memory_of_a_connection_is_told_apart(tmp_path: Path) -> None:

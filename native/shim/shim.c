@@ -91,23 +91,22 @@ static bool open_group(void)
 
 bool shim_on(void)
 {
-	uint32_t live = 0;
-
 	if (__atomic_load_n(&shim.disabled, __ATOMIC_ACQUIRE))
 		return false;
-	for (uint32_t i = 0; i < shim.workers && !live; i++)
-		live += gz_load(&shim.links[i]) != NULL;
-	if (live || (shim.group && now_ns() < gz_load(&shim.retry_ns)))
-		return live;
+	/* A socket made while workers are restarted takes its path later, when they are back. */
+	if (__atomic_load_n(&shim.attached, __ATOMIC_ACQUIRE))
+		return true;
+	if (shim.group && now_ns() < gz_load(&shim.retry_ns))
+		return false;
 	lock_take(&shim.lock);
 	if (!shim.group && !open_group())
 		__atomic_store_n(&shim.disabled, true, __ATOMIC_RELEASE);
+	else if (attach_all())
+		__atomic_store_n(&shim.attached, true, __ATOMIC_RELEASE);
 	else
-		live = attach_all();
-	if (shim.group && !live)
 		complain("no worker could be attached", strerror(shim.attach_error));
 	lock_give(&shim.lock);
-	return live;
+	return shim.attached;
 }
 
 void shim_count_kernel(enum gz_kernel_reason reason, int by)

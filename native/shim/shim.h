@@ -32,8 +32,9 @@ struct shim {
 	const struct gz_group_page *group; /* read-only mapping; NULL until a program asks for its first socket */
 	bool disabled;                     /* no $GAZELLED_GROUP, or a page we do not understand */
 	bool fallback_fail;                /* --fallback fail: no stack, no socket */
-	bool complained;                   /* the once-only word on stderr is out */
-	uint32_t workers;                  /* of our group */
+	bool attached;    /* some worker was ours once: one that is away is waited for, not done without */
+	bool complained;  /* the once-only word on stderr is out */
+	uint32_t workers; /* of our group */
 	uint32_t queue_id[GZ_WORKERS_MAX]; /* by index in the group */
 	uint32_t role[GZ_WORKERS_MAX];
 	_Atomic(struct link *) links[GZ_WORKERS_MAX + 64]; /* SHIM_LINKS slots; NULL while the worker is away */

@@ -22,7 +22,8 @@
 #define ANSWER_PATIENCE_NS 1000000000ull
 #define BLOCK_ORDER 18u
 #define HOLDERS 32u
-#define WAITING_MAX 65536u /* arrivals of a listener: what a program that pushes one number again and again can cost us */
+#define WAITING_MAX \
+	65536u /* arrivals of a listener: what a program that pushes one number again and again can cost us */
 _Static_assert(1u << BLOCK_ORDER == GZ_PAIR_BLOCK, "a block's order is its size");
 
 /* Where the other program listens, and the line of a worker's page that says so: while it stands, no worker is asked. */
@@ -491,8 +492,7 @@ static bool take_waiting(struct listener *listener, bool inherited, struct link 
 		lock_give(&shim.arrivals);
 		if (!arrival)
 			return false;
-		bool good = arrival->link->serial == arrival->serial &&
-		            (inherited || arrival->generation == generation);
+		bool good = arrival->link->serial == arrival->serial && (inherited || arrival->generation == generation);
 
 		*link = arrival->link;
 		*n = arrival->n;

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 # ruff: noqa: N802 - the names are unittest's
-"""CPython's own network suites, once on the kernel and once on the stack, compared test by test.
+"""CPython's own network suites, on the kernel and on the stack, compared test by test.
 
     PYTHONPATH=tests python -m programs.cpython_suites [--limit S] [--json FILE] [SUITE ...]     (as root)
 
-          namespace S
-/usr/bin/python3 -m ... test_socket     plainly: the kernel's loopback
-/usr/bin/python3 -m ... test_socket     under `gazelled run`: both ends attached, so loopback is same-host memory
+            namespace S                 three times:
+/usr/bin/python3 runs test_socket       kernel    plainly, on loopback
+  |                    | liblstack      loopback  under `gazelled run`, on loopback: the listeners are the stack's, but
+kernel ---- tap ---- stack                        what a process connects to itself is the kernel's
+                                        stack     under `gazelled run`, the suite's HOST is the stack's address: every
+                                                  connection it accepts is the stack's, its other end is the kernel's
 
 Each suite runs in a process that notes every test as it begins and ends. A test that hangs or crashes its process is
 noted as such, with the traces of all threads in the log, and the rest runs in a new process. Ends with 1 if a test that
@@ -37,14 +40,18 @@ _RESTARTS = 40
 _PASSED = ("ok", "skipped", "expected failure")
 
 
-def drive(suite: str, journal: Path, limit: float) -> None:
+def drive(suite: str, journal: Path, limit: float, host: str | None) -> None:
     """Run what the journal does not mention yet; in a process of its own, in the directory that is current."""
     import faulthandler
 
     from test import support
+    from test.support import socket_helper
 
     known = {entry["id"] for entry in read(journal)}
-    support.use_resources = []
+    # Only this suite takes "network" to mean a network at all; for the others it is hosts of the Internet.
+    support.use_resources = ["network"] if suite == "test_socketserver" else []
+    if host:
+        socket_helper.HOST = socket_helper.HOSTv4 = host
     with journal.open("a", buffering=1) as notes:
 
         class Notes(unittest.TestResult):
@@ -93,7 +100,7 @@ def flat(tests: unittest.TestSuite | unittest.TestCase) -> list[unittest.TestCas
     """Return the tests of a suite, in its order."""
     if isinstance(tests, unittest.TestCase):
         return [tests]
-    return [test for inner in tests for test in flat(inner)]  # type: ignore[arg-type]
+    return [test for inner in tests for test in flat(inner)]
 
 
 def read(journal: Path) -> list[dict[str, str]]:
@@ -107,11 +114,11 @@ def read(journal: Path) -> list[dict[str, str]]:
     return entries
 
 
-def outcomes(prefix: list[str], suite: str, directory: Path, limit: float) -> dict[str, dict[str, str]]:
+def outcomes(prefix: list[str], suite: str, directory: Path, *options: str) -> dict[str, dict[str, str]]:
     """Run one suite behind `prefix` (how a command is started there) and return the outcome of each test."""
     journal, log = directory / "journal", directory / "log"
     for _ in range(_RESTARTS):
-        inner = [PYTHON, __file__, "--drive", suite, "--journal", str(journal), "--limit", str(limit)]
+        inner = [PYTHON, __file__, "--drive", suite, "--journal", str(journal), *options]
         with tempfile.TemporaryDirectory(dir=directory) as current, log.open("ab") as output:
             popen = subprocess.Popen(
                 prefix + inner, cwd=current, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -140,18 +147,37 @@ def outcomes(prefix: list[str], suite: str, directory: Path, limit: float) -> di
     return ends
 
 
+def passed(ends: dict[str, dict[str, str]]) -> str:
+    """Return how many passed, and of how many."""
+    return f"{sum(end['result'] == 'ok' for end in ends.values())}/{len(ends)}"
+
+
+def compare(kernel: dict[str, dict[str, str]], other: dict[str, dict[str, str]], where: str) -> int:
+    """Print every difference; return how many tests no longer pass."""
+    worse = 0
+    absent = {"result": "not run", "detail": ""}
+    for name in sorted(kernel.keys() | other.keys()):
+        a, b = kernel.get(name, absent), other.get(name, absent)
+        if a["result"] != b["result"]:
+            worse += a["result"] in _PASSED and b["result"] not in _PASSED
+            last = (b["detail"].strip().splitlines() or [""])[-1]
+            print(f"  {name}: {a['result']} on the kernel, {b['result']} on {where}: {last}", flush=True)
+    return worse
+
+
 def main() -> int:
-    """Run both and print the differences."""
+    """Run all and print the differences."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: {' '.join(SUITES)}")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds one test may take")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every outcome here")
     parser.add_argument("--drive", help=argparse.SUPPRESS)
+    parser.add_argument("--host", help=argparse.SUPPRESS)
     parser.add_argument("--journal", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.drive:
-        drive(options.drive, options.journal, options.limit)
+        drive(options.drive, options.journal, options.limit, options.host)
     from net.instance import on_tap
     from net.kit import Kit
 
@@ -164,21 +190,20 @@ def main() -> int:
         instance.home.run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=0")
         instance.start()
         for suite in options.suites or SUITES:
-            both = {}
-            for where, prefix in (("kernel", []), ("stack", instance.attached())):
+            ends: dict[str, dict[str, dict[str, str]]] = {}
+            limit = ("--limit", str(options.limit))
+            attached = instance.attached()
+            for where, prefix, more in (
+                ("kernel", [], limit),
+                ("loopback", attached, limit),
+                ("stack", attached, (*limit, "--host", instance.address)),
+            ):
                 (directory / suite / where).mkdir(parents=True)
-                both[where] = outcomes(instance.home.argv(*prefix), suite, directory / suite / where, options.limit)
-            kernel, stack = both["kernel"], both["stack"]
-            passed = {where: sum(end["result"] == "ok" for end in ends.values()) for where, ends in both.items()}
-            print(f"{suite}: passed {passed['kernel']} of {len(kernel)} on the kernel, {passed['stack']} on the stack")
-            for name in sorted(kernel.keys() | stack.keys()):
-                a, b = (ends.get(name, {"result": "not run", "detail": ""}) for ends in (kernel, stack))
-                if a["result"] == b["result"]:
-                    continue
-                worse += a["result"] in _PASSED and b["result"] not in _PASSED
-                last = (b["detail"].strip().splitlines() or [""])[-1]
-                print(f"  {name}: {a['result']} on the kernel, {b['result']} on the stack: {last}", flush=True)
-            report[suite] = both
+                ends[where] = outcomes(instance.home.argv(*prefix), suite, directory / suite / where, *more)
+            print(f"{suite}: " + ", ".join(f"{passed(ends[where])} passed on {where}" for where in ends))
+            for where in ("loopback", "stack"):
+                worse += compare(ends["kernel"], ends[where], where)
+            report[suite] = ends
             if options.json:
                 options.json.write_text(json.dumps(report, indent=1))
         print(f"logs: {directory}")

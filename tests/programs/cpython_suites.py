@@ -181,6 +181,7 @@ def main() -> int:
     from net.instance import on_tap
     from net.kit import Kit
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by it, too, we leave no instance behind
     directory = Path(tempfile.mkdtemp(prefix="cpython-suites-"))
     kit = Kit(directory)
     report: dict[str, object] = {}

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -583,6 +584,8 @@ void pair_message(struct link *link, const struct gz_message *message, int *fds,
 
 		if (*slot > 0)
 			fd_own_close(slot);
+		/* A ring must not wait for room in a file the other side chose. */
+		(void)REAL(fcntl)(fds[0], F_SETFL, O_RDWR | O_NONBLOCK);
 		fd_own(fds[0], slot);
 		return;
 	}

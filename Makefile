@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 DESTDIR ?=
 
-.PHONY: help run stop test bench setup build lint format unit ctest asan net install clean
+.PHONY: help run stop test bench setup build lint format unit ctest asan net conformance programs install clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +34,7 @@ build: ## native/ into build/
 	@scripts/setup run
 	@scripts/build
 
-lint unit ctest asan net: ## one stage of `make test`
+lint unit ctest asan net conformance programs: ## one stage of `make test`
 	@scripts/check setup build $@
 
 format: ## write Python and C as the linters want them

@@ -23,7 +23,7 @@ test: ## everything that must hold: format, lint, types, unit, C, C under saniti
 	@scripts/check
 
 bench: ## kernel and gazelled side by side; BENCH_ARGS=--quick
-	@scripts/setup test
+	@scripts/setup bench
 	@scripts/build
 	@$(PYTHON) -m bench $(BENCH_ARGS)
 

@@ -266,7 +266,8 @@ def control_data_on_a_stream(t: T) -> None:
             t.note("sendmsg", python.sendmsg([b"x"], rights, NOSIG))
         except OSError as error:
             t.note("sendmsg", libc.Errno(str(error.errno)))
-    p.recv(10, DONTWAIT)
+    p.wait(IN)
+    p.recv(10)
 
 
 @case(SOLO)

@@ -351,13 +351,14 @@ def accept_timeout(t: T) -> None:
 @case(LISTEN)
 def two_threads_accept(t: T) -> None:
     listener, address = t.listener()
-    first, second = (t.spawn(lambda: listener.accept().send(b"served")) for _ in range(2))
-    first.blocked()
-    second.blocked()
+    # Which of them gets which connection is nobody's promise.
+    tasks = [t.spawn(lambda: t.me.run("send", t.me.run("accept", listener.fd)[0], b"served", NOSIG)) for _ in range(2)]
+    for task in tasks:
+        task.blocked()
     for label in ("p1", "p2"):
         t.dial(address, label=label).recv()
-    first.join()
-    second.join()
+    for task in tasks:
+        task.join()
 
 
 @case(LISTEN)

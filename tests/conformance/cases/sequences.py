@@ -13,7 +13,7 @@ import socket
 
 from conformance.ends import Sock
 from conformance.env import T
-from conformance.names import ET, HUP, IN, ONESHOT, OUT
+from conformance.names import ERR, ET, HUP, IN, ONESHOT, OUT
 from conformance.ops import RDHUP, pattern
 from conformance.registry import PAIR, table
 
@@ -90,10 +90,15 @@ def sequence(t: T, seed: int) -> None:
         me = dice.randrange(2)
         _step(dice, ends[me], ends[1 - me])
     closer = dice.randrange(2)
-    ends[closer].sock.close()
-    left = ends[1 - closer].sock
-    left.wait(HUP | RDHUP)
-    left.drain()
+    gone, left = ends[closer], ends[1 - closer]
+    gone.sock.close()
+    if gone.finished and left.finished:
+        pass  # all is over already
+    elif gone.waiting:
+        left.sock.wait(ERR)  # what was not read is answered by a RST
+    elif not gone.finished:
+        left.sock.wait(RDHUP)
+    left.sock.drain()
 
 
 @table(_SEEDS, PAIR)

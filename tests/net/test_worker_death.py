@@ -95,7 +95,7 @@ def test_a_worker_goes_and_the_others_connections_do_not_notice(
     broken = [life for life in there if life["ended"] is not None]
     # Fresh ones come and go beside the steady ones, so the victim held at most `held` steady connections.
     assert len(broken) <= held[victim], f"{len(broken)} broken, the victim held {held[victim]}: {broken}"
-    assert 0 < len(broken) < len(there)
+    assert 0 < len(broken) < len(there), f"{len(broken)} of {len(there)} broken, workers held {held}"
     longest = max(there, key=lambda life: float(life["longest"]))
     assert longest["longest"] <= back - gone + RTO, f"restarted after {back - gone:.3f} s; {longest}"
 

@@ -93,7 +93,7 @@ def _measure(
         ground = open_field(lab, sides, instances)
         for site, reason in ground.broken.items():
             tell(f"{site}: {reason}")
-        runner = Runner(ground, options, tell)
+        runner = Runner(ground, options, tell, patience=0.0 if quick else 100.0)
         life = LifeRun(ground, options, quick, tell)
         pinning = {f"{side.key}, {each}": side.pinning(each) for side in ground.sides.values() for each in PLACEMENTS}
         try:

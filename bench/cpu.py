@@ -80,6 +80,12 @@ def _reaped_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def machine_busy_seconds(proc: Path = _PROC) -> float:
+    """Return the CPU seconds all CPUs together have not been idle since boot; only differences mean anything."""
+    words = (proc / "stat").read_text().split("\n", 1)[0].split()[1:9]
+    return sum(int(word) for number, word in enumerate(words) if number not in (3, 4)) * _TICK_S
+
+
 def busy_share(seconds: float) -> float:
     """Return how busy the machine is over so many seconds, 0 to 1; it is asked before anything is started."""
 

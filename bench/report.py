@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.programs import Load
-from bench.runner import Cells
+from bench.runner import OTHERS_MAX, Cells
 from bench.side import BASELINE
 from bench.stats import Cell, Kind, Target, Verdict, achieved, best_of, figure, judge
 from bench.targets import PATHS, TARGETS
@@ -84,6 +84,10 @@ def rows_of(loads: Sequence[Load], cells: Cells, notes: dict[tuple[str, str], st
             gazelled = best_of(ours, load.more_is_better) or ours[0]
             kernel = best_of(theirs, load.more_is_better) or (theirs[0] if theirs else None)
             note = notes.get((load.key, path), "") or gazelled.failure or (kernel.failure if kernel else "")
+            if any((cell.extra("others") or 0) > OTHERS_MAX for cell in (kernel, gazelled) if cell):
+                note = (
+                    note or f"others took more than {OTHERS_MAX:.0%} of the machine meanwhile: measure again in quiet"
+                )
             rows.append(
                 Row(path, load.key, load.title, load.unit, load.more_is_better, kernel, gazelled, load.work_name, note)
             )

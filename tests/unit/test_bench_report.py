@@ -176,6 +176,14 @@ def test_a_side_that_failed_keeps_its_row_and_says_why() -> None:
     assert failed.note == "no answer"
 
 
+def test_a_row_measured_in_company_says_so() -> None:
+    crowded = Cell("side", "spread", tuple(Sample(100, None, {"others": share}) for share in (0.05, 0.3, 0.4)))
+    rows = rows_of("redis-get-c50", {"kernel loopback": [cell(50)], SAME_HOST: [crowded]})
+    assert "others took" in rows[SAME_HOST].note
+    calm = Cell("side", "spread", tuple(Sample(100, None, {"others": share}) for share in (0.05, 0.02, 0.4)))
+    assert not rows_of("redis-get-c50", {"kernel loopback": [cell(50)], SAME_HOST: [calm]})[SAME_HOST].note
+
+
 def everything() -> list[Row]:
     return [
         row(SAME_HOST, "redis-get-c50", cell(50_000, 52_000, cpu=15), cell(500_000, 510_000, cpu=2)),

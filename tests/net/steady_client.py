@@ -7,7 +7,8 @@ Speaks redis' ECHO, one request at a time on each connection, and checks each an
 again. Prints "steady" once each connection has had an answer, then "at TIME" ten times a second, and on SIGTERM one
 line of JSON. All times are CLOCK_MONOTONIC, the same for all processes.
 
-  lives: one for each connection: when it was made, when and how it ended, its longest wait and since when it waited
+  lives: one for each connection: its own port, when it was made, when and how it ended, its longest wait and since
+         when it waited
   fresh: one for each connect every 20 ms: when it began, when it had its answer or failed, and how it failed
 """
 
@@ -30,6 +31,7 @@ class Life:
 
     slot: int
     made: float
+    port: int = 0  # of this end
     ended: float | None = None
     how: str = ""
     answers: int = 0
@@ -80,6 +82,7 @@ class Client:
                 await asyncio.sleep(FRESH_EVERY_S)
                 continue
             life.made = time.monotonic()
+            life.port = writer.get_extra_info("sockname")[1]
             self.lives.append(life)
             try:
                 while True:

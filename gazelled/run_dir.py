@@ -3,6 +3,7 @@
 
 group.<p>                        group page of process p; the supervisor writes it once
 worker.<q>.page .sock .wake      made by the worker of queue q
+worker.<q>.flows                 its open connections, for its successor
 worker.<q>.log                   what it says
 rings                            packet rings between workers
 plan.json, journal               what runs, and what was changed on the host for it

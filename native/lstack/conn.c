@@ -9,6 +9,7 @@
 #include "app.h"
 #include "conn.h"
 #include "dgram.h"
+#include "flows.h"
 #include "listener.h"
 #include "steer.h"
 #include "tcp_table.h"
@@ -28,8 +29,11 @@ static void on_destroy(u8_t id, void *data)
 	struct conn *conn = data;
 
 	(void)id;
-	if (conn)
-		conn->pcb = NULL;
+	if (!conn)
+		return;
+	conn->pcb = NULL;
+	flows_remove(conn->flow);
+	conn->flow = FLOWS_NONE;
 }
 
 static const struct tcp_ext_arg_callbacks ext_callbacks = { .destroy = on_destroy };
@@ -67,6 +71,7 @@ struct conn *conn_create(struct apps *apps, struct arena *arena, uint32_t n)
 	conn->arena = arena;
 	conn->shared = &arena->shared->sock[n];
 	conn->n = n;
+	conn->flow = FLOWS_NONE;
 	arena->conns[n] = conn;
 	arena_get(arena);
 	worker_count(apps->stack, GZ_COUNT_sockets, 1);
@@ -159,6 +164,7 @@ static void adopt_pcb(struct conn *conn, struct tcp_pcb *pcb)
 	tcp_recv(pcb, conn_receive);
 	tcp_sent(pcb, conn_sent);
 	tcp_err(pcb, on_error);
+	conn->flow = flows_add(pcb);
 	worker_count(conn->apps->stack, GZ_COUNT_connections, 1);
 }
 
@@ -175,6 +181,8 @@ static void part_from_pcb(struct conn *conn)
 	tcp_sent(pcb, NULL);
 	tcp_err(pcb, NULL);
 	conn->pcb = NULL;
+	flows_remove(conn->flow);
+	conn->flow = FLOWS_NONE;
 }
 
 static void abort_pcb(struct conn *conn)

@@ -31,6 +31,7 @@ struct conn {
 	struct listener_member *listens; /* this number is a listener, not a connection */
 	uint32_t n;                      /* its number in the arena */
 	uint32_t bucket;
+	uint32_t flow;      /* flows.h */
 	uint32_t holders;   /* processes */
 	uint32_t flags;     /* GZ_WORKER_*: our copy of shared->worker.flags */
 	uint32_t accept_at; /* position in the accept queue */

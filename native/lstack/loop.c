@@ -25,6 +25,7 @@
 #include <lwip/stats.h>
 
 #include "apps.h"
+#include "flows.h"
 #include "netif.h"
 #include "page.h"
 #include "port.h"
@@ -131,6 +132,7 @@ static uint32_t turn(struct protocol_stack *stack)
 	work += netif_poll_loop(stack, STEER_BUDGET);
 	work += steer_poll(stack, STEER_BUDGET);
 	work += apps_poll(stack);
+	work += flows_tell_peers(stack);
 	tcp_table_timers(stack->now_ns);
 	netif_flush(stack);
 	steer_flush(stack);

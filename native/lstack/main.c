@@ -14,6 +14,7 @@
 #include "abi_dump.h"
 #include "apps.h"
 #include "eal.h"
+#include "flows.h"
 #include "group.h"
 #include "heap.h"
 #include "isn.h"
@@ -138,6 +139,7 @@ static int start(struct protocol_stack *stack, const char **step)
 	STEP("port", open_port(stack, pool));
 	memcpy(stack->page->mac, stack->port->mac, sizeof(stack->page->mac));
 	STEP("connection table", tcp_table_open());
+	STEP("record of connections", flows_open(stack));
 	STEP("packet rings", steer_open(stack));
 	STEP("network interface", netif_open(stack));
 	STEP("attach socket", apps_open(stack));

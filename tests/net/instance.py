@@ -157,6 +157,20 @@ host_addr = "10.91.0.2/24"
     return _instance(kit, home, home, 91, None, toml)
 
 
+def on_nothing(kit: Kit, workers: int) -> Instance:
+    """Make an instance without a device: its programs reach each other, and nobody else."""
+    home = kit.namespace("s")
+    toml = f"""
+[[process]]
+cpus = {cpus(workers)}
+[port]
+driver = "none"
+[network]
+host_addr = "10.91.0.2/24"
+"""
+    return _instance(kit, home, home, 91, None, toml)
+
+
 def on_veth(kit: Kit, workers: int, stack: str = "", relayed: bool = False) -> Instance:
     """Make an instance on one end of a veth pair by af_xdp; its peer is the kernel of another namespace.
 

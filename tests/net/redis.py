@@ -12,24 +12,25 @@ from net.kit import Process, until
 PORT = 6379
 
 
-def start_redis(instance: Instance) -> Process:
-    """Start redis-server on the stack and return it once it answers."""
+def start_redis(instance: Instance, bind: str | None = None, attached: bool = False) -> Process:
+    """Start redis-server on the stack and return it once it answers, an `attached` client if nobody else reaches it."""
     redis = instance.spawn(
-        "redis-server", "--bind", instance.address, "--port", str(PORT), "--save", "", "--appendonly", "no",
+        "redis-server", "--bind", bind or instance.address, "--port", str(PORT), "--save", "", "--appendonly", "no",
         "--protected-mode", "no", "--dir", str(instance.kit.directory), "--daemonize", "no",
     )  # fmt: skip
 
     def answers() -> bool:
         assert redis.alive, f"redis-server ended:\n{redis.output()}"
-        return ask(instance, "PING") == "PONG"
+        return ask(instance, "PING", attached=attached) == "PONG"
 
     until(answers, "redis to answer", 15)
     return redis
 
 
-def ask(instance: Instance, *words: str) -> str:
+def ask(instance: Instance, *words: str, attached: bool = False) -> str:
     """Send one command from the client's side; return the answer, or what went wrong."""
-    done = instance.client.try_run("timeout", "2", "redis-cli", "-h", instance.address, "-p", str(PORT), *words)
+    command = ["timeout", "2", "redis-cli", "-h", instance.address, "-p", str(PORT), *words]
+    done = instance.client.try_run(*(instance.attached(*command) if attached else command))
     return (done.stdout + done.stderr).strip()
 
 

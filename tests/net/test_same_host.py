@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from net.instance import Instance, accelerated, on_nothing, on_tap, wait_running
 from net.kit import Kit, until
 from net.redis import PORT, start_redis

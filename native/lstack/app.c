@@ -2,7 +2,10 @@
 #include <string.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#include <gazelle/wake.h>
 
 #include "app.h"
 #include "attach.h"
@@ -89,8 +92,6 @@ void app_notify(struct apps *apps, struct arena *arena, uint32_t n)
 /* Wakes the event queues rung in this turn that have declared themselves asleep. */
 static void wake(struct app *app)
 {
-	uint64_t one = 1;
-
 	gz_fence(); /* pairs with the sleeper's fence between declaring and looking again */
 	for (uint64_t queues = app->rung; queues; queues &= queues - 1) {
 		uint32_t k = (uint32_t)__builtin_ctzll(queues);
@@ -98,7 +99,7 @@ static void wake(struct app *app)
 
 		if (app->queue_fd[k] < 0 || !gz_load(&bell->asleep) || !gz_exchange(&bell->asleep, 0))
 			continue;
-		if (write(app->queue_fd[k], &one, sizeof(one)) == sizeof(one))
+		if (send(app->queue_fd[k], "", 1, GZ_WAKE_FLAGS) == 1)
 			worker_count(app->apps->stack, GZ_COUNT_wakeups_written, 1);
 	}
 	app->rung = 0;

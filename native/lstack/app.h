@@ -26,7 +26,7 @@ struct app {
 	struct arena *arena;
 	struct gz_channel *channel; /* NULL: not claimed yet (a fork that has not used a socket) */
 	int control_fd, channel_fd;
-	int queue_fd[GZ_EVENT_QUEUES]; /* eventfds to wake its event queues; -1 */
+	int queue_fd[GZ_EVENT_QUEUES]; /* what wakes its event queues (wake.h); -1 */
 	uint64_t rung;                 /* event queues rung in this turn */
 	bool in_rung, doomed;          /* doomed: detach at the end of the turn; hostile or gone */
 	const char *doom;              /* why, for the log */
@@ -40,7 +40,7 @@ struct app {
 
 struct apps {
 	struct protocol_stack *stack;
-	int listen_fd, wake_fd; /* attach socket; the eventfd every application gets */
+	int listen_fd; /* attach socket */
 	struct app *all;
 	struct app *rung;      /* to look at in apps_flush */
 	struct app *dead;      /* freed in apps_flush: their pointers may still stand in the loop's event array */

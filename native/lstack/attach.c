@@ -9,12 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include <gazelle/wake.h>
 
 #include "app.h"
 #include "attach.h"
@@ -42,13 +43,9 @@ int attach_open(struct apps *apps)
 	if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/worker.%u.sock", group->run_dir,
 	                     apps->stack->queue_id) >= sizeof(addr.sun_path))
 		return -ENAMETOOLONG;
-	apps->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (apps->wake_fd < 0)
-		return -errno;
 	apps->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	err = -errno;
 	if (apps->listen_fd < 0)
-		goto err_close_wake;
+		return -errno;
 	unlink(addr.sun_path); /* a predecessor's; the plan gives this path to us alone */
 	if (bind(apps->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) || chmod(addr.sun_path, 0666) ||
 	    listen(apps->listen_fd, 128)) {
@@ -57,14 +54,10 @@ int attach_open(struct apps *apps)
 	}
 	err = watch(apps, apps->listen_fd, &apps->listen_fd);
 	if (!err)
-		err = watch(apps, apps->wake_fd, &apps->wake_fd);
-	if (!err)
 		return 0;
 
 err_close_listen:
 	close(apps->listen_fd);
-err_close_wake:
-	close(apps->wake_fd);
 	return err;
 }
 
@@ -207,7 +200,6 @@ static void welcome(struct app *app)
 	int fds[GZ_WELCOME_FDS];
 	fds[GZ_WELCOME_ARENA] = app->arena->fd;
 	fds[GZ_WELCOME_CHANNEL] = app->channel_fd;
-	fds[GZ_WELCOME_EVENTFD] = app->apps->wake_fd;
 	fds[GZ_WELCOME_PAGE] = page_fd;
 	struct gz_message message = {
 		.kind = GZ_MESSAGE_WELCOME,
@@ -274,9 +266,19 @@ static void on_fork(struct app *parent, int fd)
 		app_doom(parent, NULL);
 }
 
+/* What this says holds for ever: it is about the socket, not about flags the process could change behind our back. */
+static bool can_wake(int fd)
+{
+	int domain = -1, type = -1;
+	socklen_t len = sizeof(int);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
+	       !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && domain == GZ_WAKE_DOMAIN && type == GZ_WAKE_TYPE;
+}
+
 static void on_event_queue(struct app *app, uint32_t number, int fd)
 {
-	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel) {
+	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel || !can_wake(fd)) {
 		if (fd >= 0)
 			close(fd);
 		app_doom(app, "bad event queue");
@@ -284,14 +286,9 @@ static void on_event_queue(struct app *app, uint32_t number, int fd)
 	}
 	if (app->queue_fd[number] >= 0)
 		close(app->queue_fd[number]);
-	/* We only ever write to it, and never want to wait for that. */
-	int flags = fcntl(fd, F_GETFL);
-	if (flags >= 0)
-		(void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 	app->queue_fd[number] = fd;
 	/* It may be asleep already, and whatever rang before we had this descriptor could not wake it: let it look again. */
-	uint64_t one = 1;
-	(void)!write(fd, &one, sizeof(one));
+	(void)send(fd, "", 1, GZ_WAKE_FLAGS);
 }
 
 /* `sender`: who really sent it, 0 if the socket does not tell (only those of forks do). */
@@ -309,7 +306,9 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 	} else if (message->kind == GZ_MESSAGE_EVENT_QUEUE) {
 		on_event_queue(app, message->number, fd);
 		return;
-	} else if (message->kind == GZ_MESSAGE_HELLO)
+	} else if (message->kind == GZ_MESSAGE_WAKE)
+		; /* we are awake */
+	else if (message->kind == GZ_MESSAGE_HELLO)
 		on_hello(app);
 	else if (message->kind == GZ_MESSAGE_PAIR && app->channel)
 		pair_introduce(app, message);
@@ -391,14 +390,9 @@ static void accept_some(struct apps *apps)
 
 void attach_event(struct apps *apps, void *owner, uint32_t events)
 {
-	uint64_t drain;
-
 	(void)events;
 	if (owner == &apps->listen_fd) {
 		accept_some(apps);
-	} else if (owner == &apps->wake_fd) {
-		while (read(apps->wake_fd, &drain, sizeof(drain)) > 0)
-			;
 	} else {
 		struct app *app = owner;
 

@@ -242,6 +242,20 @@ int attach_map_pair(struct link *link, int fd)
 	               : -EPROTO;
 }
 
+void attach_wake_by_control(struct link *link)
+{
+	int fd;
+
+	/* The number is kept: a thread that still rings for the last worker must not write to a stranger's file. */
+	if (link->wake_fd > 0) {
+		(void)REAL(dup3)(link->control_fd, link->wake_fd, O_CLOEXEC);
+		return;
+	}
+	fd = REAL(fcntl)(link->control_fd, F_DUPFD_CLOEXEC, 0);
+	if (fd >= 0)
+		fd_own(fd, &link->wake_fd);
+}
+
 void attach_publish(struct link *link)
 {
 	link->buried = link->unclaimed = false;
@@ -310,14 +324,8 @@ static int attach_one(uint32_t index, int patience_ms)
 	REAL(close)(fds[GZ_WELCOME_ARENA]);
 	REAL(close)(fds[GZ_WELCOME_CHANNEL]);
 	REAL(close)(fds[GZ_WELCOME_PAGE]);
-	if (link->wake_fd > 0) {
-		/* The number is kept: a thread that still rings for the last worker must not write to a stranger's file. */
-		(void)REAL(dup3)(fds[GZ_WELCOME_EVENTFD], link->wake_fd, O_CLOEXEC);
-		REAL(close)(fds[GZ_WELCOME_EVENTFD]);
-	} else {
-		fd_own(fds[GZ_WELCOME_EVENTFD], &link->wake_fd);
-	}
 	fd_own_move(&pending[index], &link->control_fd);
+	attach_wake_by_control(link);
 	attach_publish(link);
 	return 0;
 
@@ -388,6 +396,8 @@ void attach_lost(struct link *link)
 {
 	gz_store_release(&link->dead, true);
 	gz_store(&shim.links[link->slot], NULL);
+	if (!link->pair && link->control_fd >= 0)
+		(void)REAL(shutdown)(link->control_fd, SHUT_RDWR); /* it lives on under the number of wake_fd */
 	fd_own_close(&link->control_fd);
 	if (!link->pair) {
 		gz_add(&shim.missing, 1);

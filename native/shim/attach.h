@@ -30,6 +30,9 @@ struct link *attach_take_link(bool pair);
 int attach_map_pair(struct link *link, int fd);
 void attach_publish(struct link *link);
 
+/* The worker is woken by messages over control_fd from now on; with none to be had it hears of us at its next beat. */
+void attach_wake_by_control(struct link *link);
+
 /* Attaches to every worker of the group that is not. shim.lock held. Returns how many links live. */
 uint32_t attach_all(void);
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
 #include <pthread.h>
-#include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#include <gazelle/wake.h>
 
 #include "eventq.h"
 #include "fdtable.h"
@@ -12,8 +14,11 @@
 
 /* Bit k: queue k is taken. The shared one never is. */
 static _Atomic uint64_t taken = 1ull << EVENTQ_SHARED;
-/* Eventfds stay with their number once made, so that links need to learn of them only once. Slots of fd_own: 0 = none. */
-static int queue_fd[GZ_EVENT_QUEUES];
+/*
+ * Both ends stay with their number once made, so that links need to learn of them only once: what is slept on, and what wakes
+ * it. Slots of fd_own: 0 or -1 = none.
+ */
+static int queue_fd[GZ_EVENT_QUEUES], wake_fd[GZ_EVENT_QUEUES];
 static struct lock make;
 
 static __thread uint32_t mine = UINT32_MAX;
@@ -62,19 +67,23 @@ uint32_t eventq_mine(void)
 
 int eventq_fd(uint32_t queue)
 {
-	int fd = __atomic_load_n(&queue_fd[queue], __ATOMIC_ACQUIRE);
+	int fd = __atomic_load_n(&queue_fd[queue], __ATOMIC_ACQUIRE), ends[2];
 
 	if (fd > 0)
 		return fd;
 	lock_take(&make);
-	if (queue_fd[queue] <= 0) {
-		fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-		if (fd >= 0)
-			fd_own(fd, &queue_fd[queue]);
+	if (queue_fd[queue] <= 0 && !socketpair(GZ_WAKE_DOMAIN, GZ_WAKE_TYPE | SOCK_CLOEXEC, 0, ends)) {
+		fd_own(ends[1], &wake_fd[queue]);
+		fd_own(ends[0], &queue_fd[queue]);
 	}
 	lock_give(&make);
 	fd = queue_fd[queue];
 	return fd > 0 ? fd : -1;
+}
+
+int eventq_out(uint32_t queue)
+{
+	return eventq_fd(queue) > 0 ? wake_fd[queue] : -1;
 }
 
 void eventq_declare(uint32_t queue)
@@ -110,11 +119,10 @@ bool eventq_rung(uint32_t queue)
 
 void eventq_wake(uint32_t queue)
 {
-	uint64_t one = 1;
-	int fd = __atomic_load_n(&queue_fd[queue], __ATOMIC_ACQUIRE);
+	int fd = __atomic_load_n(&wake_fd[queue], __ATOMIC_ACQUIRE);
 
 	if (fd > 0)
-		(void)!REAL(write)(fd, &one, sizeof(one));
+		(void)REAL(send)(fd, "", 1, GZ_WAKE_FLAGS);
 }
 
 void eventq_wake_all(void)
@@ -123,19 +131,36 @@ void eventq_wake_all(void)
 		eventq_wake(k);
 }
 
+/* One of those who can wake it has shut it down, and with it everybody's: they get another. */
+static void renew(uint32_t queue)
+{
+	lock_take(&make);
+	fd_own_close(&queue_fd[queue]);
+	fd_own_close(&wake_fd[queue]);
+	lock_give(&make);
+	LINK_EACH(link, i)
+	{
+		gz_and(&link->announced, ~(1ull << queue));
+	}
+}
+
 void eventq_drain(uint32_t queue)
 {
-	uint64_t count;
+	char byte;
 
-	(void)!REAL(read)(queue_fd[queue], &count, sizeof(count));
+	/* Usually there is one; what is left wakes once more for nothing. */
+	if (!REAL(recv)(queue_fd[queue], &byte, 1, MSG_DONTWAIT))
+		renew(queue);
 }
 
 void eventq_after_fork(uint64_t in_use)
 {
 	make.word = 0;
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
-		if (queue_fd[k] > 0)
+		if (queue_fd[k] > 0) {
 			fd_own_close(&queue_fd[k]);
+			fd_own_close(&wake_fd[k]);
+		}
 	if (mine != UINT32_MAX) {
 		/* Another number than the parent's and its other children's: on a pair with another program we share its bells. */
 		uint64_t not = in_use | gz_load(&taken);

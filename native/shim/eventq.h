@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Event queues: what this process waits on. Queue k is bell k of every link plus one eventfd. Each epoll set with
+ * Event queues: what this process waits on. Queue k is bell k of every link plus a socket that wakes it (wake.h). Each epoll set with
  * accelerated sockets has one, and each thread that blocks. There are GZ_EVENT_QUEUES; who finds none free shares the last,
  * which nobody owns: bells cannot be taken from it, so its users look at levels only, and sleep only briefly.
  */
@@ -24,8 +24,9 @@ void eventq_give(uint32_t queue);
 /* This thread's own queue, given back when the thread ends. */
 uint32_t eventq_mine(void);
 
-/* Its eventfd, made on first use; -1 if there is no descriptor left. */
+/* What it sleeps on, made on first use; -1 if there is no descriptor left. And what wakes it, to be given to peers. */
 int eventq_fd(uint32_t queue);
+int eventq_out(uint32_t queue);
 
 /* Before a sleep, first phase: tells every link that this queue is asleep. The caller then looks once more. */
 void eventq_declare(uint32_t queue);
@@ -40,10 +41,10 @@ bool eventq_rung(uint32_t queue);
 void eventq_wake(uint32_t queue);
 void eventq_wake_all(void);
 
-/* Empties the eventfd after a sleep. */
+/* Takes the wake-up after a sleep. */
 void eventq_drain(uint32_t queue);
 
-/* In the child of a fork: only this thread's and the epoll sets' queues are in use, and all need eventfds of their own. */
+/* In the child of a fork: only this thread's and the epoll sets' queues are in use, and all need sockets of their own. */
 void eventq_after_fork(uint64_t in_use);
 
 #endif

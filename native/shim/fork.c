@@ -70,7 +70,10 @@ static void inherit(struct link *link, int control_fd)
 	gz_store(&link->announced, 0);
 	if (control_fd >= 0) {
 		fd_own(control_fd, &link->control_fd);
+		attach_wake_by_control(link);
 		link->unclaimed = true;
+	} else if (link->wake_fd > 0) {
+		fd_own_close(&link->wake_fd); /* the parent's control socket */
 	}
 }
 

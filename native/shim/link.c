@@ -19,9 +19,9 @@
 
 void link_wake(struct link *link)
 {
-	uint64_t one = 1;
+	struct gz_message message = { .kind = GZ_MESSAGE_WAKE };
 
-	(void)!REAL(write)(link->wake_fd, &one, sizeof(one));
+	(void)attach_send(link->wake_fd, &message, -1);
 }
 
 /* One turn of waiting for a worker that is busy but there. False: it died, or the patience has ended. */
@@ -146,7 +146,7 @@ void link_announce(struct link *link, uint32_t queue)
 
 	if (gz_load(&link->announced) & bit)
 		return;
-	fd = eventq_fd(queue);
+	fd = eventq_out(queue);
 	if (fd < 0)
 		return;
 	lock_take(&link->post);

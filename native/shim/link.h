@@ -29,7 +29,7 @@ struct link {
 	struct pair *pair;          /* the peer is another program (pair.c); NULL: a worker */
 	struct gz_arena *arena;     /* or, of a pair, its struct gz_pair */
 	const struct gz_worker_page *page;
-	int wake_fd; /* the peer's eventfd */
+	int wake_fd; /* control_fd under a number of its own that is never given up: a late wake meets no stranger's file */
 	_Atomic bool dead;
 	/* the rest */
 	int control_fd;
@@ -37,7 +37,7 @@ struct link {
 	uint32_t queue_id;
 	uint64_t arena_size, blocks_from;
 	size_t channel_size, page_size;
-	_Atomic uint64_t announced;    /* event queues the peer has the eventfds of */
+	_Atomic uint64_t announced;    /* event queues the peer can wake */
 	struct lock post;              /* request ring, stock, control socket */
 	_Atomic(struct sock *) *socks; /* [GZ_SOCKS_MAX] what holds number n here */
 	_Atomic uint32_t used;         /* numbers held */
@@ -108,7 +108,7 @@ int link_post(struct link *link, const struct gz_request *request);
 /* Waits until the peer has carried out every request posted so far. link->post held. */
 void link_settle(struct link *link);
 
-/* Makes sure the peer has the eventfd of this queue. */
+/* Makes sure the peer can wake this queue. */
 void link_announce(struct link *link, uint32_t queue);
 
 /* The entry of socket n. */

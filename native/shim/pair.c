@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <gazelle/wake.h>
+
 #include "attach.h"
 #include "epoll.h"
 #include "eventq.h"
@@ -41,7 +43,7 @@ struct pair {
 	struct gz_pair *shared;
 	uint32_t side;
 	uint32_t holder;               /* our bit in GZ_AUX_HOLDERS of our side's ends */
-	int queue_fd[GZ_EVENT_QUEUES]; /* the other side's eventfds; 0 = not told yet */
+	int queue_fd[GZ_EVENT_QUEUES]; /* what wakes the other side's queues; 0 = not told yet */
 	struct served served[SERVED];
 	uint32_t served_next;
 	uint32_t recent[64], recents; /* numbers closed lately: warm, and likely free again */
@@ -533,11 +535,9 @@ void pair_listen_interest(uint32_t queue)
 
 /* ------------------------------------------------------------------ ringing */
 
-/* The other side's queue k sleeps: wakes it, once. It has told its eventfd before, at the latest in its control socket. */
+/* The other side's queue k sleeps: wakes it, once. It has told how before, at the latest in its control socket. */
 static void wake(struct link *link, struct gz_bell *bell, uint32_t k)
 {
-	uint64_t one = 1;
-
 	if (!gz_exchange(&bell->asleep, 0))
 		return;
 	if (link->pair->queue_fd[k] <= 0) {
@@ -546,7 +546,7 @@ static void wake(struct link *link, struct gz_bell *bell, uint32_t k)
 		lock_give(&link->post);
 	}
 	if (link->pair->queue_fd[k] > 0)
-		(void)!REAL(write)(link->pair->queue_fd[k], &one, sizeof(one));
+		(void)REAL(send)(link->pair->queue_fd[k], "", 1, GZ_WAKE_FLAGS);
 }
 
 void pair_ring(struct link *link, uint32_t n)
@@ -577,15 +577,23 @@ _Atomic uint64_t *pair_interest(struct link *link, uint32_t n)
 	return &link->pair->shared->side[link->pair->side].interest[n % GZ_PAIR_SOCKS];
 }
 
+/* So that we send a byte to nothing but a socket that is there to wake somebody. */
+static bool can_wake(int fd)
+{
+	int domain = -1, type = -1;
+	socklen_t len = sizeof(int);
+
+	return !REAL(getsockopt)(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
+	       !REAL(getsockopt)(fd, SOL_SOCKET, SO_TYPE, &type, &len) && domain == GZ_WAKE_DOMAIN && type == GZ_WAKE_TYPE;
+}
+
 void pair_message(struct link *link, const struct gz_message *message, int *fds, int count)
 {
-	if (message->kind == GZ_MESSAGE_EVENT_QUEUE && count == 1 && message->number < GZ_EVENT_QUEUES) {
+	if (message->kind == GZ_MESSAGE_EVENT_QUEUE && count == 1 && message->number < GZ_EVENT_QUEUES && can_wake(fds[0])) {
 		int *slot = &link->pair->queue_fd[message->number];
 
 		if (*slot > 0)
 			fd_own_close(slot);
-		/* A ring must not wait for room in a file the other side chose. */
-		(void)REAL(fcntl)(fds[0], F_SETFL, O_RDWR | O_NONBLOCK);
 		fd_own(fds[0], slot);
 		return;
 	}

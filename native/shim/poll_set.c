@@ -130,7 +130,7 @@ static void set_interest(struct poll *p, uint32_t queue, bool on)
 	}
 }
 
-/* Declares the queues of epoll sets among the descriptors asleep, and puts their eventfds into `extra`. */
+/* Declares the queues of epoll sets among the descriptors asleep, and puts what they sleep on into `extra`. */
 static uint32_t declare_sets(struct poll *p, struct pollfd *extra, bool asleep)
 {
 	uint32_t n = 0;

@@ -143,7 +143,7 @@ struct gz_worker_page {
 	_Atomic uint64_t generation;   /* CLOCK_MONOTONIC of the start: differs after each restart */
 	uint8_t mac[6];
 	uint8_t pad0[10];
-	_Alignas(64) _Atomic uint32_t asleep;       /* 1: wake me by eventfd (applications) or datagram (workers) */
+	_Alignas(64) _Atomic uint32_t asleep;       /* 1: wake me by a message (applications) or datagram (workers) */
 	_Alignas(64) _Atomic uint64_t counters[64]; /* enum gz_counter */
 	_Alignas(64) struct gz_listener listeners[GZ_LISTENERS_MAX];
 	struct gz_app_stat apps[GZ_APPS_MAX];

@@ -6,8 +6,9 @@
  *
  *   application                               worker
  *   HELLO {magic, abi}                   ->
- *                                        <-   WELCOME {queue_id, attach_id, sizes} + fds: arena, channel, eventfd, page
- *   EVENT_QUEUE {number} + fd: eventfd   ->        (no answer; sent before the queue first sleeps)
+ *                                        <-   WELCOME {queue_id, attach_id, sizes} + fds: arena, channel, page
+ *   EVENT_QUEUE {number} + fd: wake.h    ->        (no answer; sent before the queue first sleeps)
+ *   WAKE {}                              ->        the worker sleeps, and there is something for it
  *   FORK {} + fd: end of a socketpair    ->        the other end now stands for the child: it holds all this process holds
  *                                        <-   FORKED {status}
  *   CLAIM {magic, abi}  (child, on its end of that socketpair)  ->
@@ -37,10 +38,11 @@ enum gz_message_kind {
 	GZ_MESSAGE_CLAIM = 7,
 	GZ_MESSAGE_PAIR = 8,
 	GZ_MESSAGE_PAIRED = 9,
-	GZ_MESSAGE_GONE = 10
+	GZ_MESSAGE_GONE = 10,
+	GZ_MESSAGE_WAKE = 11
 };
 
-enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_EVENTFD = 2, GZ_WELCOME_PAGE = 3, GZ_WELCOME_FDS = 4 };
+enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };
 
 enum { GZ_PAIRED_MEMORY = 0, GZ_PAIRED_CONTROL = 1, GZ_PAIRED_FDS = 2 };
 

@@ -5,7 +5,7 @@
  * bit recomputes readiness from the socket's two ends, so a lost, doubled or forged bit is harmless.
  *
  * Waking: the owner of a bell declares itself asleep (gz_bell.asleep of an event queue, worker_page.asleep of a worker),
- * fences, looks once more, and only then blocks; the ringer sets the bit, fences, and writes the owner's eventfd only
+ * fences, looks once more, and only then blocks; the ringer sets the bit, fences, and wakes the owner (wake.h) only
  * if it sees the declaration.
  */
 #ifndef GAZELLE_BELL_H
@@ -18,7 +18,7 @@
 #define GZ_BELL_SUMMARY (GZ_BELL_WORDS / 64u)
 
 struct gz_bell {
-	_Alignas(64) _Atomic uint32_t asleep;                   /* owner writes: 1 = wake me by eventfd */
+	_Alignas(64) _Atomic uint32_t asleep;                   /* owner writes: 1 = wake me */
 	_Alignas(64) _Atomic uint64_t summary[GZ_BELL_SUMMARY]; /* bit w: words[w] may be non-zero; ringer sets, owner takes */
 	_Alignas(64) _Atomic uint64_t words[GZ_BELL_WORDS]; /* bit n: socket n changed; ringer sets, owner takes */
 };

@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -27,6 +26,7 @@
 
 #include <gazelle/abi.h>
 #include <gazelle/attach.h>
+#include <gazelle/wake.h>
 
 #define APPS 32 /* bits of sock.holders */
 #define ARENA_BYTES (1ull << 30)
@@ -74,7 +74,7 @@ struct app {
 static const struct gz_group_page *group;
 static struct gz_worker_page *page;
 static struct app apps[APPS];
-static int listen_fd, wake_fd, page_fd;
+static int listen_fd, page_fd;
 static struct sock *refuse_later;
 static uint32_t queue_id;
 
@@ -161,14 +161,12 @@ static void notify(struct sock *s)
 
 static void wake(struct app *app)
 {
-	uint64_t one = 1;
-
 	gz_fence();
 	for (uint64_t queues = app->rung; queues; queues &= queues - 1) {
 		uint32_t k = (uint32_t)__builtin_ctzll(queues);
 
 		if (app->queue_fd[k] > 0 && gz_exchange(&app->channel->to_app[k].asleep, 0))
-			(void)!write(app->queue_fd[k], &one, sizeof(one));
+			(void)send(app->queue_fd[k], "", 1, GZ_WAKE_FLAGS);
 	}
 	app->rung = 0;
 }
@@ -479,8 +477,8 @@ static void welcome(struct app *app)
 	app->channel->magic = GZ_CHANNEL_MAGIC;
 	app->channel->abi_version = GZ_ABI_VERSION;
 	grant(app);
-	int fds[] = { app->arena->fd, fd, wake_fd, page_fd };
-	send_fds(app->control, &message, fds, 4);
+	int fds[] = { app->arena->fd, fd, page_fd };
+	send_fds(app->control, &message, fds, 3);
 	close(fd);
 }
 
@@ -534,7 +532,6 @@ static void on_control(struct app *app)
 	char buf[CMSG_SPACE(sizeof(int))];
 	struct iovec iov = { &message, sizeof(message) };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = buf, .msg_controllen = sizeof(buf) };
-	uint64_t one = 1;
 	int fd = -1;
 
 	if (recvmsg(app->control, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != (ssize_t)sizeof(message)) {
@@ -556,7 +553,7 @@ static void on_control(struct app *app)
 		break;
 	case GZ_MESSAGE_EVENT_QUEUE:
 		app->queue_fd[message.number] = fd;
-		(void)!write(fd, &one, sizeof(one));
+		(void)send(fd, "", 1, GZ_WAKE_FLAGS);
 		break;
 	default:
 		break;
@@ -575,13 +572,12 @@ static bool pending(void)
 
 static void sleep_and_control(void)
 {
-	struct pollfd fds[APPS + 3];
-	struct app *who[APPS + 3];
-	int n = 3;
+	struct pollfd fds[APPS + 2];
+	struct app *who[APPS + 2];
+	int n = 2;
 
 	fds[0] = (struct pollfd){ .fd = 0, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = listen_fd, .events = POLLIN };
-	fds[2] = (struct pollfd){ .fd = wake_fd, .events = POLLIN };
 	for (int a = 0; a < APPS; a++)
 		if (apps[a].control) {
 			who[n] = &apps[a];
@@ -597,17 +593,13 @@ static void sleep_and_control(void)
 	}
 	if (fds[0].revents)
 		_exit(0);
-	for (int i = 3; i < n; i++)
+	for (int i = 2; i < n; i++)
 		if (fds[i].revents)
 			on_control(who[i]);
 	if (fds[1].revents) {
 		int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0)
 			new_app(fd);
-	}
-	if (fds[2].revents) {
-		uint64_t count;
-		(void)!read(wake_fd, &count, sizeof(count));
 	}
 }
 
@@ -628,7 +620,6 @@ static void open_all(const char *path, const char *queue)
 	page = map(page_fd, sizeof(*page), PROT_READ | PROT_WRITE);
 	page->magic = GZ_WORKER_MAGIC;
 	gz_store(&page->asleep, 0);
-	wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%.80s/worker.%u.sock", group->run_dir, queue_id);
 	unlink(addr.sun_path);

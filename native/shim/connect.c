@@ -55,6 +55,7 @@ static int outcome(struct sock *s)
 	if (flags & GZ_WORKER_DEAD && !s->told_connected) {
 		int error = sock_take_error(s);
 
+		s->told_refused = !(flags & GZ_WORKER_CONNECTED);
 		return error ? -error : -ECONNABORTED;
 	}
 	if (!(flags & GZ_WORKER_CONNECTED))

@@ -83,6 +83,13 @@ static uint32_t other_arrivals(struct sock *s)
 	return sock_kind(s) == KIND_DGRAM ? dgram_arrivals(s) : listen_arrivals(s);
 }
 
+/* What moves when a stream's state does: connected, the end of either direction, death. */
+static uint32_t stream_marks(struct sock *s)
+{
+	return (sock_peer_flags(s) & (GZ_WORKER_CONNECTED | GZ_WORKER_FIN | GZ_WORKER_DEAD)) |
+	       (gz_load(&s->me->flags) & (GZ_APP_SHUT_RD | GZ_APP_SHUT_WR));
+}
+
 /* What the program is to hear of this item now; 0 = nothing. `report`: an edge counts as told. */
 static uint32_t look(struct item *item, bool report)
 {
@@ -90,18 +97,18 @@ static uint32_t look(struct item *item, bool report)
 	bool listener = sock_kind(s) != KIND_STREAM;
 	uint32_t level, arrivals, flags, nospace;
 
-	if (!(item->events & ~(uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP)))
+	if (!(item->events & ~EPOLL_HOW))
 		return 0; /* a one-shot that has fired */
 	if (!(item->events & EPOLLET)) {
 		level = listener ? other_level(s, item->events) : stream_level(s, item->events);
-		return level & (item->events | EPOLLERR | EPOLLHUP);
+		return level & item->events;
 	}
 	/* The marks before the level: what comes between is an edge of its own. */
 	arrivals = listener ? other_arrivals(s) : gz_load_acquire(&s->peer->out_head);
-	flags = listener ? 0 : sock_peer_flags(s) & (GZ_WORKER_CONNECTED | GZ_WORKER_FIN | GZ_WORKER_DEAD);
+	flags = listener ? 0 : stream_marks(s);
 	nospace = gz_load(&s->nospace);
 	level = listener ? other_level(s, item->events) : stream_level(s, item->events);
-	level &= item->events | EPOLLERR | EPOLLHUP;
+	level &= item->events;
 	if (!level)
 		return 0;
 	if (!item->edge && arrivals == item->seen_arrivals && flags == item->seen_flags &&
@@ -133,7 +140,7 @@ static int gather(struct epoll *ep, struct epoll_event *events, int most)
 			continue;
 		events[n++] = (struct epoll_event){ .events = level, .data = item->data };
 		if (item->events & EPOLLONESHOT)
-			item->events &= EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP;
+			item->events &= EPOLL_HOW;
 		else if (!(item->events & EPOLLET))
 			epoll_item_activate(item);
 	}
@@ -193,11 +200,22 @@ static int look_all(struct epoll *ep, int epfd, struct epoll_event *events, int 
 	}
 	if (!kernel || (!gz_load(&ep->kernel_items) && gz_load(&ep->stack_items)))
 		return gather_locked(ep, events, most);
-	/* The kernel's first: they get their turn rarely, the stack's always. */
-	n = look_kernel(epfd, events, most);
-	if (n < 0 || n == most || !gz_load(&ep->stack_items))
+	if (!gz_load(&ep->stack_items))
+		return look_kernel(epfd, events, most);
+	/* The kernel's first: they get their turn rarely, the stack's always. But not twice if they left no room. */
+	bool stack_first = ep->crowded_out;
+
+	ep->crowded_out = false;
+	n = stack_first ? gather_locked(ep, events, most) : look_kernel(epfd, events, most);
+	if (n < 0)
 		return n;
-	more = gather_locked(ep, events + n, most - n);
+	if (n == most) {
+		ep->crowded_out = !stack_first;
+		return n;
+	}
+	more = stack_first ? look_kernel(epfd, events + n, most - n) : gather_locked(ep, events + n, most - n);
+	if (more < 0)
+		return n ? n : more;
 	return n && more ? merge(events, n, more) : n + more;
 }
 
@@ -279,6 +297,8 @@ int epoll_wait_for(struct epoll *ep, int epfd, struct epoll_event *events, int m
 
 	if (most <= 0)
 		return -EINVAL;
+	if (!events)
+		return -EFAULT;
 	/* A thread that sleeps here must hear of a socket another thread adds: hence the queue, even with none in the set. */
 	lock_take(&ep->lock);
 	if (fd_epoll(epfd) != ep) {

@@ -223,6 +223,8 @@ static void drop_item(struct item *item)
 
 /* ------------------------------------------------------------------ epoll_ctl */
 
+#define EXCLUSIVE_ALLOWS ((uint32_t)(EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE))
+
 static struct item *find(struct epoll *ep, struct sock *s, int fd)
 {
 	for (struct item *item = s->items; item; item = item->next_of_sock)
@@ -249,6 +251,8 @@ static int add(struct epoll *ep, int epfd, struct sock *s, int fd, struct epoll_
 	struct item *item;
 	int err;
 
+	if (event->events & EPOLLEXCLUSIVE && event->events & ~EXCLUSIVE_ALLOWS)
+		return -EINVAL;
 	if (find(ep, s, fd))
 		return -EEXIST;
 	item = calloc(1, sizeof(*item));
@@ -264,7 +268,7 @@ static int add(struct epoll *ep, int epfd, struct sock *s, int fd, struct epoll_
 	item->ep = ep;
 	item->s = s;
 	item->fd = fd;
-	item->events = event->events;
+	item->events = event->events | EPOLLERR | EPOLLHUP;
 	item->data = event->data;
 	item->real = in_real;
 	item->next_of_sock = s->items;
@@ -289,7 +293,7 @@ static int modify(struct item *item, int epfd, struct epoll_event *event)
 		if (err)
 			return err;
 	}
-	item->events = event->events;
+	item->events = event->events | EPOLLERR | EPOLLHUP;
 	item->data = event->data;
 	item->edge = true;
 	if (item->stack) {

@@ -10,12 +10,15 @@
 #include "lock.h"
 #include "wait.h"
 
+/* Bits that say how to tell, not what. */
+#define EPOLL_HOW ((uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP))
+
 /* A socket in a set. ep->lock, except where said. */
 struct item {
 	struct epoll *ep;
 	struct sock *s;
 	int fd;
-	uint32_t events; /* as the program asked; 0 after EPOLLONESHOT has fired */
+	uint32_t events; /* as the program asked, ERR and HUP in any case; only EPOLL_HOW after EPOLLONESHOT has fired */
 	epoll_data_t data;
 	struct item *next_of_sock;   /* s->items; shim.items */
 	struct item *twin;           /* the same socket under another descriptor; the first of them is in the index */
@@ -40,6 +43,7 @@ struct epoll {
 	_Atomic uint32_t stack_items;
 	_Atomic uint32_t kernel_items; /* descriptors in the real set, at most: closed ones are not seen to leave */
 	uint32_t sleepers;             /* threads asleep in it */
+	bool crowded_out;              /* kernel descriptors filled the last answer: the stack's come first next time */
 	uint64_t kernel_looked;        /* when the real set was last looked at while the stack kept us busy */
 	struct spin spin;
 	struct item **index[SHIM_LINKS]; /* by link slot and socket number */

@@ -129,7 +129,7 @@ void sock_attach(struct sock *s, struct link *link, uint32_t n)
 	s->rx_block = s->tx_block = s->rx_size = s->tx_size = 0;
 	s->grow_refused = link->pair ? GZ_PAIR_BLOCK : 0;
 	s->rx_mem = s->tx_mem = NULL;
-	s->told_connected = false;
+	s->told_connected = s->told_refused = false;
 	gz_store(&s->error_taken, false);
 }
 

@@ -47,6 +47,7 @@ struct sock {
 	_Atomic uint32_t nospace; /* counts writes that found no room: an edge follows when there is */
 	_Atomic uint32_t refs;
 	bool told_connected; /* a connect() has returned 0 */
+	bool told_refused;   /* a connect() has returned its failure: the socket counts as a fresh one again */
 	/* all kinds */
 	uint8_t family; /* AF_INET or AF_INET6, as the program made it */
 	bool template;  /* its descriptor is a duplicate of the template: it has no kernel socket of its own */

@@ -421,16 +421,17 @@ uint32_t stream_level(struct sock *s, uint32_t want)
 {
 	uint32_t flags = sock_peer_flags(s), mine = gz_load(&s->me->flags), level = 0;
 
-	if (__builtin_expect(flags & GZ_WORKER_DEAD, 0))
-		return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM | EPOLLRDHUP | EPOLLHUP |
-		       (sock_error(s) ? EPOLLERR : 0u);
+	if (__builtin_expect(flags & GZ_WORKER_DEAD, 0)) {
+		level = EPOLLOUT | EPOLLWRNORM | EPOLLHUP | (sock_error(s) ? EPOLLERR : 0u);
+		return s->told_refused ? level : level | EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
+	}
 	if (!(flags & GZ_WORKER_CONNECTED))
 		return 0;
 	if (unread(s))
 		level |= EPOLLIN | EPOLLRDNORM;
 	if (flags & GZ_WORKER_FIN || mine & GZ_APP_SHUT_RD)
 		level |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
-	if (flags & GZ_WORKER_FIN && mine & GZ_APP_SHUT_WR)
+	if ((flags & GZ_WORKER_FIN || mine & GZ_APP_SHUT_RD) && mine & GZ_APP_SHUT_WR)
 		level |= EPOLLHUP;
 	if (want & (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND) && (mine & GZ_APP_SHUT_WR || want_space(s)))
 		level |= EPOLLOUT | EPOLLWRNORM;

@@ -12,6 +12,7 @@
 
 #include "api.h"
 #include "dgram.h"
+#include "dgram_message.h"
 #include "epoll.h"
 #include "real.h"
 #include "sock.h"

@@ -9,6 +9,7 @@
 
 #include "api.h"
 #include "dgram.h"
+#include "dgram_message.h"
 #include "real.h"
 #include "sock.h"
 #include "stream.h"

@@ -11,7 +11,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <sys/types.h>
 
 #include "link.h"
 #include "sock.h"
@@ -25,12 +24,11 @@ struct sock *dgram_enter(int fd, bool fresh);
 /* bind() gave a FRESH datagram socket its address (s->local). 0, 1 = the kernel's alone from now on, or -errno. */
 int dgram_bound(struct sock *s, int fd);
 
+/* A FRESH socket sends its first datagram: binds it to a port of any address. 0 or -errno. Both locks held. */
+int dgram_begin(struct sock *s, int fd);
+
 /* connect(), also to AF_UNSPEC. 0, 1 = the kernel is to do it, or -errno. No locks held; the caller has a reference. */
 int dgram_connect(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len);
-
-/* sendmsg and recvmsg; consume the reference of dgram_enter. Bytes or -errno. */
-ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags);
-ssize_t dgram_recv(struct sock *s, int fd, struct msghdr *msg, int flags);
 
 /* getsockname or getpeername. 0, 1 = the placeholder knows, or -errno. */
 int dgram_name(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len);
@@ -43,9 +41,6 @@ uint32_t dgram_level(struct sock *s, uint32_t want);
 
 /* Moves with each datagram that arrives, which is an edge. */
 uint32_t dgram_arrivals(struct sock *s);
-
-/* Bytes of the next datagram; -1: none, the kernel may have one. Bytes that wait to be sent. */
-int dgram_next(struct sock *s);
 
 /* The last descriptor is gone. Both locks of s held. */
 void dgram_close(struct sock *s);

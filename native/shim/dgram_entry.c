@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <string.h>
+
+#include "attach.h"
+#include "dgram.h"
+#include "dgram_entry.h"
+#include "epoll.h"
+#include "shim.h"
+
+#define OPEN_PATIENCE_NS 1000000000ull
+
+static struct sock *all; /* shim.lock */
+
+struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct link **link)
+{
+	struct listen_entry *e = &s->listener->entry[i];
+
+	*link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
+	if (!*link || !(*link)->channel || gz_load(&(*link)->dead))
+		return NULL;
+	struct gz_sock *entry = link_sock(*link, e->n);
+	/* Pairs with the worker's release: the blocks are named. */
+	uint32_t flags = gz_load_acquire(&entry->worker.flags);
+	return (flags & (GZ_WORKER_CONNECTED | GZ_WORKER_DEAD)) == GZ_WORKER_CONNECTED ? entry : NULL;
+}
+
+void dgram_entries_claim(void)
+{
+	WORKER_EACH(link, i)
+	{
+		if (__builtin_expect(!link->channel, 0))
+			(void)attach_claim(link);
+	}
+}
+
+static int post_bind(struct sock *s, struct link *link, uint32_t n)
+{
+	struct dgram *d = dgram_of(s);
+	struct gz_request request = {
+		.op = GZ_REQUEST_BIND,
+		.sock = n,
+		.port = s->local.port,
+		.peer_port = d->peer.port,
+		.family = AF_INET,
+		.type = SOCK_DGRAM,
+	};
+
+	memcpy(request.addr, s->local.addr, sizeof(request.addr));
+	memcpy(request.peer, d->peer.addr, sizeof(request.peer));
+	return link_post(link, &request);
+}
+
+/* shim.lock held. */
+static void open_entry(struct sock *s, struct link *link)
+{
+	struct listen_entry *e = &s->listener->entry[link->slot];
+	uint32_t n;
+
+	if (shim.role[link->slot] == GZ_ROLE_SEND || !link->channel)
+		return;
+	n = link_take_number(link, s);
+	if (!n)
+		return;
+	if (post_bind(s, link, n)) {
+		link_let_go(link, n);
+		return;
+	}
+	e->n = n;
+	__atomic_store_n(&e->link, link, __ATOMIC_RELEASE);
+}
+
+/* Waits until the workers have answered. 0, or an error of one of them; -ENETDOWN: there is none. */
+static int await_open(struct sock *s)
+{
+	uint64_t until = now_ns() + OPEN_PATIENCE_NS;
+	int err = -ENETDOWN;
+
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct listen_entry *e = &s->listener->entry[i];
+
+		for (uint32_t turns = 1; e->link && !gz_load(&e->link->dead); turns++) {
+			struct gz_end *worker = &link_sock(e->link, e->n)->worker;
+			uint32_t flags = gz_load_acquire(&worker->flags);
+
+			if (flags & GZ_WORKER_DEAD)
+				return -(int)gz_load(&worker->error);
+			if (flags & GZ_WORKER_CONNECTED) {
+				err = 0;
+				break;
+			}
+			sched_yield();
+			if (turns % 64)
+				continue;
+			attach_check();
+			if (now_ns() > until)
+				return -ETIMEDOUT;
+		}
+	}
+	return err;
+}
+
+static void close_entry(struct listen_entry *e)
+{
+	struct link *link = e->link;
+
+	__atomic_store_n(&e->link, NULL, __ATOMIC_RELEASE);
+	if (link)
+		link_let_go(link, e->n);
+}
+
+int dgram_entries_open(struct sock *s)
+{
+	dgram_entries_claim();
+	lock_take(&shim.lock);
+	WORKER_EACH(link, i)
+	{
+		open_entry(s, link);
+	}
+	dgram_of(s)->next = all;
+	all = s;
+	lock_give(&shim.lock);
+	return await_open(s);
+}
+
+void dgram_entries_peer(struct sock *s)
+{
+	dgram_entries_claim();
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link;
+
+		if (dgram_entry_at(s, i, &link))
+			(void)post_bind(s, link, s->listener->entry[i].n);
+	}
+}
+
+void dgram_entries_close(struct sock *s)
+{
+	struct sock **p = &all;
+
+	lock_take(&shim.lock);
+	while (*p && *p != s)
+		p = &dgram_of(*p)->next;
+	if (*p)
+		*p = dgram_of(s)->next;
+	for (uint32_t i = 0; i < shim.workers; i++)
+		close_entry(&s->listener->entry[i]);
+	lock_give(&shim.lock);
+}
+
+void dgram_lost(struct link *link)
+{
+	for (struct sock *s = all; s; s = dgram_of(s)->next)
+		if (s->listener->entry[link->slot].link == link)
+			close_entry(&s->listener->entry[link->slot]);
+}
+
+void dgram_restore(struct link *link)
+{
+	for (struct sock *s = all; s; s = dgram_of(s)->next) {
+		struct listen_entry *e = &s->listener->entry[link->slot];
+
+		if (e->link)
+			continue;
+		open_entry(s, link);
+		if (e->link)
+			epoll_claim(s, link, e->n);
+	}
+}

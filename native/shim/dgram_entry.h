@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * A datagram socket at the workers: one entry at each that takes incoming packets, with a FIFO of whole datagrams either way.
+ * dgram.c decides when there are any; dgram_message.c fills and empties them.
+ */
+#ifndef SHIM_DGRAM_ENTRY_H
+#define SHIM_DGRAM_ENTRY_H
+
+#include <stdint.h>
+
+#include <gazelle/abi.h>
+
+#include "link.h"
+#include "listen.h"
+#include "route.h"
+#include "sock.h"
+
+/* What a DGRAM socket has beyond its struct sock. */
+struct dgram {
+	struct listener entries; /* entry[] and both; first, s->listener points to it */
+	struct endpoint peer;    /* port 0 = not connected; both locks to change */
+	_Atomic uint32_t shut;   /* 1 << SHUT_RD | 1 << SHUT_WR */
+	uint32_t turn;           /* where the next read looks first; rx */
+	uint32_t tx_slot;        /* the worker that sends; tx */
+	struct sock *next;
+};
+
+static inline struct dgram *dgram_of(struct sock *s)
+{
+	return (struct dgram *)s->listener;
+}
+
+/* The entry at worker i, NULL if there is none or it failed. Any thread. */
+struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct link **link);
+
+/* Asks all workers for an entry and waits for their answers. 0, or an error of one of them; -ENETDOWN: there is none. Both locks. */
+int dgram_entries_open(struct sock *s);
+
+/* Lets go of all of them. Both locks. */
+void dgram_entries_close(struct sock *s);
+
+/* The peer of s has changed: tells the workers. Both locks. */
+void dgram_entries_peer(struct sock *s);
+
+/* In a child, before the first use: makes the inherited entries its own. */
+void dgram_entries_claim(void);
+
+#endif

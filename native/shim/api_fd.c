@@ -42,8 +42,9 @@ static uintptr_t take_word(int fd)
 	struct sock *s;
 
 	if ((word & 3) == FD_EPOLL) {
-		epoll_get(epoll_of_word(word));
-		return word;
+		struct epoll *ep = epoll_take(fd);
+
+		return ep ? (uintptr_t)ep | FD_EPOLL : 0;
 	}
 	if (!word || (word & 3) != FD_SOCK)
 		return 0;

@@ -3,6 +3,7 @@
 
 #include "attach.h"
 #include "dgram.h"
+#include "epoll_nest.h"
 #include "epoll_set.h"
 #include "eventq.h"
 #include "fdtable.h"
@@ -19,7 +20,7 @@ static void on_bell(void *index, uint32_t n)
 	if (!index)
 		return; /* rung for the queue's owner before us */
 	for (struct item *item = ((struct item **)index)[n]; item; item = item->twin)
-		epoll_item_activate(item);
+		epoll_item_stir(item);
 }
 
 struct pair_bells {
@@ -41,18 +42,18 @@ static void on_pair_bell(void *ctx, uint32_t n)
 	}
 	for (struct item *item = ep->items; item; item = item->after)
 		if (item->stack && sock_kind(item->s) == KIND_LISTENER)
-			epoll_item_activate(item);
+			epoll_item_stir(item);
 }
 
-/* Bells of all links become active items. A shared queue's bells are nobody's: then everything is looked at. */
-static void take_bells(struct epoll *ep)
+/* Bells of all links. A shared queue's bells are nobody's: then everything is looked at. */
+static void take_own_bells(struct epoll *ep)
 {
 	if (ep->queue == UINT32_MAX)
 		return;
 	if (ep->queue == EVENTQ_SHARED) {
 		for (struct item *item = ep->items; item; item = item->after)
 			if (item->stack)
-				epoll_item_activate(item);
+				epoll_item_stir(item);
 		return;
 	}
 	LINK_EACH(link, i)
@@ -68,6 +69,19 @@ static void take_bells(struct epoll *ep)
 			gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_bell,
 			             ep->index_of[i] == link->serial ? ep->index[i] : NULL);
 	}
+}
+
+void epoll_take_bells(struct epoll *ep)
+{
+	take_own_bells(ep);
+	if (gz_load(&ep->nested))
+		nest_stir(ep);
+}
+
+/* Bells of a set without stack sockets are its queue's last owner's; of a shared queue they mean nothing. */
+bool epoll_bells_pending(struct epoll *ep)
+{
+	return gz_load(&ep->stack_items) && ep->queue != EVENTQ_SHARED && eventq_rung(ep->queue);
 }
 
 /* Of a listener or a datagram socket. */
@@ -90,15 +104,36 @@ static uint32_t stream_marks(struct sock *s)
 	       (gz_load(&s->me->flags) & (GZ_APP_SHUT_RD | GZ_APP_SHUT_WR));
 }
 
+/* The same as look() below, of a set in the set. */
+static uint32_t look_inner(struct item *item, bool report)
+{
+	uint32_t heard = item->heard, level = item->events & (EPOLLIN | EPOLLRDNORM);
+
+	if (item->events & EPOLLET && !item->edge && heard == item->seen_arrivals)
+		return 0;
+	if (!level || !nest_ready(item))
+		return 0;
+	if (report) {
+		item->edge = false;
+		item->seen_arrivals = heard;
+		/* Who waits in the inner set itself has not been woken if the wake-up came to us. */
+		epoll_wake_sleepers(item->inner);
+	}
+	return level;
+}
+
 /* What the program is to hear of this item now; 0 = nothing. `report`: an edge counts as told. */
 static uint32_t look(struct item *item, bool report)
 {
 	struct sock *s = item->s;
-	bool listener = sock_kind(s) != KIND_STREAM;
 	uint32_t level, arrivals, flags, nospace;
+	bool listener;
 
 	if (!(item->events & ~EPOLL_HOW))
 		return 0; /* a one-shot that has fired */
+	if (item->inner)
+		return look_inner(item, report);
+	listener = sock_kind(s) != KIND_STREAM;
 	if (!(item->events & EPOLLET)) {
 		level = listener ? other_level(s, item->events) : stream_level(s, item->events);
 		return level & item->events;
@@ -124,12 +159,22 @@ static uint32_t look(struct item *item, bool report)
 	return level;
 }
 
-/* Reports active items, oldest first; those still ready go to the end, so that all get their turn. ep->lock held. */
+/* A one-shot that has fired. What the real set has, too, must not tell it once more. ep->lock held. */
+static void disarm(struct item *item)
+{
+	struct epoll_event none = { .events = EPOLLONESHOT, .data = item->data };
+
+	item->events &= EPOLL_HOW;
+	if (item->real && fd_epoll(item->ep->fd) == item->ep)
+		(void)epoll_real_change(item->ep, item->ep->fd, EPOLL_CTL_MOD, item->fd, &none);
+}
+
+/* Reports active items, oldest first; those still ready go to the end, so that all get their turn. Entered. */
 static int gather(struct epoll *ep, struct epoll_event *events, int most)
 {
 	int n = 0;
 
-	take_bells(ep);
+	epoll_take_bells(ep);
 	for (uint32_t left = ep->active; left && n < most; left--) {
 		struct item *item = ep->first;
 		uint32_t level;
@@ -140,24 +185,38 @@ static int gather(struct epoll *ep, struct epoll_event *events, int most)
 			continue;
 		events[n++] = (struct epoll_event){ .events = level, .data = item->data };
 		if (item->events & EPOLLONESHOT)
-			item->events &= EPOLL_HOW;
+			disarm(item);
 		else if (!(item->events & EPOLLET))
 			epoll_item_activate(item);
 	}
-	/* Another thread may serve what did not fit. */
-	if (n == most && ep->first && ep->sleepers)
-		eventq_wake(ep->queue);
+	/* What did not fit, and what is as ready as before, is for whoever else waits here. */
+	if (n && ep->first)
+		epoll_wake_sleepers(ep);
 	return n;
 }
 
 static int gather_locked(struct epoll *ep, struct epoll_event *events, int most)
 {
-	int n;
+	bool items = epoll_set_enter(ep);
+	int n = gather(ep, events, most);
 
-	lock_take(&ep->lock);
-	n = gather(ep, events, most);
-	lock_give(&ep->lock);
+	epoll_set_leave(ep, items);
 	return n;
+}
+
+/* One-shots that both sets have, and that the kernel just told: these are spent for the stack, too. */
+static void spend(struct epoll *ep, const struct epoll_event *events, int n)
+{
+	bool items = epoll_set_enter(ep);
+
+	for (struct item *item = ep->items; item; item = item->after) {
+		if (!item->real || !(item->stack || item->inner) || !(item->events & EPOLLONESHOT))
+			continue;
+		for (int i = 0; i < n; i++)
+			if (events[i].data.u64 == item->data.u64)
+				item->events &= EPOLL_HOW;
+	}
+	epoll_set_leave(ep, items);
 }
 
 /* A listener that kernel and stack serve is in both sets: the same descriptor is reported once. */
@@ -178,12 +237,22 @@ static int merge(struct epoll_event *events, int first, int second)
 	return n;
 }
 
-/* Events of kernel descriptors, without waiting. -errno if the set is none any more. */
-static int look_kernel(int epfd, struct epoll_event *events, int most)
+/* The real set's descriptor; -1 if another thread closed it: who waits goes on waiting, but for the stack alone. */
+static int real_set(struct epoll *ep, int epfd)
 {
-	int n = REAL(epoll_wait)(epfd, events, most, 0);
+	return fd_epoll(epfd) == ep ? epfd : -1;
+}
 
-	return n < 0 ? errno == EINTR ? 0 : -errno : n;
+/* Events of kernel descriptors, without waiting. */
+static int look_kernel(struct epoll *ep, int epfd, struct epoll_event *events, int most)
+{
+	int fd = real_set(ep, epfd), n = fd < 0 ? 0 : REAL(epoll_wait)(fd, events, most, 0);
+
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (n && gz_load(&ep->double_shots))
+		spend(ep, events, n);
+	return n;
 }
 
 /* One look at everything. `kernel`: at the real set in any case, else only if it is its turn. */
@@ -201,48 +270,75 @@ static int look_all(struct epoll *ep, int epfd, struct epoll_event *events, int 
 	if (!kernel || (!gz_load(&ep->kernel_items) && gz_load(&ep->stack_items)))
 		return gather_locked(ep, events, most);
 	if (!gz_load(&ep->stack_items))
-		return look_kernel(epfd, events, most);
+		return look_kernel(ep, epfd, events, most);
 	/* The kernel's first: they get their turn rarely, the stack's always. But not twice if they left no room. */
 	bool stack_first = ep->crowded_out;
 
 	ep->crowded_out = false;
-	n = stack_first ? gather_locked(ep, events, most) : look_kernel(epfd, events, most);
+	n = stack_first ? gather_locked(ep, events, most) : look_kernel(ep, epfd, events, most);
 	if (n < 0)
 		return n;
 	if (n == most) {
 		ep->crowded_out = !stack_first;
 		return n;
 	}
-	more = stack_first ? look_kernel(epfd, events + n, most - n) : gather_locked(ep, events + n, most - n);
+	more = stack_first ? look_kernel(ep, epfd, events + n, most - n) : gather_locked(ep, events + n, most - n);
 	if (more < 0)
 		return n ? n : more;
 	return n && more ? merge(events, n, more) : n + more;
 }
 
-/* Bells of a set without stack sockets are its queue's last owner's. */
+/* Is there anything to look at? A glance, without a lock. */
+static bool something_stirs(struct epoll *ep)
+{
+	bool pending;
+
+	if (ep->first || ep->queue == EVENTQ_SHARED || epoll_bells_pending(ep))
+		return true;
+	if (!gz_load(&ep->nested))
+		return false;
+	bool items = epoll_set_enter(ep);
+
+	pending = nest_pending(ep);
+	epoll_set_leave(ep, items);
+	return pending;
+}
+
+/* The second look before a sleep. Under the lock: whoever changes the set after it sees that we sleep. */
 static bool something_pending(struct epoll *ep)
 {
-	return ep->first || (gz_load(&ep->stack_items) && eventq_rung(ep->queue));
+	bool items = epoll_set_enter(ep), pending;
+
+	if (ep->queue == EVENTQ_SHARED)
+		epoll_take_bells(ep);
+	pending = ep->queue == EVENTQ_SHARED ? epoll_any_ready(ep) : ep->first || epoll_bells_pending(ep);
+	pending = pending || (gz_load(&ep->nested) && nest_pending(ep));
+	epoll_set_leave(ep, items);
+	return pending;
 }
 
 static int sleep_in(struct epoll *ep, int epfd, struct wait *w)
 {
-	struct pollfd set = { .fd = epfd, .events = POLLIN };
+	struct pollfd fds[1 + NEST_QUEUES] = { { .fd = real_set(ep, epfd), .events = POLLIN } };
+	uint32_t queues[NEST_QUEUES], n = epoll_queues_of(ep, queues, NEST_QUEUES);
 	int err = 0;
 
-	lock_take(&ep->lock);
-	ep->sleepers++;
-	lock_give(&ep->lock);
-	eventq_declare(ep->queue);
+	w->deaf = (ep->queue == EVENTQ_SHARED && gz_load(&ep->stack_items)) || n > NEST_QUEUES;
+	if (n > NEST_QUEUES)
+		n = NEST_QUEUES;
+	for (uint32_t i = 0; i < n; i++)
+		eventq_declare(queues[i]);
+	for (uint32_t i = 1; i < n; i++) {
+		fds[i] = (struct pollfd){ .fd = eventq_fd(queues[i]), .events = POLLIN };
+		w->deaf |= queues[i] == EVENTQ_SHARED;
+	}
 	if (!something_pending(ep))
-		err = wait_block(w, &set, 1);
-	lock_take(&ep->lock);
-	/* The worker takes the declaration back when it wakes us; others may still sleep. */
-	if (--ep->sleepers)
-		eventq_declare(ep->queue);
-	else
-		eventq_retract(ep->queue);
-	lock_give(&ep->lock);
+		err = wait_block(w, fds, n);
+	for (uint32_t i = 1; i < n; i++)
+		if (fds[i].revents)
+			eventq_drain(queues[i]);
+	for (uint32_t i = 0; i < n; i++)
+		eventq_retract(queues[i]);
 	return err;
 }
 
@@ -270,7 +366,7 @@ static int wait_in(struct epoll *ep, int epfd, struct epoll_event *events, int m
 		enum wait_next next = gz_load(&ep->stack_items) ? wait_next(&w) : WAIT_SLEEP;
 
 		if (next == WAIT_LOOK) {
-			if (!something_pending(ep))
+			if (!something_stirs(ep))
 				continue;
 			n = look_all(ep, epfd, events, most, false);
 		} else if (next == WAIT_KERNEL || next == WAIT_TIMEOUT) {
@@ -305,8 +401,7 @@ int epoll_wait_for(struct epoll *ep, int epfd, struct epoll_event *events, int m
 		lock_give(&ep->lock);
 		return -EBADF;
 	}
-	if (ep->queue == UINT32_MAX)
-		ep->queue = eventq_take();
+	epoll_need_queue(ep);
 	epoll_get(ep);
 	lock_give(&ep->lock);
 	claim_links();
@@ -320,24 +415,37 @@ bool epoll_has_items(struct epoll *ep)
 	return gz_load(&ep->stack_items) != 0;
 }
 
-uint32_t epoll_queue(struct epoll *ep)
+uint32_t epoll_queues_of(struct epoll *ep, uint32_t *queues, uint32_t room)
 {
-	return ep->queue;
+	bool items = epoll_set_enter(ep);
+	uint32_t n = nest_queues(ep, queues, room);
+
+	epoll_set_leave(ep, items);
+	return n;
+}
+
+bool epoll_any_ready(struct epoll *ep)
+{
+	struct item *item, *next;
+
+	for (item = ep->first; item; item = next) {
+		next = item->next;
+		if (look(item, false))
+			return true;
+		epoll_item_rest(item);
+	}
+	return false;
 }
 
 bool epoll_ready(struct epoll *ep)
 {
-	struct item *item, *next;
-	bool ready = false;
+	bool items = epoll_set_enter(ep), ready;
 
-	lock_take(&ep->lock);
-	take_bells(ep);
-	for (item = ep->first; item && !ready; item = next) {
-		next = item->next;
-		ready = look(item, false) != 0;
-		if (!ready)
-			epoll_item_rest(item);
-	}
-	lock_give(&ep->lock);
+	epoll_take_bells(ep);
+	ready = epoll_any_ready(ep);
+	/* If the wake-up came to us, who waits in the set itself has not been woken. */
+	if (ready)
+		epoll_wake_sleepers(ep);
+	epoll_set_leave(ep, items);
 	return ready;
 }

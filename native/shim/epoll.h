@@ -27,7 +27,10 @@ static inline struct epoll *epoll_of_word(uintptr_t word)
 	return (struct epoll *)(word & ~(uintptr_t)3);
 }
 
-/* One more descriptor of the set (dup); one less. No locks held. */
+/* The set of a descriptor with a reference, or NULL if it is none (any more). */
+struct epoll *epoll_take(int fd);
+
+/* One more descriptor or user of the set; one less. No locks held. */
 void epoll_get(struct epoll *ep);
 void epoll_put(struct epoll *ep);
 
@@ -41,11 +44,14 @@ int epoll_wait_for(struct epoll *ep, int epfd, struct epoll_event *events, int m
 /* True if the set has ready stack sockets, for poll() and sets of sets. No locks held. */
 bool epoll_ready(struct epoll *ep);
 
-/* True if it has stack sockets at all; else it is as any kernel descriptor. */
+/* True if it has stack sockets, or sets that may; else only what another thread adds makes it more than the kernel's. */
 bool epoll_has_items(struct epoll *ep);
 
-/* The event queue that rings for it, to sleep on it from elsewhere. UINT32_MAX: none. */
-uint32_t epoll_queue(struct epoll *ep);
+/*
+ * The event queues that ring for it and for the sets in it, to sleep on them from elsewhere. Returns how many there are,
+ * which may be more than `room`.
+ */
+uint32_t epoll_queues_of(struct epoll *ep, uint32_t *queues, uint32_t room);
 
 /* Socket s has become a stream or listener of the stack: its items leave the real sets, unless the kernel serves it, too. */
 void epoll_became(struct sock *s, bool both);
@@ -64,7 +70,7 @@ void epoll_forget(struct sock *s);
 
 /* fork.c: all sets' locks, before and after; in the child which event queues are in use. */
 void epoll_before_fork(void);
-void epoll_after_fork(bool child);
+void epoll_after_fork(void);
 uint64_t epoll_queues(void);
 
 #endif

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "epoll.h"
+#include "epoll_nest.h"
 #include "epoll_set.h"
 #include "eventq.h"
 #include "fdtable.h"
@@ -46,18 +47,49 @@ void epoll_opened(int fd)
 	fd_put(fd, (uintptr_t)ep | FD_EPOLL);
 }
 
-struct epoll *epoll_enter(int fd)
+struct epoll *epoll_take(int fd)
 {
 	for (;;) {
 		struct epoll *ep = fd_epoll(fd);
+		bool same;
 
 		if (!ep)
 			return NULL;
 		lock_take(&ep->lock);
-		if (fd_epoll(fd) == ep)
+		same = fd_epoll(fd) == ep; /* then its descriptor holds it still */
+		if (same)
+			epoll_get(ep);
+		lock_give(&ep->lock);
+		if (same)
 			return ep;
+	}
+}
+
+bool epoll_set_enter(struct epoll *ep)
+{
+	for (;;) {
+		bool items = gz_load(&ep->nested);
+
+		if (items)
+			lock_take(&shim.items);
+		lock_take(&ep->lock);
+		if (items || !gz_load(&ep->nested))
+			return items;
 		lock_give(&ep->lock);
 	}
+}
+
+void epoll_set_leave(struct epoll *ep, bool items)
+{
+	lock_give(&ep->lock);
+	if (items)
+		lock_give(&shim.items);
+}
+
+void epoll_need_queue(struct epoll *ep)
+{
+	if (ep->queue == UINT32_MAX)
+		ep->queue = eventq_take();
 }
 
 void epoll_get(struct epoll *ep)
@@ -82,6 +114,12 @@ void epoll_item_activate(struct item *item)
 		ep->first = item;
 	ep->last = item;
 	ep->active++;
+}
+
+void epoll_item_stir(struct item *item)
+{
+	item->ep->stirs++;
+	epoll_item_activate(item);
 }
 
 void epoll_item_rest(struct item *item)
@@ -159,19 +197,26 @@ static void index_sock(struct epoll *ep, struct sock *s, struct item *item)
 	}
 }
 
-static void wake_sleepers(struct epoll *ep)
+void epoll_wake_sleepers(struct epoll *ep)
 {
-	if (ep->sleepers)
+	if (ep->queue != UINT32_MAX && eventq_sleepers(ep->queue))
 		eventq_wake(ep->queue);
 }
 
 /* First of the items of s in ep other than `but`. shim.items held. */
 static struct item *twin_of(struct epoll *ep, struct sock *s, const struct item *but)
 {
-	for (struct item *item = s->items; item; item = item->next_of_sock)
+	for (struct item *item = s->items; item; item = item->next_of_owner)
 		if (item->ep == ep && item != but && item->stack)
 			return item;
 	return NULL;
+}
+
+/* One-shots that both sets have must be spent in both. */
+static void note_double_shot(struct item *item)
+{
+	if (item->events & EPOLLONESHOT && item->real && (item->stack || item->inner))
+		gz_store(&item->ep->double_shots, true);
 }
 
 /* The item begins to be served by the stack. shim.items and ep->lock held. */
@@ -179,26 +224,64 @@ static void to_stack(struct item *item)
 {
 	struct epoll *ep = item->ep;
 
-	if (ep->queue == UINT32_MAX)
-		ep->queue = eventq_take();
+	epoll_need_queue(ep);
 	item->twin = twin_of(ep, item->s, item);
 	item->stack = true;
 	item->edge = true;
 	gz_add(&ep->stack_items, 1);
+	note_double_shot(item);
 	index_sock(ep, item->s, item);
-	epoll_item_activate(item);
-	wake_sleepers(ep);
+	epoll_item_stir(item);
+	epoll_wake_sleepers(ep);
 }
 
-/* Takes it out of the set and frees it. shim.items and ep->lock held. */
-static void drop_item(struct item *item)
+static struct item **owner_of(struct item *item)
+{
+	return item->inner ? &item->inner->within : &item->s->items;
+}
+
+void epoll_item_enter(struct item *item, struct epoll *ep, int fd, const struct epoll_event *event)
+{
+	struct item **owner = owner_of(item);
+
+	item->ep = ep;
+	item->fd = fd;
+	item->events = event->events | EPOLLERR | EPOLLHUP;
+	item->data = event->data;
+	item->edge = true;
+	item->next_of_owner = *owner;
+	*owner = item;
+	note_double_shot(item);
+	item->after = ep->items;
+	if (ep->items)
+		ep->items->before = item;
+	ep->items = item;
+}
+
+/* The stack's part of leaving: bells, and the other descriptors of the same socket. */
+static void leave_stack(struct item *item)
 {
 	struct epoll *ep = item->ep;
-	struct item **p = &item->s->items;
+	struct item *rest = NULL;
+
+	/* Rebuild the chain of twins without it; more than one is rare. */
+	for (struct item *other = item->s->items; other; other = other->next_of_owner)
+		if (other->ep == ep && other->stack) {
+			other->twin = rest;
+			rest = other;
+		}
+	index_sock(ep, item->s, rest);
+	gz_add(&ep->stack_items, (uint32_t)-1);
+}
+
+void epoll_item_drop(struct item *item)
+{
+	struct epoll *ep = item->ep;
+	struct item **p = owner_of(item);
 
 	while (*p != item)
-		p = &(*p)->next_of_sock;
-	*p = item->next_of_sock;
+		p = &(*p)->next_of_owner;
+	*p = item->next_of_owner;
 	if (item->before)
 		item->before->after = item->after;
 	else
@@ -206,19 +289,25 @@ static void drop_item(struct item *item)
 	if (item->after)
 		item->after->before = item->before;
 	epoll_item_rest(item);
-	if (item->stack) {
-		struct item *rest = NULL;
-
-		/* Rebuild the chain of twins without it; more than one is rare. */
-		for (struct item *other = item->s->items; other; other = other->next_of_sock)
-			if (other->ep == ep && other->stack) {
-				other->twin = rest;
-				rest = other;
-			}
-		index_sock(ep, item->s, rest);
+	if (item->stack)
+		leave_stack(item);
+	if (item->inner) {
 		gz_add(&ep->stack_items, (uint32_t)-1);
+		gz_add(&ep->nested, (uint32_t)-1);
 	}
 	free(item);
+}
+
+void epoll_item_modify(struct item *item, const struct epoll_event *event)
+{
+	item->events = event->events | EPOLLERR | EPOLLHUP;
+	item->data = event->data;
+	item->edge = true;
+	if (item->stack || item->inner) {
+		note_double_shot(item);
+		epoll_item_stir(item);
+		epoll_wake_sleepers(item->ep);
+	}
 }
 
 /* ------------------------------------------------------------------ epoll_ctl */
@@ -227,13 +316,13 @@ static void drop_item(struct item *item)
 
 static struct item *find(struct epoll *ep, struct sock *s, int fd)
 {
-	for (struct item *item = s->items; item; item = item->next_of_sock)
+	for (struct item *item = s->items; item; item = item->next_of_owner)
 		if (item->ep == ep && item->fd == fd)
 			return item;
 	return NULL;
 }
 
-static int real_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event)
+int epoll_real_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event)
 {
 	if (REAL(epoll_ctl)(epfd, op, fd, event))
 		return -errno;
@@ -259,24 +348,15 @@ static int add(struct epoll *ep, int epfd, struct sock *s, int fd, struct epoll_
 	if (!item)
 		return -ENOMEM;
 	if (in_real) {
-		err = real_change(ep, epfd, EPOLL_CTL_ADD, fd, event);
+		err = epoll_real_change(ep, epfd, EPOLL_CTL_ADD, fd, event);
 		if (err) {
 			free(item);
 			return err;
 		}
 	}
-	item->ep = ep;
 	item->s = s;
-	item->fd = fd;
-	item->events = event->events | EPOLLERR | EPOLLHUP;
-	item->data = event->data;
 	item->real = in_real;
-	item->next_of_sock = s->items;
-	s->items = item;
-	item->after = ep->items;
-	if (ep->items)
-		ep->items->before = item;
-	ep->items = item;
+	epoll_item_enter(item, ep, fd, event);
 	if (stack)
 		to_stack(item);
 	return 0;
@@ -289,17 +369,11 @@ static int modify(struct item *item, int epfd, struct epoll_event *event)
 	if ((item->events | event->events) & EPOLLEXCLUSIVE)
 		return -EINVAL;
 	if (item->real) {
-		err = real_change(item->ep, epfd, EPOLL_CTL_MOD, item->fd, event);
+		err = epoll_real_change(item->ep, epfd, EPOLL_CTL_MOD, item->fd, event);
 		if (err)
 			return err;
 	}
-	item->events = event->events | EPOLLERR | EPOLLHUP;
-	item->data = event->data;
-	item->edge = true;
-	if (item->stack) {
-		epoll_item_activate(item);
-		wake_sleepers(item->ep);
-	}
+	epoll_item_modify(item, event);
 	return 0;
 }
 
@@ -315,18 +389,25 @@ static int change_item(struct epoll *ep, int epfd, int op, struct sock *s, int f
 	if (op == EPOLL_CTL_MOD)
 		return modify(item, epfd, event);
 	if (item->real)
-		err = real_change(ep, epfd, EPOLL_CTL_DEL, fd, NULL);
-	drop_item(item);
+		err = epoll_real_change(ep, epfd, EPOLL_CTL_DEL, fd, NULL);
+	epoll_item_drop(item);
 	return err;
 }
 
 int epoll_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event)
 {
 	struct sock *s = sock_enter(fd, true);
+	struct epoll *inner = s ? NULL : epoll_take(fd);
 	int err;
 
+	if (inner) {
+		err = inner == ep || (op != EPOLL_CTL_DEL && !event) ? epoll_real_change(ep, epfd, op, fd, event)
+		                                                     : nest_change(ep, epfd, op, fd, inner, event);
+		epoll_put(inner);
+		return err;
+	}
 	if (!s)
-		return real_change(ep, epfd, op, fd, event);
+		return epoll_real_change(ep, epfd, op, fd, event);
 	if (op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD && op != EPOLL_CTL_DEL) {
 		err = -EINVAL;
 		goto out;
@@ -352,10 +433,11 @@ out:
 void epoll_became(struct sock *s, bool both)
 {
 	lock_take(&shim.items);
-	for (struct item *item = s->items; item; item = item->next_of_sock) {
+	for (struct item *item = s->items; item; item = item->next_of_owner) {
 		lock_take(&item->ep->lock);
-		if (!both && item->real) {
-			(void)real_change(item->ep, item->ep->fd, EPOLL_CTL_DEL, item->fd, NULL);
+		/* A number that is another file's by now the kernel would take out of the set for us. */
+		if (!both && item->real && fd_sock(item->fd) == s) {
+			(void)epoll_real_change(item->ep, item->ep->fd, EPOLL_CTL_DEL, item->fd, NULL);
 			item->real = false;
 		}
 		if (!item->stack)
@@ -368,11 +450,11 @@ void epoll_became(struct sock *s, bool both)
 void epoll_activate(struct sock *s)
 {
 	lock_take(&shim.items);
-	for (struct item *item = s->items; item; item = item->next_of_sock) {
+	for (struct item *item = s->items; item; item = item->next_of_owner) {
 		lock_take(&item->ep->lock);
 		if (item->stack) {
-			epoll_item_activate(item);
-			wake_sleepers(item->ep);
+			epoll_item_stir(item);
+			epoll_wake_sleepers(item->ep);
 		}
 		lock_give(&item->ep->lock);
 	}
@@ -382,15 +464,15 @@ void epoll_activate(struct sock *s)
 void epoll_claim(struct sock *s, struct link *link, uint32_t n)
 {
 	lock_take(&shim.items);
-	for (struct item *item = s->items; item; item = item->next_of_sock) {
+	for (struct item *item = s->items; item; item = item->next_of_owner) {
 		lock_take(&item->ep->lock);
 		if (item->stack) {
 			if (!item->ep->index[link->slot] || *index_slot(item->ep, link, n) == NULL)
 				index_put(item->ep, link, n, item);
 			else
 				link_interest(link, n, item->ep->queue);
-			epoll_item_activate(item);
-			wake_sleepers(item->ep);
+			epoll_item_stir(item);
+			epoll_wake_sleepers(item->ep);
 		}
 		lock_give(&item->ep->lock);
 	}
@@ -400,7 +482,7 @@ void epoll_claim(struct sock *s, struct link *link, uint32_t n)
 void epoll_unclaim(struct sock *s, struct link *link, uint32_t n)
 {
 	lock_take(&shim.items);
-	for (struct item *item = s->items; item; item = item->next_of_sock) {
+	for (struct item *item = s->items; item; item = item->next_of_owner) {
 		lock_take(&item->ep->lock);
 		index_put(item->ep, link, n, NULL);
 		lock_give(&item->ep->lock);
@@ -417,7 +499,7 @@ void epoll_forget(struct sock *s)
 		struct epoll *ep = s->items->ep;
 
 		lock_take(&ep->lock);
-		drop_item(s->items);
+		epoll_item_drop(s->items);
 		lock_give(&ep->lock);
 	}
 	lock_give(&shim.items);
@@ -430,8 +512,9 @@ void epoll_put(struct epoll *ep)
 	lock_take(&shim.items);
 	lock_take(&ep->lock);
 	while (ep->items)
-		drop_item(ep->items);
+		epoll_item_drop(ep->items);
 	lock_give(&ep->lock);
+	nest_leave(ep);
 	lock_give(&shim.items);
 	for (uint32_t slot = 0; slot < SHIM_LINKS; slot++)
 		if (ep->index[slot])
@@ -458,13 +541,10 @@ void epoll_before_fork(void)
 		lock_take(&ep->lock);
 }
 
-void epoll_after_fork(bool child)
+void epoll_after_fork(void)
 {
-	for (struct epoll *ep = all; ep; ep = ep->next) {
-		if (child)
-			ep->sleepers = 0;
+	for (struct epoll *ep = all; ep; ep = ep->next)
 		lock_give(&ep->lock);
-	}
 	lock_give(&pool);
 	lock_give(&shim.items);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,6 +21,12 @@ static _Atomic uint64_t taken = 1ull << EVENTQ_SHARED;
  */
 static int queue_fd[GZ_EVENT_QUEUES], wake_fd[GZ_EVENT_QUEUES];
 static struct lock make;
+
+/* Who sleeps on a queue. `lock` keeps the count and the declarations of one mind. */
+static struct {
+	struct lock lock;
+	_Atomic uint32_t sleepers;
+} place[GZ_EVENT_QUEUES];
 
 static __thread uint32_t mine = UINT32_MAX;
 static pthread_key_t ending;
@@ -86,25 +93,40 @@ int eventq_out(uint32_t queue)
 	return eventq_fd(queue) > 0 ? wake_fd[queue] : -1;
 }
 
+static void set_asleep(uint32_t queue, uint32_t asleep)
+{
+	LINK_EACH(link, i)
+	{
+		if (link_is_open(link) && (asleep || gz_load(&link_bell(link, queue)->asleep)))
+			gz_store(&link_bell(link, queue)->asleep, asleep);
+	}
+}
+
 void eventq_declare(uint32_t queue)
 {
 	LINK_EACH(link, i)
 	{
-		if (!link_is_open(link))
-			continue;
-		link_announce(link, queue);
-		gz_store(&link_bell(link, queue)->asleep, 1);
+		if (link_is_open(link))
+			link_announce(link, queue);
 	}
+	lock_take(&place[queue].lock);
+	gz_add(&place[queue].sleepers, 1);
+	set_asleep(queue, 1);
+	lock_give(&place[queue].lock);
 	gz_fence(); /* pairs with the worker's between ringing and looking whether we sleep */
 }
 
 void eventq_retract(uint32_t queue)
 {
-	LINK_EACH(link, i)
-	{
-		if (link_is_open(link) && gz_load(&link_bell(link, queue)->asleep))
-			gz_store(&link_bell(link, queue)->asleep, 0);
-	}
+	lock_take(&place[queue].lock);
+	/* The worker took the declaration back when it woke one of us. */
+	set_asleep(queue, gz_add(&place[queue].sleepers, (uint32_t)-1) > 1);
+	lock_give(&place[queue].lock);
+}
+
+uint32_t eventq_sleepers(uint32_t queue)
+{
+	return gz_load(&place[queue].sleepers);
 }
 
 bool eventq_rung(uint32_t queue)
@@ -156,6 +178,7 @@ void eventq_drain(uint32_t queue)
 void eventq_after_fork(uint64_t in_use)
 {
 	make.word = 0;
+	memset(place, 0, sizeof(place));
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
 		if (queue_fd[k] > 0) {
 			fd_own_close(&queue_fd[k]);

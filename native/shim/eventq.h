@@ -28,11 +28,17 @@ uint32_t eventq_mine(void);
 int eventq_fd(uint32_t queue);
 int eventq_out(uint32_t queue);
 
-/* Before a sleep, first phase: tells every link that this queue is asleep. The caller then looks once more. */
+/*
+ * Before a sleep, first phase: tells every link that this queue is asleep. The caller then looks once more. Several threads
+ * may sleep on one queue: a set's waiters, and who polls the set or waits in a set around it.
+ */
 void eventq_declare(uint32_t queue);
 
-/* After it. */
+/* After it; who is left stays declared. */
 void eventq_retract(uint32_t queue);
+
+/* How many have declared and not retracted. */
+uint32_t eventq_sleepers(uint32_t queue);
 
 /* True if a bell of this queue is rung on any link. */
 bool eventq_rung(uint32_t queue);
@@ -41,7 +47,10 @@ bool eventq_rung(uint32_t queue);
 void eventq_wake(uint32_t queue);
 void eventq_wake_all(void);
 
-/* Takes the wake-up after a sleep. */
+/*
+ * Takes the wake-up after a sleep. Others may have slept on it: who goes back to its program while there is still something
+ * for them calls eventq_wake.
+ */
 void eventq_drain(uint32_t queue);
 
 /* In the child of a fork: only this thread's and the epoll sets' queues are in use, and all need sockets of their own. */

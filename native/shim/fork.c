@@ -47,7 +47,7 @@ static void after_in_parent(void)
 {
 	struct link *first = gz_load(&shim.links[0]);
 
-	epoll_after_fork(false);
+	epoll_after_fork();
 	pair_after_fork_in_parent(first ? first->child_id : UINT32_MAX - 1);
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link = gz_load(&shim.links[i]);
@@ -80,7 +80,7 @@ static void inherit(struct link *link, int control_fd)
 static void after_in_child(void)
 {
 	eventq_after_fork(epoll_queues());
-	epoll_after_fork(true);
+	epoll_after_fork();
 	sock_after_fork();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link = gz_load(&shim.links[i]);

@@ -12,16 +12,18 @@
 #include "listen.h"
 #include "poll_set.h"
 #include "real.h"
+#include "shim.h"
 #include "sock.h"
 #include "stream.h"
 #include "wait.h"
 
 #define FEW 32u
+#define SET_QUEUES 32u /* of epoll sets; with more a sleep is short */
 
 /* One descriptor of a call. */
 struct polled {
 	struct sock *s;   /* referenced; NULL: the kernel's alone */
-	struct epoll *ep; /* an epoll set with stack sockets; not referenced: it is only looked up again */
+	struct epoll *ep; /* an epoll set, referenced */
 };
 
 struct poll {
@@ -29,7 +31,9 @@ struct poll {
 	struct pollfd *kernel; /* the same, without what only the stack knows */
 	struct polled *who;
 	nfds_t count;
-	bool any_kernel;
+	bool any_kernel, any_stack;
+	uint32_t queues[SET_QUEUES]; /* of the epoll sets, while we sleep */
+	uint32_t queue_count;
 };
 
 static bool concerns(int fd)
@@ -38,7 +42,8 @@ static bool concerns(int fd)
 
 	if ((word & 3) == FD_SOCK)
 		return word && sock_kind((struct sock *)word) != KIND_FRESH;
-	return (word & 3) == FD_EPOLL && epoll_has_items(epoll_of_word(word));
+	/* A set without stack sockets may be given one while we sleep. */
+	return (word & 3) == FD_EPOLL && shim_active();
 }
 
 bool poll_concerns(struct pollfd *fds, nfds_t count)
@@ -74,8 +79,10 @@ static void enter(struct poll *p)
 			p->who[i].s = s;
 			if (sock_kind(s) == KIND_STREAM || (sock_kind(s) != KIND_FRESH && !s->listener->both))
 				p->kernel[i].fd = -1;
-		} else if (fd_epoll(p->fds[i].fd) && epoll_has_items(fd_epoll(p->fds[i].fd))) {
-			p->who[i].ep = fd_epoll(p->fds[i].fd);
+			p->any_stack = true;
+		} else if (p->fds[i].events & (POLLIN | POLLRDNORM)) {
+			p->who[i].ep = epoll_take(p->fds[i].fd);
+			p->any_stack |= p->who[i].ep && epoll_has_items(p->who[i].ep);
 		}
 		p->any_kernel |= p->kernel[i].fd >= 0;
 	}
@@ -83,9 +90,12 @@ static void enter(struct poll *p)
 
 static void leave(struct poll *p)
 {
-	for (nfds_t i = 0; i < p->count; i++)
+	for (nfds_t i = 0; i < p->count; i++) {
 		if (p->who[i].s)
 			sock_put(p->who[i].s);
+		if (p->who[i].ep)
+			epoll_put(p->who[i].ep);
+	}
 }
 
 /* Fills in revents of the stack's, over those of the kernel in p->kernel. Returns how many descriptors are ready. */
@@ -99,7 +109,7 @@ static int look(struct poll *p)
 		fd->revents = p->kernel[i].fd >= 0 ? p->kernel[i].revents : 0;
 		if (p->who[i].s)
 			fd->revents |= level_of(p->who[i].s, fd->events) & (fd->events | POLLERR | POLLHUP);
-		else if (p->who[i].ep && fd_epoll(fd->fd) == p->who[i].ep && epoll_ready(p->who[i].ep))
+		else if (p->who[i].ep && epoll_ready(p->who[i].ep))
 			fd->revents |= fd->events & (POLLIN | POLLRDNORM);
 		ready += fd->revents != 0;
 	}
@@ -130,53 +140,53 @@ static void set_interest(struct poll *p, uint32_t queue, bool on)
 	}
 }
 
-/* Declares the queues of epoll sets among the descriptors asleep, and puts what they sleep on into `extra`. */
-static uint32_t declare_sets(struct poll *p, struct pollfd *extra, bool asleep)
+/* Declares the queues of epoll sets among the descriptors asleep, and puts what wakes them into `extra`. */
+static void declare_sets(struct poll *p, struct wait *w, struct pollfd *extra)
 {
-	uint32_t n = 0;
-
+	p->queue_count = 0;
+	w->deaf = w->queue == EVENTQ_SHARED && p->any_stack;
 	for (nfds_t i = 0; i < p->count; i++) {
-		uint32_t queue = p->who[i].ep ? epoll_queue(p->who[i].ep) : UINT32_MAX;
+		uint32_t room = SET_QUEUES - p->queue_count, n;
 
-		if (queue == UINT32_MAX)
+		if (!p->who[i].ep)
 			continue;
-		if (asleep)
-			eventq_declare(queue);
-		else
-			eventq_retract(queue);
-		if (extra)
-			extra[n] = (struct pollfd){ .fd = eventq_fd(queue), .events = POLLIN };
-		n++;
+		n = epoll_queues_of(p->who[i].ep, p->queues + p->queue_count, room);
+		w->deaf |= n > room;
+		p->queue_count += n < room ? n : room;
 	}
-	return n;
+	for (uint32_t i = 0; i < p->queue_count; i++) {
+		eventq_declare(p->queues[i]);
+		w->deaf |= p->queues[i] == EVENTQ_SHARED && p->any_stack;
+		extra[i] = (struct pollfd){ .fd = eventq_fd(p->queues[i]), .events = POLLIN };
+	}
 }
 
-static void drain_sets(struct poll *p)
+static void retract_sets(struct poll *p, const struct pollfd *extra)
 {
-	for (nfds_t i = 0; i < p->count; i++)
-		if (p->who[i].ep && epoll_queue(p->who[i].ep) != UINT32_MAX)
-			eventq_drain(epoll_queue(p->who[i].ep));
+	for (uint32_t i = 0; i < p->queue_count; i++) {
+		if (extra[i].revents)
+			eventq_drain(p->queues[i]);
+		eventq_retract(p->queues[i]);
+	}
 }
 
 static int sleep_in(struct poll *p, struct wait *w, struct pollfd *all, int *ready)
 {
-	uint32_t sets;
+	struct pollfd *extra = all + p->count;
 	int err = 0;
 
 	set_interest(p, w->queue, true);
-	sets = declare_sets(p, all + p->count, true);
+	declare_sets(p, w, extra);
 	eventq_declare(w->queue);
 	*ready = look(p);
 	if (!*ready) {
 		memcpy(all, p->kernel, p->count * sizeof(*all));
-		err = wait_block(w, all, (uint32_t)p->count + sets);
+		err = wait_block(w, all, (uint32_t)p->count + p->queue_count);
 		for (nfds_t i = 0; i < p->count; i++)
 			p->kernel[i].revents = p->kernel[i].fd >= 0 ? all[i].revents : 0;
-		if (sets)
-			drain_sets(p);
 	}
 	eventq_retract(w->queue);
-	declare_sets(p, NULL, false);
+	retract_sets(p, extra);
 	set_interest(p, w->queue, false);
 	if (!*ready)
 		*ready = look(p);
@@ -196,7 +206,7 @@ static int wait_all(struct poll *p, struct pollfd *all, int64_t timeout_ns, cons
 	}
 	wait_begin(&w, wait_thread_spin(), eventq_mine(), timeout_ns, sigmask);
 	while (!ready) {
-		enum wait_next next = wait_next(&w);
+		enum wait_next next = p->any_stack ? wait_next(&w) : WAIT_SLEEP;
 
 		if (next == WAIT_SLEEP) {
 			err = sleep_in(p, &w, all, &ready);
@@ -216,18 +226,18 @@ static int wait_all(struct poll *p, struct pollfd *all, int64_t timeout_ns, cons
 
 int poll_for(struct pollfd *fds, nfds_t count, int64_t timeout_ns, const sigset_t *sigmask)
 {
-	struct pollfd few_kernel[FEW], few_all[2 * FEW], *all = few_all;
+	struct pollfd few_kernel[FEW], few_all[FEW + SET_QUEUES], *all = few_all;
 	struct polled few_who[FEW];
 	struct poll p = { .fds = fds, .kernel = few_kernel, .who = few_who, .count = count };
 	void *room = NULL;
 	int ready;
 
 	if (count > FEW) {
-		room = malloc(count * (3 * sizeof(*all) + sizeof(*p.who)));
+		room = malloc(count * (2 * sizeof(*all) + sizeof(*p.who)) + SET_QUEUES * sizeof(*all));
 		if (!room)
 			return -ENOMEM;
 		all = room;
-		p.kernel = all + 2 * count;
+		p.kernel = all + count + SET_QUEUES;
 		p.who = (struct polled *)(p.kernel + count);
 	}
 	enter(&p);

@@ -57,6 +57,7 @@ void wait_begin(struct wait *w, struct spin *spin, uint32_t queue, int64_t timeo
 	w->now = w->spin_from = w->kernel_looked = now_ns();
 	w->deadline = timeout_ns < 0 ? UINT64_MAX : w->now + (uint64_t)timeout_ns;
 	w->slept_ns = 0;
+	w->deaf = queue == EVENTQ_SHARED;
 	w->sigmask = sigmask;
 }
 
@@ -114,12 +115,14 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 	all[own++] = (struct pollfd){ .fd = eventq_fd(w->queue), .events = POLLIN };
 	LINK_EACH(link, i)
 	{
+		if (own == need - count)
+			break; /* links that came just now are looked after next time */
 		all[own++] = (struct pollfd){ .fd = link->control_fd, .events = POLLIN };
 	}
 	memcpy(all + own, fds, count * sizeof(*fds));
 	w->now = now_ns();
 	uint64_t from = w->now;
-	got = REAL(ppoll)(all, own + count, sleep_time(w, w->queue == EVENTQ_SHARED || all[0].fd < 0, &ts), w->sigmask);
+	got = REAL(ppoll)(all, own + count, sleep_time(w, w->deaf || all[0].fd < 0, &ts), w->sigmask);
 	if (got < 0 && errno == EINTR)
 		err = -EINTR;
 	w->now = w->spin_from = w->kernel_looked = now_ns();

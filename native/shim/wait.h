@@ -35,6 +35,7 @@ struct wait {
 	uint64_t deadline;       /* UINT64_MAX: none */
 	uint64_t kernel_looked;  /* kernel descriptors were last looked at */
 	uint64_t slept_ns;       /* first sleep; 0 = none yet */
+	bool deaf;               /* not all that is waited for can ring: sleep only briefly */
 	const sigset_t *sigmask; /* while asleep; NULL = unchanged */
 };
 

@@ -30,7 +30,7 @@ COUNTERS = (
     "attachments", "attached_total", "detached_hostile", "sockets", "mbufs_free", "rx_fifo_bytes", "tx_fifo_bytes",
     "no_match", "datagrams_in", "datagrams_out", "datagrams_dropped",
 )  # fmt: skip
-KERNEL_REASONS = ("family", "address", "loopback", "no_route", "not_attached", "no_resource", "client")
+KERNEL_REASONS = ("family", "address", "loopback", "no_route", "not_attached", "no_resource", "client", "option")
 
 
 class WorkerPageState(IntEnum):

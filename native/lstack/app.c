@@ -169,6 +169,11 @@ static void serve(struct app *app, const struct gz_request *request)
 	}
 }
 
+void apps_icmp(const struct frame *frame, const uint8_t *icmp)
+{
+	dgram_icmp(frame, icmp);
+}
+
 /* How many requests wait; more than the ring holds is nonsense. */
 static uint32_t requests_waiting(const struct app *app)
 {

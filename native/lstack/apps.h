@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct frame;
 struct protocol_stack;
 
 /* Binds <run_dir>/worker.<queue_id>.sock (mode 0666) and adds it to stack->epoll_fd. 0 or -errno. Before privileges drop. */
@@ -35,5 +36,11 @@ void apps_drain(struct protocol_stack *stack);
 
 /* SYN with no listener while the worker is young: true if a listener may yet come back, so no RST should be sent. */
 bool apps_expect_listener(struct protocol_stack *stack, uint16_t port);
+
+/*
+ * An ICMP error came about a datagram one of them sent; `icmp` are its first 8 bytes, its checksum is right. Every worker has
+ * every datagram socket, so it does not matter whom it reaches.
+ */
+void apps_icmp(const struct frame *frame, const uint8_t *icmp);
 
 #endif

@@ -48,6 +48,7 @@ struct conn {
 	uint32_t tx_acked; /* worker.in_tail */
 	uint32_t grow_serial;
 	bool fin_seen, fin_given, orphan, connecting, in_retry;
+	bool reuseport; /* of a datagram socket: others may have its address, too, and share what comes */
 };
 
 /* A fresh connection accepted by lwIP for a listener. 0, or -errno and the caller aborts the pcb. */

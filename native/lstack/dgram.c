@@ -8,32 +8,69 @@
 #include "app.h"
 #include "conn.h"
 #include "dgram.h"
+#include "frame.h"
 #include "worker.h"
 
-/* Room for the largest datagram both ways; virtual until used. */
+/* Room for the largest datagram both ways, and for what comes while its reader is not looking; virtual until used. */
 #define BLOCK_ORDER 18u
+
+/* Sockets that share an address by SO_REUSEPORT share what comes by its sender, as in the kernel. */
+static struct conn *pick_sharer(struct conn *first, const ip_addr_t *addr, uint16_t port)
+{
+	uint32_t count = 0, which = ip4_addr_get_u32(ip_2_ip4(addr)) ^ port;
+
+	for (int pass = 0; pass < 2; pass++) {
+		for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next) {
+			struct conn *conn = pcb->recv_arg;
+
+			if (pcb->local_port != first->udp->local_port || pcb->flags & UDP_FLAGS_CONNECTED ||
+			    !ip_addr_cmp(&pcb->local_ip, &first->udp->local_ip) || !conn->reuseport)
+				continue;
+			if (!pass)
+				count++;
+			else if (!which--)
+				return conn;
+		}
+		if (!pass && count)
+			which = (which * 2654435761u >> 16) % count;
+	}
+	return first;
+}
+
+/* How much may wait for the reader: SO_RCVBUF, as far as the block allows. */
+static uint32_t receive_limit(const struct conn *conn, uint32_t size)
+{
+	uint32_t rcvbuf = gz_load(&conn->shared->options.rcvbuf);
+
+	return rcvbuf && rcvbuf < size ? rcvbuf : size;
+}
 
 static void on_datagram(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *addr, u16_t port)
 {
 	struct conn *conn = arg;
+
+	if (conn->reuseport && !(pcb->flags & UDP_FLAGS_CONNECTED))
+		conn = pick_sharer(conn, addr, port);
 	struct protocol_stack *stack = conn->apps->stack;
 	uint32_t size = GZ_BLOCK_SIZE(conn->rx_block), at, space = GZ_DATAGRAM_SPACE(p->tot_len);
 	uint8_t *block = arena_block(conn->arena, conn->rx_block);
 	/* pairs with gz_fifo_consume: those bytes are free */
 	uint32_t used = conn->rx_head - gz_load_acquire(&conn->shared->app.in_tail);
 
-	(void)pcb;
 	if (used > size) {
 		app_doom_arena(conn->apps, conn->arena, "impossible consumer index");
 		goto drop;
 	}
-	if (size - used < space)
-		goto drop; /* as the kernel does when the receive buffer is full */
+	/* As the kernel does it: the last one to be taken may exceed the buffer. */
+	if (size - used < space || used >= receive_limit(conn, size))
+		goto drop;
 	if (!used) {
 		conn->rx_base = conn->rx_head;
 		gz_store(&conn->shared->worker.out_base, conn->rx_base);
 	}
 	struct gz_datagram header = { .len = p->tot_len, .port = port };
+	if (ip_addr_isbroadcast(ip_current_dest_addr(), ip_current_netif()))
+		header.flags = GZ_DATAGRAM_BROADCAST;
 	conn_addr_write(addr, header.addr);
 	gz_fifo_copy_in(block, size, conn->rx_base, conn->rx_head, &header, sizeof(header));
 	at = conn->rx_head + (uint32_t)sizeof(header);
@@ -74,6 +111,15 @@ static bool open_socket(struct app *app, struct conn *conn)
 	return conn->udp;
 }
 
+static void apply_options(struct conn *conn)
+{
+	uint32_t tos = gz_load(&conn->shared->options.tos), ttl = gz_load(&conn->shared->options.ttl);
+
+	conn->udp->tos = (u8_t)tos;
+	if (ttl && ttl <= 255)
+		conn->udp->ttl = (u8_t)ttl;
+}
+
 void dgram_bind(struct app *app, const struct gz_request *request)
 {
 	struct conn *conn = app->arena->conns[request->sock];
@@ -93,6 +139,8 @@ void dgram_bind(struct app *app, const struct gz_request *request)
 	}
 	if (!conn->udp)
 		return; /* it names a connection */
+	conn->reuseport = request->reuseport;
+	apply_options(conn);
 	/* The kernel's placeholder has arbitrated the port, so lwIP's own search is skipped. */
 	conn_addr_read(request->addr, &conn->udp->local_ip);
 	if (conn->udp->local_port != request->port) {
@@ -161,6 +209,8 @@ void dgram_rung(struct conn *conn)
 	uint32_t size = GZ_BLOCK_SIZE(conn->tx_block), done;
 	bool moved = false;
 
+	if (gz_load(&app->flags) & GZ_APP_OPTIONS)
+		apply_options(conn);
 	if (head - conn->tx_acked > size) {
 		app_doom_arena(conn->apps, conn->arena, "impossible producer index");
 		return;
@@ -178,6 +228,59 @@ void dgram_rung(struct conn *conn)
 	gz_store_release(&conn->shared->worker.in_tail, conn->tx_acked); /* pairs with gz_fifo_writable */
 	if (moved && gz_load(&app->flags) & GZ_APP_WANT_SPACE)
 		conn_notify(conn);
+}
+
+/* The errno of an ICMP error, 0 = nothing that a program should hear of: the path may mend (RFC 1122, 4.1.3.3). */
+static int errno_of_icmp(uint8_t type, uint8_t code)
+{
+	enum { UNREACHABLE = 3, PARAMETER = 12 };
+
+	if (type == PARAMETER)
+		return EPROTO;
+	if (type != UNREACHABLE)
+		return 0;
+	switch (code) {
+	case 2:
+		return ENOPROTOOPT;
+	case 3:
+		return ECONNREFUSED;
+	case 6:
+	case 9:
+		return ENETUNREACH;
+	case 7:
+		return EHOSTDOWN;
+	case 8:
+		return ENONET;
+	case 10:
+	case 13:
+	case 14:
+	case 15:
+		return EHOSTUNREACH;
+	default:
+		return 0;
+	}
+}
+
+void dgram_icmp(const struct frame *frame, const uint8_t *icmp)
+{
+	int error = errno_of_icmp(icmp[0], icmp[1]);
+
+	if (!error)
+		return;
+	for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next) {
+		struct conn *conn = pcb->recv_arg;
+		struct gz_end *end = &conn->shared->worker;
+
+		if (!(pcb->flags & UDP_FLAGS_CONNECTED) || pcb->local_port != frame->local_port ||
+		    pcb->remote_port != frame->remote_port || !ip_addr_cmp(&pcb->remote_ip, &frame->remote) ||
+		    (!ip_addr_isany(&pcb->local_ip) && !ip_addr_cmp(&pcb->local_ip, &frame->local)))
+			continue;
+		gz_store(&end->error, (uint32_t)error);
+		/* Pairs with the application's acquire: the error is written. */
+		gz_store_release(&end->aux[GZ_AUX_ERRORS], gz_load(&end->aux[GZ_AUX_ERRORS]) + 1);
+		conn_notify(conn);
+		return;
+	}
 }
 
 void dgram_close(struct conn *conn)

@@ -10,12 +10,16 @@
 
 struct app;
 struct conn;
+struct frame;
 
 /* GZ_REQUEST_BIND. Failure is told through the socket's end. */
 void dgram_bind(struct app *app, const struct gz_request *request);
 
 /* A process rang: sends what stands in the FIFO. */
 void dgram_rung(struct conn *conn);
+
+/* apps_icmp: told to the connected socket that sent it; others do not want to know. */
+void dgram_icmp(const struct frame *frame, const uint8_t *icmp);
 
 /* The last holder let go. What it had written is sent first. */
 void dgram_close(struct conn *conn);

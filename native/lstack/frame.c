@@ -32,7 +32,7 @@ static bool parse_transport(const uint8_t *l4, uint32_t have, uint8_t protocol, 
 	return true;
 }
 
-/* The connection an ICMP error is about: the datagram inside is one of ours. */
+/* The flow an ICMP error is about: the packet inside is one of ours. */
 static void parse_icmp(const uint8_t *icmp, uint32_t have, struct frame *frame)
 {
 	const uint8_t *inner = icmp + 8, *ports;
@@ -42,13 +42,15 @@ static void parse_icmp(const uint8_t *icmp, uint32_t have, struct frame *frame)
 	    (icmp[0] != ICMP_UNREACHABLE && icmp[0] != ICMP_TIME_EXCEEDED && icmp[0] != ICMP_PARAMETER))
 		return;
 	header = (inner[0] & 15u) * 4;
-	if (inner[0] >> 4 != 4 || header < 20 || have < 8 + header + 8 || inner[9] != IPPROTO_TCP)
-		return;
+	if (inner[0] >> 4 != 4 || header < 20 || have < 8 + header + 8 || get16(inner + 6) & 0x1fffu ||
+	    (inner[9] != IPPROTO_TCP && inner[9] != IPPROTO_UDP))
+		return; /* not of ours, or a later fragment, which has no ports */
 	ports = inner + header;
 	memcpy(&ip_2_ip4(&frame->local)->addr, inner + 12, 4);
 	memcpy(&ip_2_ip4(&frame->remote)->addr, inner + 16, 4);
 	frame->local_port = get16(ports);
 	frame->remote_port = get16(ports + 2);
+	frame->udp = inner[9] == IPPROTO_UDP;
 	frame->kind = FRAME_ICMP_ERROR;
 }
 

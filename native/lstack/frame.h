@@ -17,7 +17,7 @@ enum frame_kind {
 	FRAME_TCP,
 	FRAME_UDP,
 	FRAME_FRAGMENT,  /* of an IPv4 datagram */
-	FRAME_ICMP_ERROR /* about a TCP segment of ours: addresses and ports are those of the connection */
+	FRAME_ICMP_ERROR /* about a TCP segment or a UDP datagram of ours: addresses and ports are those of the flow */
 };
 
 struct frame {
@@ -25,6 +25,7 @@ struct frame {
 	ip_addr_t local, remote; /* ours is the destination (of an ICMP error: the inner source) */
 	uint16_t local_port, remote_port;
 	uint8_t tcp_flags;
+	bool udp;        /* of an ICMP error: about a datagram */
 	uint32_t l3;     /* offset of the IP header */
 	uint32_t l4;     /* offset of the transport header */
 	uint32_t l4_len; /* bytes of transport header and data, by the IP header */

@@ -23,6 +23,7 @@
 #include <lwip/prot/tcp.h>
 
 #include "apps.h"
+#include "checksum.h"
 #include "frame.h"
 #include "isn.h"
 #include "log.h"
@@ -290,6 +291,15 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 			netif_feed(stack, m, NETIF_NO_BUCKET);
 		return;
 	case FRAME_ICMP_ERROR:
+		if (frame.udp) { /* every worker has every datagram socket */
+			if (checksum_mbuf(m, frame.l4, frame.l4_len) != 0xffff) {
+				drop(stack, m, GZ_COUNT_rx_bad_checksum);
+				return;
+			}
+			apps_icmp(&frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame.l4));
+			rte_pktmbuf_free(m);
+			return;
+		}
 		steer_flow(stack, m, &frame, journey);
 		return;
 	case FRAME_FRAGMENT:

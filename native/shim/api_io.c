@@ -122,49 +122,41 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 	return s ? api_return(dgram_recv(s, fd, msg, flags)) : REAL(recvmsg)(fd, msg, flags);
 }
 
-static int dgram_recv_many(struct sock *s, int fd, struct mmsghdr *msgs, unsigned int count, int flags)
-{
-	unsigned int done = 0;
-	ssize_t n = 0;
-
-	while (done < count) {
-		n = dgram_recv(s, fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
-		if (n < 0)
-			break;
-		msgs[done++].msg_len = (unsigned int)n;
-		if (flags & MSG_WAITFORONE)
-			flags |= MSG_DONTWAIT;
-		if (done == count)
-			break;
-		s = dgram_enter(fd, false);
-		if (!s)
-			break;
-	}
-	return done ? (int)done : (int)api_return(n);
-}
-
+/* recvmmsg's own idea of a time limit: it is looked at after each message, and a wait for the next one is not cut short. */
 EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags, struct timespec *timeout)
 {
+	struct sock *s = fd_sock(fd);
+	uint64_t until = 0, now;
 	unsigned int done = 0;
-	struct sock *s;
 	ssize_t n = 0;
 
-	s = timeout ? NULL : dgram_enter(fd, false);
-	if (s)
-		return dgram_recv_many(s, fd, msgs, count, flags);
-	if (!fd_sock(fd) || sock_kind(fd_sock(fd)) != KIND_STREAM)
+	if (!s || sock_kind(s) == KIND_FRESH || sock_kind(s) == KIND_LISTENER)
 		return REAL(recvmmsg)(fd, msgs, count, flags, timeout);
-	while (done < count && (s = sock_enter_stream(fd, false))) {
-		n = recv_message(s, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
+	if (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000)) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (timeout)
+		until = now_ns() + (timeout->tv_sec < 1000000000 ? (uint64_t)timeout->tv_sec : 1000000000u) * 1000000000u +
+		        (uint64_t)timeout->tv_nsec;
+	while (done < count) {
+		n = recvmsg(fd, &msgs[done].msg_hdr, flags & ~MSG_WAITFORONE);
 		if (n < 0)
 			break;
 		msgs[done++].msg_len = (unsigned int)n;
-		if (!n)
-			break;
 		if (flags & MSG_WAITFORONE)
 			flags |= MSG_DONTWAIT;
+		now = timeout ? now_ns() : 0;
+		if (timeout && now >= until)
+			break;
 	}
-	return done ? (int)done : (int)api_return(n);
+	if (timeout && done) {
+		now = now_ns();
+		until = until > now ? until - now : 0;
+		*timeout = (struct timespec){ .tv_sec = (time_t)(until / 1000000000u),
+			                      .tv_nsec = (long)(until % 1000000000u) };
+	}
+	return done ? (int)done : (int)n;
 }
 
 EXPORT ssize_t __read_chk(int fd, void *buf, size_t len, size_t room)
@@ -248,28 +240,19 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 {
+	struct sock *s = fd_sock(fd);
 	unsigned int done = 0;
-	struct sock *s;
 	ssize_t n = 0;
 
-	if (fd_sock(fd) && fd_sock(fd)->datagram) {
-		for (; done < count; done++) {
-			n = sendmsg(fd, &msgs[done].msg_hdr, flags);
-			if (n < 0)
-				break;
-			msgs[done].msg_len = (unsigned int)n;
-		}
-		return done ? (int)done : (int)n;
-	}
-	if (!fd_sock(fd) || sock_kind(fd_sock(fd)) != KIND_STREAM)
+	if (!s || (sock_kind(s) != KIND_STREAM && !s->datagram))
 		return REAL(sendmmsg)(fd, msgs, count, flags);
-	while (done < count && (s = sock_enter_stream(fd, true))) {
-		n = stream_send(s, msgs[done].msg_hdr.msg_iov, (int)msgs[done].msg_hdr.msg_iovlen, flags);
+	for (; done < count; done++) {
+		n = sendmsg(fd, &msgs[done].msg_hdr, flags);
 		if (n < 0)
 			break;
-		msgs[done++].msg_len = (unsigned int)n;
+		msgs[done].msg_len = (unsigned int)n;
 	}
-	return done ? (int)done : (int)api_return(n);
+	return done ? (int)done : (int)n;
 }
 
 static ssize_t send_file(int out_fd, int in_fd, off_t *offset, size_t len)

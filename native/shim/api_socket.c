@@ -120,6 +120,11 @@ EXPORT int accept4(int fd, __SOCKADDR_ARG addr, socklen_t *len, int flags)
 
 	if (!s)
 		return REAL(accept4)(fd, sa, len, flags);
+	if (s->datagram && !(flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))) {
+		lock_give(&s->rx);
+		errno = EOPNOTSUPP;
+		return -1;
+	}
 	if (sock_kind(s) != KIND_LISTENER || flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) {
 		lock_give(&s->rx);
 		errno = EINVAL;

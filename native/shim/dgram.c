@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include "dgram.h"
+#include "dgram_options.h"
 #include "dgram_entry.h"
 #include "dgram_message.h"
 #include "epoll.h"
@@ -21,7 +22,7 @@ void dgram_close(struct sock *s)
 }
 
 /* FRESH becomes DGRAM; s->local is set. Both locks held. */
-static int become(struct sock *s, bool both, const struct endpoint *peer)
+static int become(struct sock *s, int fd, bool both, const struct endpoint *peer)
 {
 	struct dgram *d = calloc(1, sizeof(*d));
 	int err;
@@ -32,6 +33,7 @@ static int become(struct sock *s, bool both, const struct endpoint *peer)
 	if (peer)
 		d->peer = *peer;
 	s->listener = &d->entries;
+	dgram_options_load(s, fd);
 	d->tx_slot = gz_add(&shim.turn, 1) % shim.workers;
 	err = dgram_entries_open(s);
 	if (err) {
@@ -43,19 +45,16 @@ static int become(struct sock *s, bool both, const struct endpoint *peer)
 	return 0;
 }
 
-/* What the kernel calls it; binds it to where the caller says if it has no port yet. 0 or -errno. */
-static int learn_local(struct sock *s, int fd, uint32_t addr_be)
+/* What the kernel calls it; binds it to a port of any address if it has none yet. 0 or -errno. */
+static int learn_local(struct sock *s, int fd)
 {
 	struct sockaddr_in in;
 	socklen_t len = sizeof(in);
-	int on = 1;
 
 	if (REAL(getsockname)(fd, (struct sockaddr *)&in, &len))
 		return -errno;
 	if (!in.sin_port) {
-		in = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = addr_be };
-		if (addr_be)
-			(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
+		in = (struct sockaddr_in){ .sin_family = AF_INET };
 		if (REAL(bind)(fd, (struct sockaddr *)&in, sizeof(in)))
 			return -errno;
 		len = sizeof(in);
@@ -68,9 +67,9 @@ static int learn_local(struct sock *s, int fd, uint32_t addr_be)
 
 int dgram_begin(struct sock *s, int fd)
 {
-	int err = learn_local(s, fd, 0);
+	int err = learn_local(s, fd);
 
-	return err ? err : become(s, true, NULL);
+	return err ? err : become(s, fd, true, NULL);
 }
 
 int dgram_bound(struct sock *s, int fd)
@@ -84,7 +83,7 @@ int dgram_bound(struct sock *s, int fd)
 	}
 	lock_take(&s->rx);
 	lock_take(&s->tx);
-	err = sock_kind(s) == KIND_FRESH ? become(s, any, NULL) : -EINVAL;
+	err = sock_kind(s) == KIND_FRESH ? become(s, fd, any, NULL) : -EINVAL;
 	lock_give(&s->tx);
 	lock_give(&s->rx);
 	if (err && any) {
@@ -94,58 +93,91 @@ int dgram_bound(struct sock *s, int fd)
 	return err;
 }
 
-/* A DGRAM gets another peer, or none. Both locks held. */
-static int set_peer(struct sock *s, const struct endpoint *peer)
+bool dgram_routed(struct sock *s, const struct endpoint *to, enum gz_kernel_reason *why)
 {
+	struct dgram *d = sock_kind(s) == KIND_FRESH ? NULL : dgram_of(s);
+
+	/* Its own address: sockets of this host, which the workers know and the kernel does not. */
+	if (route_is_stack(to))
+		return !d || !endpoint_ip4_be(&s->local) || route_is_stack(&s->local);
+	if (!d)
+		return route_connect(NULL, to, why) == ROUTE_STACK;
+	if (memcmp(d->asked.addr, to->addr, sizeof(to->addr)) || !d->asked.port) {
+		d->route = route_connect(&s->local, to, why);
+		d->asked = *to;
+	}
+	return d->route == ROUTE_STACK;
+}
+
+/*
+ * On both sides, and connected to a peer on the stack: the kernel is to hear nobody, so its side is connected to itself.
+ * Disconnected: it hears all again.
+ */
+static int quieten_kernel(struct sock *s, int fd, bool quiet)
+{
+	struct sockaddr_in in = { .sin_family = quiet ? AF_INET : AF_UNSPEC,
+		                  .sin_port = htons(s->local.port),
+		                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+
+	return REAL(connect)(fd, (struct sockaddr *)&in, sizeof(in)) ? -errno : 0;
+}
+
+/* A DGRAM gets another peer, or none. Both locks held. */
+static int set_peer(struct sock *s, int fd, const struct endpoint *peer)
+{
+	int err = s->listener->both ? quieten_kernel(s, fd, peer->port != 0) : 0;
+
+	if (err)
+		return err;
 	dgram_of(s)->peer = *peer;
 	dgram_entries_peer(s);
 	return 0;
+}
+
+/* connect() to an address. As dgram_connect. Both locks held. */
+static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
+{
+	bool fresh = sock_kind(s) == KIND_FRESH, both = !fresh && s->listener->both;
+	int err;
+
+	if (!to->port || !dgram_routed(s, to, why))
+		return fresh || both ? 1 : -ENETUNREACH;
+	if (!fresh)
+		return set_peer(s, fd, to);
+	err = learn_local(s, fd);
+	if (!err)
+		err = become(s, fd, !endpoint_ip4_be(&s->local), to);
+	if (!err && s->listener->both)
+		err = quieten_kernel(s, fd, true);
+	return err;
 }
 
 int dgram_connect(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len)
 {
 	enum gz_kernel_reason why = GZ_KERNEL_ADDRESS;
 	struct endpoint to = { 0 };
-	bool fresh, stack, both;
-	int err = 0;
+	bool fresh, broadcast;
+	int err;
 
 	lock_take(&s->rx);
 	lock_take(&s->tx);
 	fresh = sock_kind(s) == KIND_FRESH;
-	both = !fresh && s->listener->both;
-	if (len >= sizeof(sa->sa_family) && sa && sa->sa_family == AF_UNSPEC) {
-		err = fresh ? 1 : set_peer(s, &to);
-		if (both && REAL(connect)(fd, sa, len))
-			err = -errno;
-		goto out;
-	}
-	err = 1;
-	if (!endpoint_from(sa, len, &to) || sa->sa_family != AF_INET) {
-		err = fresh || both ? 1 : -EAFNOSUPPORT;
-		goto out;
-	}
-	stack = to.port && route_connect(fresh ? NULL : &s->local, &to, &why) == ROUTE_STACK;
-	if (!stack) {
-		if (!fresh && !both)
-			err = -ENETUNREACH;
-		lock_give(&s->tx);
-		lock_give(&s->rx);
-		if (err == 1)
+	if (len < sizeof(sa->sa_family) || !sa)
+		err = fresh ? 1 : -EINVAL;
+	else if (sa->sa_family == AF_UNSPEC)
+		err = fresh ? 1 : set_peer(s, fd, &to);
+	else if (!endpoint_from(sa, len, &to) || sa->sa_family != AF_INET)
+		err = fresh ? 1 : sa->sa_family == AF_INET ? -EINVAL : -EAFNOSUPPORT;
+	else {
+		broadcast = !fresh && dgram_of(s)->options.broadcast;
+		err = !fresh && !broadcast && route_is_broadcast(&to) ? -EACCES : connect_to(s, fd, &to, &why);
+		if (err == 1) {
+			lock_give(&s->tx);
+			lock_give(&s->rx);
 			sock_to_kernel(s, fd, why);
-		return err;
+			return 1;
+		}
 	}
-	if (fresh) {
-		err = learn_local(s, fd, shim.group->host_addr_be);
-		if (!err)
-			err = become(s, !endpoint_ip4_be(&s->local), &to);
-		both = !err && s->listener->both;
-	} else {
-		err = set_peer(s, &to);
-	}
-	/* So that it hears this peer only, there as well. */
-	if (!err && both && REAL(connect)(fd, sa, len))
-		err = -errno;
-out:
 	lock_give(&s->tx);
 	lock_give(&s->rx);
 	return err;
@@ -207,8 +239,10 @@ uint32_t dgram_level(struct sock *s, uint32_t want)
 {
 	uint32_t level = 0, shut = gz_load(&dgram_of(s)->shut);
 
-	if (dgram_readable(s))
+	if (dgram_next(s) >= 0 || shut & 1u << SHUT_RD)
 		level |= EPOLLIN | EPOLLRDNORM;
+	if (dgram_error(s, false))
+		level |= EPOLLERR;
 	if (shut & 1u << SHUT_RD)
 		level |= EPOLLRDHUP | (shut & 1u << SHUT_WR ? EPOLLHUP : 0u);
 	if (want & (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND) && dgram_has_room(s))
@@ -225,7 +259,7 @@ uint32_t dgram_arrivals(struct sock *s)
 		struct gz_sock *entry = dgram_entry_at(s, i, &link);
 
 		if (entry)
-			sum += gz_load_acquire(&entry->worker.out_head) + 1;
+			sum += gz_load_acquire(&entry->worker.out_head) + gz_load(&entry->worker.aux[GZ_AUX_ERRORS]) + 1;
 	}
 	return sum;
 }

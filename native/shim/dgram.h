@@ -27,6 +27,9 @@ int dgram_bound(struct sock *s, int fd);
 /* A FRESH socket sends its first datagram: binds it to a port of any address. 0 or -errno. Both locks held. */
 int dgram_begin(struct sock *s, int fd);
 
+/* True if the stack, not the kernel, reaches this address for s; else `why` says the reason. tx held. */
+bool dgram_routed(struct sock *s, const struct endpoint *to, enum gz_kernel_reason *why);
+
 /* connect(), also to AF_UNSPEC. 0, 1 = the kernel is to do it, or -errno. No locks held; the caller has a reference. */
 int dgram_connect(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len);
 

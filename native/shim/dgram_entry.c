@@ -46,11 +46,21 @@ static int post_bind(struct sock *s, struct link *link, uint32_t n)
 		.peer_port = d->peer.port,
 		.family = AF_INET,
 		.type = SOCK_DGRAM,
+		.reuseport = d->options.reuseport,
 	};
 
 	memcpy(request.addr, s->local.addr, sizeof(request.addr));
 	memcpy(request.peer, d->peer.addr, sizeof(request.peer));
 	return link_post(link, &request);
+}
+
+static void write_options(struct sock *s, struct gz_sock *entry)
+{
+	struct dgram_options *o = &dgram_of(s)->options;
+
+	gz_store(&entry->options.rcvbuf, o->rcvbuf);
+	gz_store(&entry->options.tos, o->tos);
+	gz_store(&entry->options.ttl, o->ttl);
 }
 
 /* shim.lock held. */
@@ -64,6 +74,7 @@ static void open_entry(struct sock *s, struct link *link)
 	n = link_take_number(link, s);
 	if (!n)
 		return;
+	write_options(s, link_sock(link, n));
 	if (post_bind(s, link, n)) {
 		link_let_go(link, n);
 		return;
@@ -134,6 +145,41 @@ void dgram_entries_peer(struct sock *s)
 		if (dgram_entry_at(s, i, &link))
 			(void)post_bind(s, link, s->listener->entry[i].n);
 	}
+}
+
+void dgram_entries_options(struct sock *s)
+{
+	dgram_entries_claim();
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link;
+		struct gz_sock *entry = dgram_entry_at(s, i, &link);
+
+		if (!entry)
+			continue;
+		write_options(s, entry);
+		gz_or(&entry->app.flags, GZ_APP_OPTIONS);
+		link_ring(link, s->listener->entry[i].n);
+	}
+}
+
+int dgram_error(struct sock *s, bool take)
+{
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link;
+		struct gz_sock *entry = dgram_entry_at(s, i, &link);
+		uint32_t told, count;
+
+		if (!entry)
+			continue;
+		told = gz_load(&entry->app.aux[GZ_AUX_ERRORS]);
+		count = gz_load_acquire(&entry->worker.aux[GZ_AUX_ERRORS]); /* pairs with the worker's: the error is there */
+		if (count == told)
+			continue;
+		/* Of several threads or processes one reports it. */
+		if (!take || gz_cas(&entry->app.aux[GZ_AUX_ERRORS], &told, count))
+			return (int)gz_load(&entry->worker.error) & 4095;
+	}
+	return 0;
 }
 
 void dgram_entries_close(struct sock *s)

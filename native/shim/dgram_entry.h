@@ -10,6 +10,7 @@
 
 #include <gazelle/abi.h>
 
+#include "dgram_options.h"
 #include "link.h"
 #include "listen.h"
 #include "route.h"
@@ -22,6 +23,9 @@ struct dgram {
 	_Atomic uint32_t shut;   /* 1 << SHUT_RD | 1 << SHUT_WR */
 	uint32_t turn;           /* where the next read looks first; rx */
 	uint32_t tx_slot;        /* the worker that sends; tx */
+	struct dgram_options options;
+	struct endpoint asked; /* the destination route_connect was asked about last, and what it said; tx */
+	enum route route;
 	struct sock *next;
 };
 
@@ -41,6 +45,12 @@ void dgram_entries_close(struct sock *s);
 
 /* The peer of s has changed: tells the workers. Both locks. */
 void dgram_entries_peer(struct sock *s);
+
+/* The options of s have changed: tells the workers. Both locks. */
+void dgram_entries_options(struct sock *s);
+
+/* The ICMP error that waits to be reported, a positive errno, 0 = none. `take`: this is the report. Any thread. */
+int dgram_error(struct sock *s, bool take);
 
 /* In a child, before the first use: makes the inherited entries its own. */
 void dgram_entries_claim(void);

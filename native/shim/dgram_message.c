@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <string.h>
 
@@ -19,10 +20,12 @@
 /* The header of the next datagram of an entry. Bytes that wait there, 0 = none. */
 static uint32_t peek(struct gz_sock *entry, struct link *link, struct gz_datagram *header, uint8_t **mem, uint32_t *tail)
 {
-	uint32_t block = gz_load(&entry->worker.out_block), size = GZ_BLOCK_SIZE(block), waiting;
+	uint32_t waiting, block, size;
 
 	*tail = gz_load(&entry->app.in_tail);
 	waiting = gz_load_acquire(&entry->worker.out_head) - *tail; /* pairs with the worker's: the bytes are written */
+	block = gz_load(&entry->worker.out_block);                  /* after the head: the block it is about */
+	size = GZ_BLOCK_SIZE(block);
 	*mem = link_block(link, block);
 	if (!*mem || waiting < sizeof(*header) || waiting > size)
 		return 0;
@@ -30,14 +33,43 @@ static uint32_t peek(struct gz_sock *entry, struct link *link, struct gz_datagra
 	return header->len <= GZ_DATAGRAM_MAX && GZ_DATAGRAM_SPACE(header->len) <= waiting ? waiting : 0;
 }
 
-static void fill_name(struct msghdr *msg, const struct gz_datagram *header)
+/* One control message, as much of it as there is room for; *used counts what is taken. */
+static void put_control(struct msghdr *msg, size_t *used, int level, int type, const void *data, size_t len)
+{
+	struct cmsghdr header = { .cmsg_len = CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type };
+	size_t room = msg->msg_control ? msg->msg_controllen - *used : 0;
+	char *at = (char *)msg->msg_control + *used;
+
+	if (room < sizeof(header)) {
+		msg->msg_flags |= MSG_CTRUNC;
+		return;
+	}
+	if (room < header.cmsg_len) {
+		msg->msg_flags |= MSG_CTRUNC;
+		header.cmsg_len = room;
+		len = room - CMSG_LEN(0);
+	}
+	memcpy(at, &header, sizeof(header));
+	memcpy(at + CMSG_LEN(0), data, len);
+	*used += CMSG_SPACE(len) < room ? CMSG_SPACE(len) : room;
+}
+
+/* What recvmsg tells of a datagram besides its bytes; msg_flags is set. */
+static void fill_header(struct sock *s, struct msghdr *msg, const struct gz_datagram *header)
 {
 	struct endpoint from = { .port = header->port };
+	struct in_pktinfo info = { .ipi_spec_dst.s_addr = shim.group->host_addr_be };
+	size_t used = 0;
 
 	memcpy(from.addr, header->addr, sizeof(from.addr));
 	if (msg->msg_name)
 		endpoint_to(&from, AF_INET, msg->msg_name, &msg->msg_namelen);
-	msg->msg_controllen = 0;
+	if (dgram_of(s)->options.pktinfo) {
+		info.ipi_ifindex = route_ifindex();
+		info.ipi_addr.s_addr = header->flags & GZ_DATAGRAM_BROADCAST ? INADDR_BROADCAST : info.ipi_spec_dst.s_addr;
+		put_control(msg, &used, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	}
+	msg->msg_controllen = used;
 }
 
 /* One datagram of the stack, -EAGAIN if there is none. rx held. */
@@ -63,18 +95,19 @@ static ssize_t take(struct sock *s, struct msghdr *msg, size_t room, int flags)
 			(void)iov_begin(&to, msg->msg_iov, (int)msg->msg_iovlen);
 			iov_copy_out(&to, mem, GZ_BLOCK_SIZE(gz_load(&entry->worker.out_block)),
 			             gz_load(&entry->worker.out_base), tail + (uint32_t)sizeof(header), len);
-			fill_name(msg, &header);
-			msg->msg_flags = header.len > len ? MSG_TRUNC : 0;
 			if (flags & MSG_PEEK)
-				return flags & MSG_TRUNC ? header.len : len;
+				goto found;
 			/* Another process may read from it, too: then what we copied is not ours. */
 			if (gz_cas(&entry->app.in_tail, &tail, tail + GZ_DATAGRAM_SPACE(header.len))) {
 				d->turn = slot + 1;
-				return flags & MSG_TRUNC ? header.len : len;
+				goto found;
 			}
-			if (msg->msg_name)
-				msg->msg_namelen = sizeof(struct sockaddr_storage);
 		} while (true);
+		continue;
+found:
+		msg->msg_flags = header.len > len ? MSG_TRUNC : 0;
+		fill_header(s, msg, &header);
+		return flags & MSG_TRUNC ? header.len : len;
 	}
 	return -EAGAIN;
 }
@@ -97,39 +130,53 @@ int dgram_next(struct sock *s)
 
 bool dgram_readable(struct sock *s)
 {
-	return gz_load(&dgram_of(s)->shut) & 1u << SHUT_RD || dgram_next(s) >= 0;
+	return gz_load(&dgram_of(s)->shut) & 1u << SHUT_RD || dgram_next(s) >= 0 || dgram_error(s, false);
+}
+
+/* The kernel's side, if it may hear somebody. */
+static int kernel_side(struct sock *s, int fd)
+{
+	return s->listener->both && !dgram_of(s)->peer.port && fd_sock(fd) == s ? fd : -1;
+}
+
+/* One look for a datagram: bytes, or -errno. rx held. */
+static ssize_t recv_once(struct sock *s, int fd, struct msghdr *msg, size_t room, int flags)
+{
+	int err = dgram_error(s, true), kernel = kernel_side(s, fd);
+	ssize_t got;
+
+	if (err)
+		return -err;
+	got = take(s, msg, room, flags);
+	if (got == -EAGAIN && kernel >= 0) {
+		got = REAL(recvmsg)(kernel, msg, flags | MSG_DONTWAIT);
+		got = got < 0 ? -errno : got;
+	}
+	return got;
 }
 
 ssize_t dgram_recv(struct sock *s, int fd, struct msghdr *msg, int flags)
 {
-	bool both = s->listener->both;
-	socklen_t namelen = msg->msg_namelen;
 	struct iov to;
 	ssize_t room = iov_begin(&to, msg->msg_iov, (int)msg->msg_iovlen), got = room;
 
-	if (flags & (MSG_OOB | MSG_ERRQUEUE))
-		got = flags & MSG_OOB ? -EOPNOTSUPP : -EAGAIN;
+	if (room >= 0 && flags & MSG_ERRQUEUE)
+		got = -EAGAIN; /* nobody could ask for one: see IP_RECVERR */
 	lock_take(&s->rx);
-	while (got >= 0 || got == -EAGAIN) {
-		if (room < 0 || flags & (MSG_OOB | MSG_ERRQUEUE))
-			break;
-		msg->msg_namelen = namelen;
-		got = take(s, msg, (size_t)room, flags);
-		if (got == -EAGAIN && both && fd_sock(fd) == s) {
-			got = REAL(recvmsg)(fd, msg, flags | MSG_DONTWAIT);
-			got = got < 0 ? -errno : got;
-		}
-		if (got == -EAGAIN && gz_load(&dgram_of(s)->shut) & 1u << SHUT_RD)
-			got = 0;
+	while (room >= 0 && !(flags & MSG_ERRQUEUE)) {
+		got = recv_once(s, fd, msg, (size_t)room, flags);
 		if (got != -EAGAIN || flags & MSG_DONTWAIT || gz_load(&s->nonblock))
 			break;
-		lock_give(&s->rx);
-		int err = wait_for(s, dgram_readable, both ? fd : -1, s->options.rcvtimeo_ns ? s->options.rcvtimeo_ns : -1);
-		lock_take(&s->rx);
-		if (err) {
-			got = err;
+		if (gz_load(&dgram_of(s)->shut) & 1u << SHUT_RD) {
+			got = 0;
 			break;
 		}
+		int64_t patience = s->options.rcvtimeo_ns ? s->options.rcvtimeo_ns : -1;
+		lock_give(&s->rx);
+		got = wait_for(s, dgram_readable, kernel_side(s, fd), patience);
+		lock_take(&s->rx);
+		if (got)
+			break;
 	}
 	lock_give(&s->rx);
 	sock_put(s);
@@ -158,12 +205,20 @@ static void write_lock(struct gz_sock *entry)
 	uint64_t until = now_ns() + STEAL_NS;
 	uint32_t zero = 0;
 
-	while (!gz_cas(&entry->app.aux[8], &zero, 1)) {
+	while (!gz_cas(&entry->app.aux[GZ_AUX_WRITE_LOCK], &zero, 1)) {
 		zero = 0;
 		sched_yield();
 		if (now_ns() > until)
 			return;
 	}
+}
+
+/* How much may wait for the worker: SO_SNDBUF, as far as the block allows. */
+static uint32_t send_limit(struct sock *s, struct gz_sock *entry)
+{
+	uint32_t size = GZ_BLOCK_SIZE(gz_load(&entry->worker.in_block)), sndbuf = dgram_of(s)->options.sndbuf;
+
+	return sndbuf && sndbuf < size ? sndbuf : size;
 }
 
 bool dgram_has_room(struct sock *s)
@@ -172,9 +227,9 @@ bool dgram_has_room(struct sock *s)
 	struct gz_sock *entry = sender(s, &link);
 	uint32_t size, used;
 
-	if (!entry || gz_load(&dgram_of(s)->shut) & 1u << SHUT_WR)
+	if (!entry || gz_load(&dgram_of(s)->shut) & 1u << SHUT_WR || dgram_error(s, false))
 		return true;
-	size = GZ_BLOCK_SIZE(gz_load(&entry->worker.in_block));
+	size = send_limit(s, entry);
 	used = gz_load(&entry->app.out_head) - gz_load_acquire(&entry->worker.in_tail);
 	if (used <= size / 2)
 		return true;
@@ -203,7 +258,7 @@ static int put(struct sock *s, const struct endpoint *to, struct iov *from, uint
 	room = gz_fifo_writable(&entry->app, &entry->worker, size);
 	if (room == GZ_FIFO_BROKEN)
 		err = -EPROTO;
-	else if (room >= GZ_DATAGRAM_SPACE(len)) {
+	else if (room >= GZ_DATAGRAM_SPACE(len) && size - room < send_limit(s, entry)) {
 		memcpy(header.addr, to->addr, sizeof(header.addr));
 		gz_and(&entry->app.flags, ~GZ_APP_WANT_SPACE);
 		base = gz_fifo_rebase(&entry->app, &entry->worker);
@@ -214,34 +269,75 @@ static int put(struct sock *s, const struct endpoint *to, struct iov *from, uint
 		err = 0;
 	}
 	if (shared)
-		gz_store_release(&entry->app.aux[8], 0);
+		gz_store_release(&entry->app.aux[GZ_AUX_WRITE_LOCK], 0);
 	if (!err)
 		link_ring(link, s->listener->entry[link->slot].n);
 	return err;
 }
 
+/* Control messages of sendmsg: an IP_PKTINFO that names the stack's address or none. 0 or -EINVAL. */
+static int check_control(const struct msghdr *msg)
+{
+	const struct cmsghdr *cmsg = msg->msg_controllen ? CMSG_FIRSTHDR(msg) : NULL;
+
+	for (; cmsg; cmsg = CMSG_NXTHDR((struct msghdr *)msg, (struct cmsghdr *)cmsg)) {
+		struct in_pktinfo info;
+
+		if (cmsg->cmsg_level != IPPROTO_IP || cmsg->cmsg_type != IP_PKTINFO ||
+		    cmsg->cmsg_len != CMSG_LEN(sizeof(info)))
+			return -EINVAL;
+		memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
+		if (info.ipi_spec_dst.s_addr && info.ipi_spec_dst.s_addr != shim.group->host_addr_be)
+			return -EINVAL;
+	}
+	return 0;
+}
+
 /* Where this message goes. 0 = by the stack, 1 = by the kernel, or -errno. Both locks held; a FRESH socket may become DGRAM. */
 static int destination(struct sock *s, int fd, const struct msghdr *msg, struct endpoint *to)
 {
-	enum gz_kernel_reason why;
 	bool fresh = sock_kind(s) == KIND_FRESH;
+	const struct sockaddr *sa = msg->msg_name;
+	enum gz_kernel_reason why;
 
-	if (!msg->msg_name) {
+	if (!sa) {
 		if (fresh)
 			return 1;
 		*to = dgram_of(s)->peer;
 		return to->port ? 0 : -EDESTADDRREQ;
 	}
-	if (!endpoint_from(msg->msg_name, msg->msg_namelen, to) ||
-	    ((const struct sockaddr *)msg->msg_name)->sa_family != AF_INET)
-		return fresh || s->listener->both ? 1 : -EINVAL;
-	if (!to->port)
-		return -EINVAL;
-	if (route_connect(fresh ? NULL : &s->local, to, &why) == ROUTE_KERNEL)
+	if (!endpoint_from(sa, msg->msg_namelen, to) || sa->sa_family != AF_INET || !to->port) {
+		if (fresh || s->listener->both)
+			return 1; /* the kernel finds the right words */
+		return msg->msg_namelen < sizeof(struct sockaddr_in) || sa->sa_family == AF_INET ? -EINVAL : -EAFNOSUPPORT;
+	}
+	if (route_is_broadcast(to) && !fresh && !dgram_of(s)->options.broadcast)
+		return -EACCES;
+	if (!dgram_routed(s, to, &why))
 		return fresh || s->listener->both ? 1 : -ENETUNREACH;
 	if (!fresh)
 		return 0;
 	return dgram_begin(s, fd) ? 1 : 0;
+}
+
+/* What may be wrong with a datagram for the stack, in the kernel's order. 0 or -errno. */
+static int check(struct sock *s, const struct endpoint *to, const struct msghdr *msg, size_t total, int flags)
+{
+	struct dgram *d = dgram_of(s);
+	int err = check_control(msg);
+
+	if (err)
+		return err;
+	if (route_is_broadcast(to) && !d->options.broadcast)
+		return -EACCES;
+	if (total > GZ_DATAGRAM_MAX || (d->options.whole && total + 28 > shim.group->mtu))
+		return -EMSGSIZE;
+	if (flags & MSG_MORE)
+		return -EOPNOTSUPP;
+	err = dgram_error(s, true);
+	if (err)
+		return -err;
+	return gz_load(&d->shut) & 1u << SHUT_WR ? -EPIPE : 0;
 }
 
 ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
@@ -249,19 +345,15 @@ ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
 	struct endpoint to;
 	struct iov from;
 	ssize_t total = iov_begin(&from, msg->msg_iov, (int)msg->msg_iovlen);
-	int err = total < 0 ? (int)total : 0;
+	int err = total < 0 ? (int)total : total > 0xffff ? -EMSGSIZE : flags & MSG_OOB ? -EOPNOTSUPP : 0;
 
 	lock_take(&s->rx);
 	lock_take(&s->tx);
 	if (!err)
 		err = destination(s, fd, msg, &to);
 	lock_give(&s->rx);
-	if (!err && gz_load(&dgram_of(s)->shut) & 1u << SHUT_WR)
-		err = -EPIPE;
-	if (!err && flags & MSG_OOB)
-		err = -EOPNOTSUPP;
-	if (!err && total > (ssize_t)GZ_DATAGRAM_MAX)
-		err = -EMSGSIZE;
+	if (!err)
+		err = check(s, &to, msg, (size_t)total, flags);
 	while (!err) {
 		err = put(s, &to, &from, (uint32_t)total);
 		if (err != -EAGAIN || flags & MSG_DONTWAIT || gz_load(&s->nonblock))
@@ -269,6 +361,8 @@ ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
 		lock_give(&s->tx);
 		err = wait_for(s, dgram_has_room, -1, s->options.sndtimeo_ns ? s->options.sndtimeo_ns : -1);
 		lock_take(&s->tx);
+		if (!err)
+			err = check(s, &to, msg, (size_t)total, flags);
 	}
 	if (err == -EAGAIN && sock_kind(s) == KIND_DGRAM) {
 		gz_add(&s->nospace, 1);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/time.h>
 
+#include "dgram_options.h"
 #include "options.h"
 #include "real.h"
 #include "sock.h"
@@ -115,6 +116,8 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 	bool linger = level == SOL_SOCKET && name == SO_LINGER;
 	socklen_t now_len = sizeof(now);
 
+	if (s->datagram)
+		return dgram_option_set(s, fd, level, name, value, len);
 	if (stream && level == IPPROTO_TCP && name == TCP_CONGESTION)
 		return set_congestion(value, len);
 	if (stream && o < 0 && !timeo && !linger && !kernel_may_answer(level, name))
@@ -205,6 +208,8 @@ int options_get(struct sock *s, int fd, int level, int name, void *value, sockle
 {
 	int o = find_row(level, name), err;
 
+	if (s->datagram)
+		return dgram_option_get(s, fd, level, name, value, len);
 	if (sock_kind(s) != KIND_STREAM)
 		return REAL(getsockopt)(fd, level, name, value, len) ? -errno : 0;
 	if (!value || !len)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
@@ -70,6 +71,28 @@ static bool is_loopback(const struct endpoint *ep)
 bool route_is_stack(const struct endpoint *local)
 {
 	return shim.group && is_ip4(local) && endpoint_ip4_be(local) == shim.group->host_addr_be;
+}
+
+int route_ifindex(void)
+{
+	static _Atomic uint32_t known; /* 1 + index: the device lives as long as the instance */
+	uint32_t index = gz_load(&known);
+
+	if (!index) {
+		index = 1 + (shim.group->device[0] ? if_nametoindex(shim.group->device) : 0);
+		gz_store(&known, index);
+	}
+	return (int)index - 1;
+}
+
+bool route_is_broadcast(const struct endpoint *to)
+{
+	uint32_t be = endpoint_ip4_be(to), mask = shim.group ? shim.group->netmask_be : 0;
+
+	if (!is_ip4(to))
+		return false;
+	return be == INADDR_BROADCAST ||
+	       (mask && ~mask && (be & mask) == (shim.group->host_addr_be & mask) && (be | mask) == INADDR_BROADCAST);
 }
 
 enum route route_listen(const struct endpoint *local, int family, bool v6only, enum gz_kernel_reason *why)

@@ -38,6 +38,12 @@ static inline uint32_t endpoint_ip4_be(const struct endpoint *ep)
 /* True if the stack owns this address, so that a placeholder may bind it although no interface of the kernel has it. */
 bool route_is_stack(const struct endpoint *local);
 
+/* Index of the device the stack's packets use, as IP_PKTINFO tells it; 0: it has none in this network namespace. */
+int route_ifindex(void);
+
+/* True for the broadcast addresses: the limited one and that of the stack's subnet. */
+bool route_is_broadcast(const struct endpoint *to);
+
 /* A socket bound to `local` is about to listen. */
 enum route route_listen(const struct endpoint *local, int family, bool v6only, enum gz_kernel_reason *why);
 

@@ -99,6 +99,7 @@ enum gz_kernel_reason {
 	GZ_KERNEL_NOT_ATTACHED, /* no worker could be attached */
 	GZ_KERNEL_NO_RESOURCE,  /* no free socket in the stack */
 	GZ_KERNEL_CLIENT,       /* accepted from the kernel side of a listener on 0.0.0.0, :: or loopback */
+	GZ_KERNEL_OPTION,       /* an option was set that the stack does not have */
 	GZ_KERNEL_REASONS = 16
 };
 
@@ -238,6 +239,16 @@ enum {
 }; /* worker.aux */
 
 /*
+ * aux of a datagram socket. ICMP errors about what it sent: those that end up in SO_ERROR of a connected socket, with
+ * worker.error, are counted in worker.aux[GZ_AUX_ERRORS]; the application answers by the same number in app.aux once one
+ * has been reported, so that of several only the last is, as with the kernel's own single slot.
+ */
+enum {
+	GZ_AUX_ERRORS = 0,     /* both */
+	GZ_AUX_WRITE_LOCK = 8, /* app: 1 = one of the processes that share the FIFO writes */
+};
+
+/*
  * Accept queue of a listener, in the block worker.aux[GZ_AUX_ACCEPT_BLOCK]. One producer (the worker), many consumers
  * (threads and forked processes). A pop is: t = tail; if t == head, empty; v = slot[t & mask]; cas(tail, t, t+1).
  */
@@ -256,9 +267,10 @@ struct gz_accept_queue {
 struct gz_datagram {
 	uint32_t len;
 	uint16_t port;
-	uint16_t reserved;
+	uint16_t flags; /* GZ_DATAGRAM_BROADCAST */
 	uint8_t addr[16];
 };
+#define GZ_DATAGRAM_BROADCAST 1u /* it was sent to everybody, not to the stack's address */
 #define GZ_DATAGRAM_ALIGN 8u
 #define GZ_DATAGRAM_MAX 65507u
 #define GZ_DATAGRAM_SPACE(len) \

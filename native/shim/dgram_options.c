@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "dgram_entry.h"
+#include "dgram_options.h"
+#include "options.h"
+#include "real.h"
+#include "shim.h"
+#include "sock.h"
+
+/* True if the stack does what the option asks for, or it asks for nothing that shows in datagrams. */
+static bool served(int level, int name)
+{
+	if (level == IPPROTO_IP)
+		return name == IP_TOS || name == IP_TTL || name == IP_PKTINFO || name == IP_MTU_DISCOVER ||
+		       name == IP_FREEBIND || name == IP_BIND_ADDRESS_NO_PORT || name == IP_MTU;
+	if (level != SOL_SOCKET)
+		return false;
+	switch (name) {
+	case SO_RCVBUF:
+	case SO_SNDBUF:
+	case SO_RCVBUFFORCE:
+	case SO_SNDBUFFORCE:
+	case SO_RCVTIMEO:
+	case SO_SNDTIMEO:
+	case SO_BROADCAST:
+	case SO_REUSEADDR:
+	case SO_REUSEPORT:
+	case SO_ERROR:
+	case SO_TYPE:
+	case SO_DOMAIN:
+	case SO_PROTOCOL:
+	case SO_ACCEPTCONN:
+	case SO_COOKIE:
+	case SO_INCOMING_CPU:
+	case SO_KEEPALIVE: /* these mean nothing to datagrams, in the kernel too */
+	case SO_LINGER:
+	case SO_OOBINLINE:
+	case SO_RCVLOWAT:
+	case SO_PRIORITY: /* and these nothing to a stack with one queue and one device */
+	case SO_DONTROUTE:
+	case SO_BUSY_POLL:
+	case SO_MARK:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Multicast is the kernel's in every case: it works as far as a socket has a side there. */
+static bool multicast(int level, int name)
+{
+	return level == IPPROTO_IP &&
+	       (name == IP_MULTICAST_IF || name == IP_MULTICAST_TTL || name == IP_MULTICAST_LOOP ||
+	        name == IP_MULTICAST_ALL || name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP ||
+	        name == IP_ADD_SOURCE_MEMBERSHIP || name == IP_DROP_SOURCE_MEMBERSHIP);
+}
+
+static uint32_t value_of(int fd, int level, int name)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return REAL(getsockopt)(fd, level, name, &value, &len) ? 0 : (uint32_t)value;
+}
+
+void dgram_options_load(struct sock *s, int fd)
+{
+	uint32_t discover = value_of(fd, IPPROTO_IP, IP_MTU_DISCOVER);
+
+	dgram_of(s)->options = (struct dgram_options){
+		.rcvbuf = value_of(fd, SOL_SOCKET, SO_RCVBUF),
+		.sndbuf = value_of(fd, SOL_SOCKET, SO_SNDBUF),
+		.tos = value_of(fd, IPPROTO_IP, IP_TOS),
+		.ttl = value_of(fd, IPPROTO_IP, IP_TTL),
+		.broadcast = value_of(fd, SOL_SOCKET, SO_BROADCAST) != 0,
+		.reuseport = value_of(fd, SOL_SOCKET, SO_REUSEPORT) != 0,
+		.pktinfo = value_of(fd, IPPROTO_IP, IP_PKTINFO) != 0,
+		.whole = discover == IP_PMTUDISC_DO || discover == IP_PMTUDISC_PROBE || discover == IP_PMTUDISC_INTERFACE,
+	};
+}
+
+int dgram_option_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t len)
+{
+	bool fresh = sock_kind(s) == KIND_FRESH, known = served(level, name);
+
+	if (!fresh && !known && !(multicast(level, name) && s->listener->both))
+		return -ENOPROTOOPT;
+	if (REAL(setsockopt)(fd, level, name, value, len))
+		return -errno;
+	if (fresh && !known && !multicast(level, name)) {
+		sock_to_kernel(s, fd, GZ_KERNEL_OPTION);
+		return 0;
+	}
+	lock_take(&s->rx);
+	lock_take(&s->tx);
+	if (level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO)) {
+		struct timeval tv;
+
+		memcpy(&tv, value, sizeof(tv));
+		*(name == SO_RCVTIMEO ? &s->options.rcvtimeo_ns : &s->options.sndtimeo_ns) =
+			(int64_t)tv.tv_sec * 1000000000 + (int64_t)tv.tv_usec * 1000;
+	}
+	if (sock_kind(s) == KIND_DGRAM) {
+		dgram_options_load(s, fd);
+		dgram_entries_options(s);
+	}
+	lock_give(&s->tx);
+	lock_give(&s->rx);
+	return 0;
+}
+
+/* Copies as getsockopt does. */
+static int give(int number, void *value, socklen_t *len)
+{
+	if ((int)*len < 0)
+		return -EINVAL;
+	if (*len > sizeof(number))
+		*len = sizeof(number);
+	memcpy(value, &number, *len);
+	return 0;
+}
+
+int dgram_option_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *len)
+{
+	if (sock_kind(s) == KIND_DGRAM && value && len) {
+		if (level == SOL_SOCKET && name == SO_ERROR) {
+			int error = dgram_error(s, true);
+
+			if (error)
+				return give(error, value, len);
+		}
+		if (level == IPPROTO_IP && name == IP_MTU)
+			return dgram_of(s)->peer.port ? give((int)shim.group->mtu, value, len) : -ENOTCONN;
+	}
+	return REAL(getsockopt)(fd, level, name, value, len) ? -errno : 0;
+}

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* Every form of reading and writing. */
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -12,6 +14,7 @@
 #include "dgram_message.h"
 #include "real.h"
 #include "sock.h"
+#include "splice.h"
 #include "stream.h"
 
 /* The fortified forms have no prototypes in public headers. */
@@ -53,6 +56,19 @@ static bool dgram_write(int fd, const struct iovec *iov, int count, int flags, c
 
 /* ------------------------------------------------------------------ reading */
 
+/* read() of a file, which needs no bytes to give none; recv() waits for some. A stream with rx held, which is given back. */
+static ssize_t read_stream(struct sock *s, const struct iovec *iov, int count)
+{
+	bool any = count < 0 || count > IOV_MAX;
+
+	for (int i = 0; i < count && !any; i++)
+		any = iov[i].iov_len != 0;
+	if (any)
+		return api_return(stream_recv(s, iov, count, 0));
+	lock_give(&s->rx);
+	return 0;
+}
+
 EXPORT ssize_t read(int fd, void *buf, size_t len)
 {
 	struct iovec iov = { .iov_base = buf, .iov_len = len };
@@ -60,7 +76,7 @@ EXPORT ssize_t read(int fd, void *buf, size_t len)
 	ssize_t r;
 
 	if (s)
-		return api_return(stream_recv(s, &iov, 1, 0));
+		return read_stream(s, &iov, 1);
 	return dgram_read(fd, &iov, 1, 0, NULL, NULL, &r) ? r : REAL(read)(fd, buf, len);
 }
 
@@ -70,7 +86,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *iov, int count)
 	ssize_t r;
 
 	if (s)
-		return api_return(stream_recv(s, iov, count, 0));
+		return read_stream(s, iov, count);
 	return dgram_read(fd, iov, count, 0, NULL, NULL, &r) ? r : REAL(readv)(fd, iov, count);
 }
 
@@ -100,8 +116,21 @@ EXPORT ssize_t recvfrom(int fd, void *buf, size_t len, int flags, __SOCKADDR_ARG
 	return api_return(stream_recv(s, &iov, 1, flags));
 }
 
+/* 0, or what the kernel says of such a message. */
+static int check_message(const struct msghdr *msg)
+{
+	return !msg ? -EFAULT : msg->msg_iovlen > IOV_MAX ? -EMSGSIZE : 0;
+}
+
+/* A stream with rx held, which is given back. */
 static ssize_t recv_message(struct sock *s, struct msghdr *msg, int flags)
 {
+	int err = check_message(msg);
+
+	if (err) {
+		lock_give(&s->rx);
+		return err;
+	}
 	ssize_t n = stream_recv(s, msg->msg_iov, (int)msg->msg_iovlen, flags);
 
 	if (n >= 0) {
@@ -228,12 +257,23 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SO
 	return REAL(sendto)(fd, buf, len, flags, addr.__sockaddr__, alen);
 }
 
+/* A stream with tx held, which is given back. */
+static ssize_t send_message(struct sock *s, const struct msghdr *msg, int flags)
+{
+	int err = check_message(msg);
+
+	if (!err)
+		return stream_send(s, msg->msg_iov, (int)msg->msg_iovlen, flags);
+	lock_give(&s->tx);
+	return err;
+}
+
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct sock *s = sock_enter_stream(fd, true);
 
 	if (s)
-		return api_return(stream_send(s, msg->msg_iov, (int)msg->msg_iovlen, flags));
+		return api_return(send_message(s, msg, flags));
 	s = dgram_enter(fd, msg->msg_name != NULL);
 	return s ? api_return(dgram_send(s, fd, msg, flags)) : REAL(sendmsg)(fd, msg, flags);
 }
@@ -258,15 +298,19 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 static ssize_t send_file(int out_fd, int in_fd, off_t *offset, size_t len)
 {
 	struct sock *s = sock_enter_stream(out_fd, true);
+	struct stat st;
+	int err = 0;
 
 	if (!s)
 		return REAL(sendfile)(out_fd, in_fd, offset, len);
-	if (fd_sock(in_fd)) {
-		lock_give(&s->tx);
-		errno = EINVAL; /* from a socket: not in the kernel either */
-		return -1;
-	}
-	return api_return(stream_sendfile(s, in_fd, offset, len));
+	if (fstat(in_fd, &st))
+		err = -errno;
+	else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		err = -EINVAL;
+	if (!err)
+		return api_return(stream_sendfile(s, in_fd, offset, len));
+	lock_give(&s->tx);
+	return api_return(err);
 }
 
 EXPORT ssize_t sendfile(int out_fd, int in_fd, off_t *offset, size_t len)
@@ -280,18 +324,15 @@ EXPORT ssize_t sendfile64(int out_fd, int in_fd, off64_t *offset, size_t len)
 	return send_file(out_fd, in_fd, offset, len);
 }
 
-static bool is_stream(int fd)
-{
-	struct sock *s = fd_sock(fd);
-
-	return s && sock_kind(s) == KIND_STREAM;
-}
-
 EXPORT ssize_t splice(int in_fd, off64_t *in_off, int out_fd, off64_t *out_off, size_t len, unsigned int flags)
 {
-	if (is_stream(in_fd) || is_stream(out_fd)) {
-		errno = EINVAL; /* what the kernel says of a file that cannot; programs then copy */
+	if (stream_of(in_fd) && stream_of(out_fd)) {
+		errno = EINVAL; /* one of the two must be a pipe */
 		return -1;
 	}
+	if (stream_of(in_fd))
+		return api_return(in_off ? -ESPIPE : splice_from_stream(in_fd, out_fd, out_off, len, flags));
+	if (stream_of(out_fd))
+		return api_return(out_off ? -ESPIPE : splice_to_stream(in_fd, in_off, out_fd, len, flags));
 	return REAL(splice)(in_fd, in_off, out_fd, out_off, len, flags);
 }

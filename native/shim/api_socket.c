@@ -189,7 +189,7 @@ static int name_of(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *le
 		return -EFAULT;
 	if ((int)*len < 0)
 		return -EINVAL;
-	if (peer && (sock_peer_flags(s) & (GZ_WORKER_CONNECTED | GZ_WORKER_DEAD)) != GZ_WORKER_CONNECTED)
+	if (peer && !stream_connected(s))
 		return -ENOTCONN;
 	memcpy(ep.addr, peer ? name->peer_addr : name->local_addr, sizeof(ep.addr));
 	ep.port = peer ? name->peer_port : name->local_port;

@@ -212,7 +212,7 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 	sock_get(s);
 	lock_give(&s->tx);
 	lock_give(&s->rx);
-	err = wait_for(s, settled, -1, s->options.sndtimeo_ns ? s->options.sndtimeo_ns : -1);
+	err = wait_for(s, settled, -1, options_patience(s->options.sndtimeo_ns));
 	lock_take(&s->rx);
 	lock_take(&s->tx);
 	if (!err)

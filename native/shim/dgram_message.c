@@ -171,7 +171,7 @@ ssize_t dgram_recv(struct sock *s, int fd, struct msghdr *msg, int flags)
 			got = 0;
 			break;
 		}
-		int64_t patience = s->options.rcvtimeo_ns ? s->options.rcvtimeo_ns : -1;
+		int64_t patience = options_patience(s->options.rcvtimeo_ns);
 		lock_give(&s->rx);
 		got = wait_for(s, dgram_readable, kernel_side(s, fd), patience);
 		lock_take(&s->rx);
@@ -359,7 +359,7 @@ ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
 		if (err != -EAGAIN || flags & MSG_DONTWAIT || gz_load(&s->nonblock))
 			break;
 		lock_give(&s->tx);
-		err = wait_for(s, dgram_has_room, -1, s->options.sndtimeo_ns ? s->options.sndtimeo_ns : -1);
+		err = wait_for(s, dgram_has_room, -1, options_patience(s->options.sndtimeo_ns));
 		lock_take(&s->tx);
 		if (!err)
 			err = check(s, &to, msg, (size_t)total, flags);

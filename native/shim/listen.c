@@ -420,7 +420,7 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 		if (got != -EAGAIN || gz_load(&s->nonblock))
 			break;
 		lock_give(&s->rx);
-		got = wait_for(s, listen_ready, both ? fd : -1, s->options.rcvtimeo_ns ? s->options.rcvtimeo_ns : -1);
+		got = wait_for(s, listen_ready, both ? fd : -1, options_patience(s->options.rcvtimeo_ns));
 		lock_take(&s->rx);
 		if (got)
 			break;

@@ -48,16 +48,17 @@ static const struct option_row rows[OPTIONS] = {
 	[OPTION_WINDOW_CLAMP] = { IPPROTO_TCP, TCP_WINDOW_CLAMP, NOWHERE, false },
 	[OPTION_NOTSENT_LOWAT] = { IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOWHERE, false },
 	[OPTION_TCLASS] = { IPPROTO_IPV6, IPV6_TCLASS, SHARED(tos), false },
+	[OPTION_BROADCAST] = { SOL_SOCKET, SO_BROADCAST, NOWHERE, true },
+	[OPTION_DONTROUTE] = { SOL_SOCKET, SO_DONTROUTE, NOWHERE, true },
 };
 
 /* Options the kernel may answer for any socket of this family: they are about the socket, not the connection. */
 static bool kernel_may_answer(int level, int name)
 {
-	return level == SOL_SOCKET &&
-	       (name == SO_TYPE || name == SO_DOMAIN || name == SO_PROTOCOL || name == SO_ACCEPTCONN ||
-	        name == SO_COOKIE || name == SO_MARK || name == SO_INCOMING_CPU || name == SO_BROADCAST ||
-	        name == SO_TIMESTAMP || name == SO_RCVBUFFORCE || name == SO_SNDBUFFORCE ||
-	        name == SO_MAX_PACING_RATE || name == SO_DONTROUTE || name == SO_BINDTODEVICE);
+	return level == SOL_SOCKET && (name == SO_TYPE || name == SO_DOMAIN || name == SO_PROTOCOL ||
+	                               name == SO_ACCEPTCONN || name == SO_COOKIE || name == SO_MARK ||
+	                               name == SO_INCOMING_CPU || name == SO_PEERCRED || name == SO_RCVBUFFORCE ||
+	                               name == SO_SNDBUFFORCE || name == SO_MAX_PACING_RATE || name == SO_BINDTODEVICE);
 }
 
 static int find_row(int level, int name)
@@ -93,6 +94,10 @@ static int64_t timeo_ns(const void *value)
 	struct timeval tv;
 
 	memcpy(&tv, value, sizeof(tv));
+	if (tv.tv_sec < 0)
+		return -1;
+	if (tv.tv_sec > INT64_MAX / 2000000000)
+		return 0; /* longer than anyone waits */
 	return (int64_t)tv.tv_sec * 1000000000 + (int64_t)tv.tv_usec * 1000;
 }
 
@@ -108,6 +113,16 @@ static int set_congestion(const void *value, socklen_t len)
 	return len >= 4 && !memcmp(value, "reno", 4) && (len == 4 || !((const char *)value)[4]) ? 0 : -ENOENT;
 }
 
+/* Why an option the stack does not have cannot be set, in the words of a kernel that does not have it either. */
+static int refusal(int level, int name, socklen_t len)
+{
+	if (level == IPPROTO_TCP && name == TCP_ULP)
+		return -ENOENT; /* no such protocol */
+	if (level == IPPROTO_TCP && name == TCP_MD5SIG && len < sizeof(struct tcp_md5sig))
+		return -EINVAL;
+	return -ENOPROTOOPT;
+}
+
 int options_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t len)
 {
 	bool stream = sock_kind(s) == KIND_STREAM;
@@ -121,7 +136,7 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 	if (stream && level == IPPROTO_TCP && name == TCP_CONGESTION)
 		return set_congestion(value, len);
 	if (stream && o < 0 && !timeo && !linger && !kernel_may_answer(level, name))
-		return -ENOPROTOOPT;
+		return refusal(level, name, len);
 	kfd = kernel_fd(s, fd);
 	if (kfd < 0)
 		return kfd;
@@ -145,7 +160,7 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 		/* As the kernel understood it: it doubles, bounds and rounds. */
 		if (REAL(getsockopt)(kfd, level, name, &now, &now_len))
 			memcpy(&now, value, len < sizeof(now) ? len : sizeof(now));
-		s->options.known |= 1u << o;
+		s->options.known |= 1ull << o;
 		s->options.value[o] = rows[o].flag ? now != 0 : now;
 		if (stream && rows[o].shared) {
 			gz_store(shared_option(s, o), (uint32_t)s->options.value[o]);
@@ -169,8 +184,10 @@ static int give(void *value, socklen_t *len, const void *data, socklen_t size)
 
 static int give_timeo(void *value, socklen_t *len, int64_t ns)
 {
-	struct timeval tv = { .tv_sec = ns / 1000000000, .tv_usec = ns / 1000 % 1000000 };
+	struct timeval tv = { 0 };
 
+	if (ns > 0)
+		tv = (struct timeval){ .tv_sec = ns / 1000000000, .tv_usec = ns / 1000 % 1000000 };
 	return give(value, len, &tv, sizeof(tv));
 }
 
@@ -183,10 +200,16 @@ static int get_stream_only(struct sock *s, int level, int name, void *value, soc
 		return tcp_info_get(s, value, len);
 	if (level == IPPROTO_TCP && name == TCP_CONGESTION)
 		return give(value, len, "reno\0\0\0\0\0\0\0\0\0\0\0", 16);
+	if (level == IPPROTO_TCP && name == TCP_ULP) {
+		*len = 0; /* none */
+		return 0;
+	}
 	if (level == IPPROTO_TCP && name == TCP_MAXSEG) {
 		number = s->shared->name.mss;
 		return give(value, len, &number, sizeof(number));
 	}
+	if (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6)
+		return -EOPNOTSUPP;
 	if (level != SOL_SOCKET)
 		return -ENOPROTOOPT;
 	switch (name) {
@@ -214,7 +237,7 @@ int options_get(struct sock *s, int fd, int level, int name, void *value, sockle
 		return REAL(getsockopt)(fd, level, name, value, len) ? -errno : 0;
 	if (!value || !len)
 		return -EFAULT;
-	if (o >= 0 && s->options.known & 1u << o)
+	if (o >= 0 && s->options.known & 1ull << o)
 		return give(value, len, &s->options.value[o], sizeof(s->options.value[o]));
 	err = get_stream_only(s, level, name, value, len);
 	if (err != -ENOPROTOOPT || (o < 0 && !kernel_may_answer(level, name)))
@@ -228,7 +251,7 @@ void options_inherit(struct sock *s, const struct options *from)
 	if (from != &s->options)
 		s->options = *from;
 	for (int o = 0; o < OPTIONS; o++)
-		if (s->options.known & 1u << o && rows[o].shared)
+		if (s->options.known & 1ull << o && rows[o].shared)
 			gz_store(shared_option(s, o), (uint32_t)s->options.value[o]);
 	set_abort(s);
 	/* The worker applies them when it next looks: with the request for connections out, by the ring for accepted ones. */

@@ -40,17 +40,25 @@ enum option {
 	OPTION_WINDOW_CLAMP,
 	OPTION_NOTSENT_LOWAT,
 	OPTION_TCLASS,
+	OPTION_BROADCAST,
+	OPTION_DONTROUTE,
 	OPTIONS
 };
 
 struct options {
-	uint32_t known; /* bit o: the program has set option o, or it was inherited */
+	uint64_t known; /* bit o: the program has set option o, or it was inherited */
 	int32_t value[OPTIONS];
 	bool linger; /* SO_LINGER */
 	int32_t linger_s;
-	int64_t rcvtimeo_ns; /* SO_RCVTIMEO; 0 = for ever */
+	int64_t rcvtimeo_ns; /* SO_RCVTIMEO; 0 = for ever, negative = not at all */
 	int64_t sndtimeo_ns;
 };
+
+/* How long a blocking call waits under such a time-out, as wait_for takes it: -1 = for ever. */
+static inline int64_t options_patience(int64_t timeo_ns)
+{
+	return timeo_ns > 0 ? timeo_ns : timeo_ns < 0 ? 0 : -1;
+}
 
 /* setsockopt and getsockopt of an accelerated or fresh socket. 0 or -errno. No locks held. */
 int options_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t len);

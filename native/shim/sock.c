@@ -11,6 +11,7 @@
 #include "listen.h"
 #include "real.h"
 #include "sock.h"
+#include "stream.h"
 
 #define CHUNK 128
 
@@ -176,6 +177,12 @@ static void release(struct sock *s)
 	sock_free(s);
 }
 
+void sock_last_words(struct sock *s)
+{
+	if (sock_kind(s) == KIND_STREAM && gz_load(&s->refs) == 1)
+		stream_linger(s);
+}
+
 void sock_put(struct sock *s)
 {
 	if (gz_add(&s->refs, (uint32_t)-1) == 1)
@@ -190,7 +197,12 @@ int sock_error(const struct sock *s)
 	if (!(flags & GZ_WORKER_DEAD) || gz_load(&s->error_taken))
 		return 0;
 	error = (int)gz_load(&s->peer->error);
-	return error > 0 && error < 4096 ? error : ECONNRESET;
+	if (error <= 0 || error >= 4096)
+		error = ECONNRESET;
+	/* A reset after the peer's FIN: what it breaks is our writing. */
+	if (error == ECONNRESET && flags & GZ_WORKER_FIN && !(gz_load(&s->me->flags) & GZ_APP_SHUT_WR))
+		error = EPIPE;
+	return error;
 }
 
 int sock_take_error(struct sock *s)

@@ -46,8 +46,10 @@ struct sock {
 	uint32_t born;            /* shim.forks then: another process may read from it too if that has changed */
 	_Atomic uint32_t nospace; /* counts writes that found no room: an edge follows when there is */
 	_Atomic uint32_t refs;
-	bool told_connected; /* a connect() has returned 0 */
-	bool told_refused;   /* a connect() has returned its failure: the socket counts as a fresh one again */
+	_Atomic uint32_t peek_want; /* bytes a reader wants to see before it peeks */
+	bool told_connected;        /* a connect() has returned 0 */
+	bool refused;               /* a connect() has reported why there is no connection */
+	bool told_refused;          /* a connect() has returned its failure: the socket counts as a fresh one again */
 	/* all kinds */
 	uint8_t family; /* AF_INET or AF_INET6, as the program made it */
 	bool template;  /* its descriptor is a duplicate of the template: it has no kernel socket of its own */
@@ -88,6 +90,9 @@ static inline void sock_get(struct sock *s)
 
 /* A descriptor or a waiter lets go. No locks held. */
 void sock_put(struct sock *s);
+
+/* A descriptor was closed; if it was the last one, and the program wants it so, waits (SO_LINGER). No locks held. */
+void sock_last_words(struct sock *s);
 
 /* attach.c: the peer died. shim.lock held. */
 void sock_peer_lost(struct sock *s);

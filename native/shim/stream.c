@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include "epoll.h"
+#include "eventq.h"
 #include "iov.h"
 #include "real.h"
 #include "sock.h"
@@ -80,14 +81,30 @@ static int rx_end(struct sock *s)
 
 	if (unread(s))
 		return -EAGAIN;
+	if (flags & GZ_WORKER_FIN)
+		return 0; /* whatever came after it: an error is for writers, and SO_ERROR */
 	if (flags & GZ_WORKER_DEAD) {
 		int error = sock_take_error(s);
 
 		return error ? -error : 0;
 	}
-	if (flags & GZ_WORKER_FIN || gz_load(&s->me->flags) & GZ_APP_SHUT_RD)
-		return 0;
-	return -EAGAIN;
+	return gz_load(&s->me->flags) & GZ_APP_SHUT_RD ? 0 : -EAGAIN;
+}
+
+/* SO_RCVLOWAT */
+static uint32_t low_water(const struct sock *s)
+{
+	int32_t bytes = s->options.known & 1ull << OPTION_RCVLOWAT ? s->options.value[OPTION_RCVLOWAT] : 1;
+
+	return bytes > 1 ? (uint32_t)bytes : 1;
+}
+
+/* So many bytes are there, or as many as the FIFO holds. */
+static bool has_unread(const struct sock *s, uint32_t bytes)
+{
+	uint32_t n = unread(s);
+
+	return n >= bytes || (n && gz_load(&s->peer->flags) & GZ_WORKER_WANT_SPACE);
 }
 
 bool stream_readable(struct sock *s)
@@ -96,16 +113,38 @@ bool stream_readable(struct sock *s)
 	       gz_load(&s->me->flags) & GZ_APP_SHUT_RD;
 }
 
+static bool peeks_enough(struct sock *s)
+{
+	return has_unread(s, gz_load(&s->peek_want)) || sock_peer_flags(s) & (GZ_WORKER_FIN | GZ_WORKER_DEAD) ||
+	       gz_load(&s->me->flags) & GZ_APP_SHUT_RD;
+}
+
 /* Waits off the lock. 0, -EAGAIN or -EINTR. */
-static int wait_rx(struct sock *s)
+static int wait_rx(struct sock *s, bool (*ready)(struct sock *s))
 {
 	int err;
 
 	sock_get(s);
 	lock_give(&s->rx);
-	err = wait_for(s, stream_readable, -1, s->options.rcvtimeo_ns ? s->options.rcvtimeo_ns : -1);
+	err = wait_for(s, ready, -1, options_patience(s->options.rcvtimeo_ns));
 	lock_take(&s->rx);
 	/* The descriptor may be gone; the caller gives the lock back before the last reference goes. */
+	return err;
+}
+
+/* Peeked bytes stay, so they cannot be gathered: before a look there must be as many as are wanted, or the last. */
+static int wait_peek(struct sock *s, size_t target, int flags, uint32_t *waits)
+{
+	int err = 0;
+
+	gz_store(&s->peek_want, target < UINT32_MAX ? (uint32_t)target : UINT32_MAX);
+	while (!err && !peeks_enough(s)) {
+		if (flags & MSG_DONTWAIT || gz_load(&s->nonblock))
+			return 0;
+		err = wait_rx(s, peeks_enough);
+		++*waits;
+		gz_store(&s->peek_want, (uint32_t)target);
+	}
 	return err;
 }
 
@@ -113,39 +152,47 @@ ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flag
 {
 	struct iov to;
 	ssize_t total = iov_begin(&to, iov, count), done = 0;
+	size_t target = flags & MSG_WAITALL ? (size_t)total : low_water(s);
 	uint32_t waits = 0;
 	int end = 0;
 
 	if (total < 0 || flags & (MSG_OOB | MSG_ERRQUEUE)) {
 		end = total < 0 ? (int)total : flags & MSG_OOB ? -EINVAL : -EAGAIN;
-		total = 0;
+		goto out;
 	}
-	while (done < total) {
-		ssize_t got = take(s, &to, (size_t)(total - done), flags);
+	if (target > (size_t)total)
+		target = (size_t)total;
+	if (flags & MSG_PEEK && target > 1)
+		end = wait_peek(s, target, flags, &waits);
+	while (!end && (done < total || !total)) {
+		ssize_t got = total ? take(s, &to, (size_t)(total - done), flags) : 0;
 
 		if (got > 0) {
 			done += got;
-			if (!(flags & MSG_WAITALL) || flags & MSG_PEEK)
+			if ((size_t)done >= target || flags & MSG_PEEK)
 				break;
 			continue;
 		}
+		if (!total && unread(s))
+			break;
 		end = got < 0 ? (int)got : done ? -EAGAIN : rx_end(s);
 		/* With bytes in hand the end is only looked at, not taken: the next call reports it. */
 		if (done && stream_readable(s) && !unread(s))
 			break;
-		if (end == -EAGAIN && unread(s))
+		if (end == -EAGAIN && unread(s)) {
+			end = 0;
 			continue;
+		}
 		if (end != -EAGAIN)
 			break;
 		if (flags & MSG_DONTWAIT || gz_load(&s->nonblock)) {
 			wait_skipped();
 			break;
 		}
-		end = wait_rx(s);
+		end = wait_rx(s, stream_readable);
 		waits++;
-		if (end)
-			break;
 	}
+out:
 	lock_give(&s->rx);
 	while (waits--)
 		sock_put(s);
@@ -281,7 +328,7 @@ static int wait_tx(struct sock *s)
 
 	sock_get(s);
 	lock_give(&s->tx);
-	err = wait_for(s, stream_writable, -1, s->options.sndtimeo_ns ? s->options.sndtimeo_ns : -1);
+	err = wait_for(s, stream_writable, -1, options_patience(s->options.sndtimeo_ns));
 	lock_take(&s->tx);
 	return err;
 }
@@ -396,13 +443,32 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 
 /* ------------------------------------------------------------------ state */
 
+bool stream_connected(struct sock *s)
+{
+	uint32_t flags = sock_peer_flags(s), mine = gz_load(&s->me->flags);
+
+	if (!(flags & GZ_WORKER_CONNECTED) || flags & GZ_WORKER_DEAD)
+		return false;
+	/* Both ways are closed, and the peer has said that it knows; in a pair it knows at once. */
+	return !(flags & GZ_WORKER_FIN && mine & GZ_APP_SHUT_WR && (s->link->pair || flags & GZ_WORKER_FIN_ACKED));
+}
+
+/* Threads of ours that sleep in this socket look again. */
+static void wake_own(struct sock *s)
+{
+	if (!link_is_open(s->link))
+		return;
+	for (uint64_t queues = gz_load(link_interest_word(s->link, s->n)); queues; queues &= queues - 1)
+		eventq_wake((uint32_t)__builtin_ctzll(queues));
+}
+
 int stream_shutdown(struct sock *s, int how)
 {
 	uint32_t set = 0;
 
 	if (how < SHUT_RD || how > SHUT_RDWR)
 		return -EINVAL;
-	if (!(sock_peer_flags(s) & GZ_WORKER_CONNECTED) || sock_peer_flags(s) & GZ_WORKER_DEAD)
+	if (!stream_connected(s))
 		return -ENOTCONN;
 	if (how != SHUT_WR)
 		set |= GZ_APP_SHUT_RD;
@@ -412,9 +478,27 @@ int stream_shutdown(struct sock *s, int how)
 	lock_take(&s->tx);
 	gz_or(&s->me->flags, set);
 	lock_give(&s->tx);
+	gz_fence(); /* pairs with wait_for's between declaring its interest and looking at the flags again */
 	sock_ring(s);
+	wake_own(s);
 	epoll_activate(s);
 	return 0;
+}
+
+/* The peer's TCP has all we sent, our FIN included; the other program of a pair, as much as a receive buffer would hold. */
+static bool lingered(struct sock *s)
+{
+	if (sock_peer_flags(s) & (GZ_WORKER_DEAD | GZ_WORKER_FIN_ACKED))
+		return true;
+	return s->link->pair && (uint32_t)stream_unsent(s) <= GZ_BLOCK_SIZE(gz_load(&s->peer->in_block)) / 2;
+}
+
+void stream_linger(struct sock *s)
+{
+	if (!s->options.linger || s->options.linger_s <= 0 || s->born != gz_load(&shim.forks) || unread(s))
+		return;
+	(void)stream_shutdown(s, SHUT_WR);
+	(void)wait_for(s, lingered, -1, s->options.linger_s * 1000000000ll);
 }
 
 uint32_t stream_level(struct sock *s, uint32_t want)

@@ -14,8 +14,8 @@
 struct sock;
 
 /*
- * recvmsg() without addresses, on a STREAM with rx held, which is given back. Bytes, 0 at the end, or -errno. flags: MSG_PEEK,
- * MSG_WAITALL, MSG_DONTWAIT, MSG_TRUNC; MSG_OOB and MSG_ERRQUEUE answer as a kernel socket with nothing there.
+ * recvmsg() without addresses, on a STREAM with rx held, which is given back. Bytes, 0 at the end, or -errno; no bytes asked
+ * for, it waits for some all the same, as recv() does. flags: MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_TRUNC; MSG_OOB and MSG_ERRQUEUE answer as a kernel socket with nothing there.
  */
 ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flags);
 
@@ -27,6 +27,12 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len);
 
 /* shutdown() of a STREAM; no locks held. 0 or -errno. */
 int stream_shutdown(struct sock *s, int how);
+
+/* The last descriptor was closed with SO_LINGER and a time: waits for what was sent to be acknowledged. No locks held. */
+void stream_linger(struct sock *s);
+
+/* It has a peer, as getpeername and shutdown see it. */
+bool stream_connected(struct sock *s);
 
 /*
  * What poll() would say of a STREAM now, EPOLL* bits; no locks. `want`: if EPOLLOUT is in it and there is no room, the peer

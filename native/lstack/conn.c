@@ -300,9 +300,15 @@ static void apply_options(struct conn *conn)
 
 	if (!pcb)
 		return;
-	if (gz_load(&o->nodelay))
+	if (gz_load(&o->nodelay)) {
+		if (!tcp_is_flag_set(pcb, TF_NODELAY) && tcp_is_flag_set(pcb, TF_CORK) && !conn->connecting) {
+			/* What was held back until now leaves, as Linux has it; what follows is corked again. */
+			tcp_clear_flags(pcb, TF_CORK);
+			conn_send_push(conn);
+			tcp_output(pcb);
+		}
 		tcp_set_flags(pcb, TF_NODELAY);
-	else
+	} else
 		tcp_clear_flags(pcb, TF_NODELAY);
 	if (gz_load(&o->cork))
 		tcp_set_flags(pcb, TF_CORK);

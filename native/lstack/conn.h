@@ -47,6 +47,8 @@ struct conn {
 	uint32_t tx_given; /* app.out_head up to which lwIP has it */
 	uint32_t tx_acked; /* worker.in_tail */
 	uint32_t grow_serial;
+	uint32_t rtt_us;      /* smoothed */
+	uint64_t rtt_from_ns; /* a measurement is under way since then; 0 = none */
 	bool fin_seen, fin_given, orphan, connecting, in_retry;
 	bool reuseport; /* of a datagram socket: others may have its address, too, and share what comes */
 };

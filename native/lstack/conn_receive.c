@@ -131,9 +131,11 @@ err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 			pbuf_free(p);
 		return ERR_OK;
 	}
-	if (!p)
+	if (!p) {
 		conn->fin_seen = true;
-	else if (conn->orphan) {
+		if (pcb->state == TIME_WAIT)
+			conn_set_flags(conn, conn->flags | GZ_WORKER_FIN_ACKED);
+	} else if (conn->orphan) {
 		/* Nobody will read it: the kernel would reset, and so does lwIP (TF_RXCLOSED); this one came before that. */
 		pcb->rcv_wnd += p->tot_len;
 		pbuf_free(p);

@@ -50,8 +50,10 @@ void conn_send_push(struct conn *conn)
 		app_doom_arena(conn->apps, conn->arena, "impossible producer index");
 		return;
 	}
-	if (avail && conn->tx_given == conn->tx_acked)
+	if (avail && conn->tx_given == conn->tx_acked) {
 		conn->tx_base = gz_load(&app->out_base);
+		conn->rtt_from_ns = conn->apps->stack->now_ns;
+	}
 	uint32_t want = avail;
 	if (closing)
 		tcp_clear_flags(pcb, TF_CORK); /* nothing will follow that a short last segment should wait for */
@@ -80,6 +82,18 @@ void conn_send_push(struct conn *conn)
 	}
 }
 
+/* The first acknowledgement of bytes sent when none were under way; smoothed as RFC 6298 has it. For TCP_INFO. */
+static void take_rtt(struct conn *conn)
+{
+	uint64_t us = (conn->apps->stack->now_ns - conn->rtt_from_ns) / 1000;
+	uint32_t sample = us < 1 ? 1 : us < 60000000 ? (uint32_t)us : 60000000;
+
+	conn->rtt_from_ns = 0;
+	conn->rtt_us = conn->rtt_us ? conn->rtt_us - conn->rtt_us / 8 + sample / 8 : sample;
+	gz_store(&conn->shared->worker.aux[GZ_AUX_RTT_US], conn->rtt_us ? conn->rtt_us : 1);
+	gz_store(&conn->shared->worker.aux[GZ_AUX_CWND], conn->pcb->cwnd);
+}
+
 err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
 {
 	struct conn *conn = arg;
@@ -88,6 +102,8 @@ err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
 	(void)pcb;
 	if (!conn)
 		return ERR_OK;
+	if (conn->rtt_from_ns)
+		take_rtt(conn);
 	conn->tx_acked += len;
 	gz_store_release(&conn->shared->worker.in_tail, conn->tx_acked); /* pairs with gz_fifo_writable: bytes are free */
 	if (conn->orphan) {

@@ -331,8 +331,8 @@ EXPORT ssize_t splice(int in_fd, off64_t *in_off, int out_fd, off64_t *out_off, 
 		return -1;
 	}
 	if (stream_of(in_fd))
-		return api_return(in_off ? -ESPIPE : splice_from_stream(in_fd, out_fd, out_off, len, flags));
+		return api_return(in_off ? -EINVAL : splice_from_stream(in_fd, out_fd, out_off, len, flags));
 	if (stream_of(out_fd))
-		return api_return(out_off ? -ESPIPE : splice_to_stream(in_fd, in_off, out_fd, len, flags));
+		return api_return(out_off ? -EINVAL : splice_to_stream(in_fd, in_off, out_fd, len, flags));
 	return REAL(splice)(in_fd, in_off, out_fd, out_off, len, flags);
 }

@@ -89,7 +89,7 @@ static uint32_t other_level(struct sock *s, uint32_t want)
 {
 	if (sock_kind(s) == KIND_DGRAM)
 		return dgram_level(s, want);
-	return listen_ready(s) ? EPOLLIN | EPOLLRDNORM : 0u;
+	return listen_level(s);
 }
 
 static uint32_t other_arrivals(struct sock *s)

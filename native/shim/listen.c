@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "attach.h"
 #include "epoll.h"
@@ -148,6 +149,29 @@ static void unlist(struct sock *s)
 	pair_refuse_waiting(s->listener);
 }
 
+/* Asks all workers to listen. 0, or the error of one that could not: then none does. */
+static int enlist(struct sock *s)
+{
+	int err;
+
+	lock_take(&shim.lock);
+	WORKER_EACH(link, i)
+	{
+		if (takes_incoming(i))
+			open_entry(s, link);
+	}
+	s->listener->next = shim.listeners;
+	shim.listeners = s;
+	lock_give(&shim.lock);
+	err = await_open(s);
+	if (!err)
+		return 0;
+	lock_take(&shim.lock);
+	unlist(s);
+	lock_give(&shim.lock);
+	return err;
+}
+
 static int become_listener(struct sock *s, int fd, int backlog, bool both)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
@@ -159,20 +183,8 @@ static int become_listener(struct sock *s, int fd, int backlog, bool both)
 	listener->backlog = backlog;
 	listener->waiting_tail = &listener->waiting;
 	s->listener = listener;
-	lock_take(&shim.lock);
-	WORKER_EACH(link, i)
-	{
-		if (takes_incoming(i))
-			open_entry(s, link);
-	}
-	listener->next = shim.listeners;
-	shim.listeners = s;
-	lock_give(&shim.lock);
-	err = await_open(s);
+	err = enlist(s);
 	if (err) {
-		lock_take(&shim.lock);
-		unlist(s);
-		lock_give(&shim.lock);
 		s->listener = NULL;
 		free(listener);
 		return err;
@@ -181,6 +193,26 @@ static int become_listener(struct sock *s, int fd, int backlog, bool both)
 		set_kernel_nonblock(fd); /* accept looks there, too, and must not be held up */
 	gz_store_release(&s->kind, KIND_LISTENER);
 	epoll_became(s, both);
+	return 0;
+}
+
+/* listen() after a shutdown(): it listens anew. */
+static int listen_anew(struct sock *s, int backlog)
+{
+	int err;
+
+	s->listener->backlog = backlog;
+	err = enlist(s);
+	if (err)
+		return err;
+	s->listener->shut = false;
+	WORKER_EACH(link, i)
+	{
+		struct listen_entry *e = &s->listener->entry[i];
+
+		if (e->link)
+			epoll_claim(s, link, e->n);
+	}
 	return 0;
 }
 
@@ -196,7 +228,7 @@ static void claim_links(void)
 static int set_backlog(struct sock *s, int backlog)
 {
 	if (s->listener->shut)
-		return -EINVAL;
+		return listen_anew(s, backlog);
 	s->listener->backlog = backlog;
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
@@ -279,6 +311,13 @@ bool listen_ready(struct sock *s)
 			return true;
 	}
 	return false;
+}
+
+uint32_t listen_level(struct sock *s)
+{
+	if (s->listener->shut)
+		return EPOLLOUT | EPOLLWRNORM | EPOLLHUP; /* as a socket that never listened */
+	return listen_ready(s) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
 uint32_t listen_arrivals(struct sock *s)

@@ -59,6 +59,9 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 /* True if a connection of the stack waits. Any thread, no locks. */
 bool listen_ready(struct sock *s);
 
+/* What poll() would say of a listener, EPOLL* bits. */
+uint32_t listen_level(struct sock *s);
+
 /* Sum of the accept queues' heads: it moves with each connection that arrives, which is an edge. */
 uint32_t listen_arrivals(struct sock *s);
 

@@ -632,6 +632,13 @@ void pair_let_go(struct link *link, uint32_t n)
 		pair->recent[pair->recents++] = n;
 }
 
+bool pair_nobody_reads(const struct sock *s)
+{
+	uint32_t flags = gz_load(&s->peer->flags);
+
+	return flags & GZ_WORKER_FIN && (!(flags & GZ_WORKER_OPEN) || flags & GZ_APP_SHUT_RD);
+}
+
 uint32_t pair_orphan_flags(const struct sock *s)
 {
 	/* What it had not read when it died makes it a reset; what it had sent can still be read. */

@@ -65,6 +65,9 @@ void pair_listen_interest(uint32_t queue);
 /* Levels of a stream whose peer has died: it ended as a process's sockets end. */
 uint32_t pair_orphan_flags(const struct sock *s);
 
+/* The other end takes no more bytes: closed, or shut down both ways. */
+bool pair_nobody_reads(const struct sock *s);
+
 /* fork.c: the child is given a bit on every pair, or none; called in the parent before, in both after. */
 void pair_before_fork(void);
 void pair_after_fork_in_parent(uint32_t child_attach_id);

@@ -60,7 +60,7 @@ static short level_of(struct sock *s, short want)
 	if (sock_kind(s) == KIND_DGRAM)
 		return (short)dgram_level(s, (uint32_t)(unsigned short)want);
 	if (sock_kind(s) == KIND_LISTENER)
-		return listen_ready(s) ? POLLIN | POLLRDNORM : 0;
+		return (short)listen_level(s);
 	return (short)stream_level(s, (uint32_t)(unsigned short)want);
 }
 

@@ -132,6 +132,7 @@ void sock_attach(struct sock *s, struct link *link, uint32_t n)
 	s->rx_mem = s->tx_mem = NULL;
 	s->told_connected = s->told_refused = false;
 	gz_store(&s->error_taken, false);
+	gz_store(&s->broken, false);
 }
 
 struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags)

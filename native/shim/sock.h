@@ -46,9 +46,9 @@ struct sock {
 	uint32_t born;            /* shim.forks then: another process may read from it too if that has changed */
 	_Atomic uint32_t nospace; /* counts writes that found no room: an edge follows when there is */
 	_Atomic uint32_t refs;
+	_Atomic bool broken;        /* STREAM of a pair: it has written to a peer that is closed */
 	_Atomic uint32_t peek_want; /* bytes a reader wants to see before it peeks */
 	bool told_connected;        /* a connect() has returned 0 */
-	bool refused;               /* a connect() has reported why there is no connection */
 	bool told_refused;          /* a connect() has returned its failure: the socket counts as a fresh one again */
 	/* all kinds */
 	uint8_t family; /* AF_INET or AF_INET6, as the program made it */
@@ -157,7 +157,7 @@ static inline uint32_t sock_peer_flags(const struct sock *s)
 
 	if (__builtin_expect(gz_load(&s->link->dead), 0) && !(flags & GZ_WORKER_FIN_ACKED))
 		flags |= s->link->pair ? pair_orphan_flags(s) : GZ_WORKER_DEAD;
-	return flags;
+	return __builtin_expect(gz_load(&s->broken), 0) ? flags | GZ_WORKER_DEAD : flags;
 }
 
 /* The errno the connection ended with, 0 = none or reported already. Does not take it. */

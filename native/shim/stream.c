@@ -338,6 +338,7 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 	struct iov from;
 	ssize_t total = iov_begin(&from, iov, count), done = 0;
 	uint32_t waits = 0;
+	bool broke = false;
 	int end = 0;
 
 	if (total < 0 || flags & MSG_OOB) {
@@ -362,6 +363,8 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 				gz_and(&s->me->flags, ~GZ_APP_WANT_SPACE);
 			put(s, &from, len);
 			done += len;
+			if (__builtin_expect(s->link->pair != NULL, 0) && pair_nobody_reads(s))
+				broke = true;
 			continue;
 		}
 		if (!end && grow(s))
@@ -377,7 +380,14 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 		if (end)
 			break;
 	}
+	if (broke) {
+		gz_store(&s->broken, true); /* as by the reset that would come back for what was sent in vain */
+		sock_get(s);
+		waits++;
+	}
 	lock_give(&s->tx);
+	if (broke)
+		epoll_activate(s);
 	while (waits--)
 		sock_put(s);
 	if (!done && end == -EPIPE && !(flags & MSG_NOSIGNAL))
@@ -485,12 +495,12 @@ int stream_shutdown(struct sock *s, int how)
 	return 0;
 }
 
-/* The peer's TCP has all we sent, our FIN included; the other program of a pair, as much as a receive buffer would hold. */
+/* The peer's TCP has all we sent; the other program of a pair, as much as a receive buffer would hold. */
 static bool lingered(struct sock *s)
 {
-	if (sock_peer_flags(s) & (GZ_WORKER_DEAD | GZ_WORKER_FIN_ACKED))
-		return true;
-	return s->link->pair && (uint32_t)stream_unsent(s) <= GZ_BLOCK_SIZE(gz_load(&s->peer->in_block)) / 2;
+	uint32_t kept = s->link->pair ? GZ_BLOCK_SIZE(gz_load(&s->peer->in_block)) / 2 : 0;
+
+	return sock_peer_flags(s) & GZ_WORKER_DEAD || (uint32_t)stream_unsent(s) <= kept;
 }
 
 void stream_linger(struct sock *s)
@@ -511,7 +521,7 @@ uint32_t stream_level(struct sock *s, uint32_t want)
 	}
 	if (!(flags & GZ_WORKER_CONNECTED))
 		return 0;
-	if (unread(s))
+	if (has_unread(s, low_water(s)))
 		level |= EPOLLIN | EPOLLRDNORM;
 	if (flags & GZ_WORKER_FIN || mine & GZ_APP_SHUT_RD)
 		level |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;

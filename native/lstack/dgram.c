@@ -9,6 +9,7 @@
 #include "conn.h"
 #include "dgram.h"
 #include "frame.h"
+#include "netif.h"
 #include "worker.h"
 
 /* Room for the largest datagram both ways, and for what comes while its reader is not looking; virtual until used. */
@@ -194,7 +195,14 @@ static uint32_t send_one(struct conn *conn, uint32_t waiting)
 	}
 	gz_fifo_copy_out(block, size, conn->tx_base, conn->tx_acked + (uint32_t)sizeof(header), p->payload, header.len);
 	conn_addr_read(header.addr, &to);
-	if (udp_sendto(conn->udp, p, &to, header.port) == ERR_OK)
+	bool self = ip4_addr_get_u32(ip_2_ip4(&to)) == conn->apps->stack->group->host_addr_be;
+
+	if (self)
+		netif_uncut(true);
+	err_t err = udp_sendto(conn->udp, p, &to, header.port);
+	if (self)
+		netif_uncut(false);
+	if (err == ERR_OK)
 		worker_count(conn->apps->stack, GZ_COUNT_datagrams_out, 1);
 	else
 		worker_count(conn->apps->stack, GZ_COUNT_datagrams_dropped, 1);

@@ -219,6 +219,11 @@ static err_t output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
 	return etharp_output(netif, p, to);
 }
 
+void netif_uncut(bool on)
+{
+	self.netif.mtu = on ? 0 : self.stack->port->mtu; /* to lwIP 0 means no limit */
+}
+
 uint32_t netif_poll_loop(struct protocol_stack *stack, uint32_t budget)
 {
 	uint32_t done = 0, waiting = self.loop_head - self.loop_tail;

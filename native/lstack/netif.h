@@ -3,6 +3,7 @@
 #ifndef LSTACK_NETIF_H
 #define LSTACK_NETIF_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <lwip/netif.h>
@@ -41,5 +42,11 @@ void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucke
 
 /* Sends what the turn has queued. */
 void netif_flush(struct protocol_stack *stack);
+
+/*
+ * While on, IP packets leave whole whatever their size. For datagrams to our own address: their fragments would meet at
+ * another worker and be overtaken by the next datagram, which the kernel's loopback never does.
+ */
+void netif_uncut(bool on);
 
 #endif

@@ -295,12 +295,23 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 	return done ? (int)done : (int)n;
 }
 
+static bool is_dgram(int fd)
+{
+	struct sock *s = fd_sock(fd);
+
+	return s && sock_kind(s) == KIND_DGRAM;
+}
+
 static ssize_t send_file(int out_fd, int in_fd, off_t *offset, size_t len)
 {
 	struct sock *s = sock_enter_stream(out_fd, true);
 	struct stat st;
 	int err = 0;
 
+	if (!s && is_dgram(out_fd)) {
+		errno = EINVAL; /* a datagram socket: programs then copy */
+		return -1;
+	}
 	if (!s)
 		return REAL(sendfile)(out_fd, in_fd, offset, len);
 	if (fstat(in_fd, &st))
@@ -326,8 +337,9 @@ EXPORT ssize_t sendfile64(int out_fd, int in_fd, off64_t *offset, size_t len)
 
 EXPORT ssize_t splice(int in_fd, off64_t *in_off, int out_fd, off64_t *out_off, size_t len, unsigned int flags)
 {
-	if (stream_of(in_fd) && stream_of(out_fd)) {
-		errno = EINVAL; /* one of the two must be a pipe */
+	/* One of the two must be a pipe; and a pipe has no datagrams: programs then copy. */
+	if ((stream_of(in_fd) && stream_of(out_fd)) || is_dgram(in_fd) || is_dgram(out_fd)) {
+		errno = EINVAL;
 		return -1;
 	}
 	if (stream_of(in_fd))

@@ -13,6 +13,7 @@
 #include "shim.h"
 #include "wait.h"
 
+#define HEADERS 28u          /* IPv4 and UDP */
 #define STEAL_NS 10000000ull /* a process that holds the write lock this long has died in it */
 
 /* ------------------------------------------------------------------ receiving */
@@ -309,7 +310,9 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 	if (!endpoint_from(sa, msg->msg_namelen, to) || sa->sa_family != AF_INET || !to->port) {
 		if (fresh || s->listener->both)
 			return 1; /* the kernel finds the right words */
-		return msg->msg_namelen < sizeof(struct sockaddr_in) || sa->sa_family == AF_INET ? -EINVAL : -EAFNOSUPPORT;
+		return msg->msg_namelen < sizeof(struct sockaddr_in) || sa->sa_family == AF_INET || sa->sa_family == AF_UNSPEC
+		               ? -EINVAL
+		               : -EAFNOSUPPORT;
 	}
 	if (route_is_broadcast(to) && !fresh && !dgram_of(s)->options.broadcast)
 		return -EACCES;
@@ -330,7 +333,7 @@ static int check(struct sock *s, const struct endpoint *to, const struct msghdr 
 		return err;
 	if (route_is_broadcast(to) && !d->options.broadcast)
 		return -EACCES;
-	if (total > GZ_DATAGRAM_MAX || (d->options.whole && total + 28 > shim.group->mtu))
+	if (total > GZ_DATAGRAM_MAX || (d->options.whole && total + HEADERS > dgram_mtu(to)))
 		return -EMSGSIZE;
 	if (flags & MSG_MORE)
 		return -EOPNOTSUPP;

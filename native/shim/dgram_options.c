@@ -67,6 +67,12 @@ static uint32_t value_of(int fd, int level, int name)
 	return REAL(getsockopt)(fd, level, name, &value, &len) ? 0 : (uint32_t)value;
 }
 
+uint32_t dgram_mtu(const struct endpoint *to)
+{
+	/* Within the host nothing is ever cut, as far as a program can see; the kernel says so of its loopback. */
+	return route_is_stack(to) ? 65535 : shim.group->mtu;
+}
+
 void dgram_options_load(struct sock *s, int fd)
 {
 	uint32_t discover = value_of(fd, IPPROTO_IP, IP_MTU_DISCOVER);
@@ -134,7 +140,7 @@ int dgram_option_get(struct sock *s, int fd, int level, int name, void *value, s
 				return give(error, value, len);
 		}
 		if (level == IPPROTO_IP && name == IP_MTU)
-			return dgram_of(s)->peer.port ? give((int)shim.group->mtu, value, len) : -ENOTCONN;
+			return dgram_of(s)->peer.port ? give((int)dgram_mtu(&dgram_of(s)->peer), value, len) : -ENOTCONN;
 	}
 	return REAL(getsockopt)(fd, level, name, value, len) ? -errno : 0;
 }

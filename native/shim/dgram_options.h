@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+struct endpoint;
 struct sock;
 
 /* What sending and receiving must know. */
@@ -25,6 +26,9 @@ struct dgram_options {
 
 /* Reads them from the placeholder. The caller tells the workers. Both locks held. */
 void dgram_options_load(struct sock *s, int fd);
+
+/* The largest IP packet on the way there. */
+uint32_t dgram_mtu(const struct endpoint *to);
 
 /* setsockopt and getsockopt of a FRESH or DGRAM datagram socket. 0 or -errno. No locks held. */
 int dgram_option_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t len);

@@ -210,6 +210,19 @@ class Sock:
         self.note(f"recvmsg({_many(sizes)}{f', {names.flags(flags)}' if flags else ''})", shown)
         return value
 
+    def control(self, room: int = 512) -> Any:
+        """Receive a datagram with its control messages; of IP_PKTINFO's device only that there is one."""
+        value = self.end.run("control", self.fd, room)
+        if not isinstance(value, Errno):
+            for row in value[2]:
+                if row[:2] == [0, 8] and len(row[2]) >= 4:
+                    row[2] = [row[2][:4] != bytes(4), *row[2][4:]]
+                else:
+                    row[2] = list(row[2])
+            value = [value[0], names.flags(value[1]), str(value[2])]
+        self.note(f"control({room})", value)
+        return value
+
     def sendmmsg(self, messages: list[bytes], flags: int = 0) -> Any:
         return self._do("sendmmsg", _many(messages), messages, flags)
 

@@ -190,6 +190,23 @@ def recvmsg(fd: int, sizes: list[int], flags: int = 0) -> Any:
 
 
 @op
+def control(fd: int, room: int) -> Any:
+    """Receive one datagram; return it, msg_flags and its control messages: [level, type, bytes as numbers]."""
+    rooms, raw = libc.buffers([4096]), (ctypes.c_char * max(1, room))()
+    header = _header(rooms)
+    header.control, header.controllen = ctypes.addressof(raw), room
+    got = call("recvmsg", fd, ctypes.byref(header), 0)
+    if isinstance(got, Errno):
+        return got
+    said, at = [], 0
+    while at + 16 <= header.controllen:
+        length, level, kind = struct.unpack_from("=Qii", raw.raw, at)
+        said.append([level, kind, raw.raw[at + 16 : at + length]])
+        at += (length + 7) & ~7
+    return [rooms[0].raw[:got], header.flags, said]
+
+
+@op
 def sendmmsg(fd: int, messages: list[bytes], flags: int = 0) -> Any:
     """Return [messages sent, length of each]."""
     keep = [libc.filled([message]) for message in messages]

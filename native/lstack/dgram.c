@@ -12,8 +12,19 @@
 #include "netif.h"
 #include "worker.h"
 
-/* Room for the largest datagram both ways, and for what comes while its reader is not looking; virtual until used. */
-#define BLOCK_ORDER 18u
+/* Room for some of the largest datagrams, and for what comes while the reader has no CPU. Virtual until used. */
+#define TX_ORDER 18u
+#define RX_ORDER 20u
+#define LEAST_ORDER 17u /* near the quota of a program with thousands of sockets; one largest datagram fits */
+
+static uint32_t take_block(struct arena *arena, uint32_t order)
+{
+	uint32_t block = 0;
+
+	for (; !block && order >= LEAST_ORDER; order--)
+		block = arena_take_block(arena, order);
+	return block;
+}
 
 /* Sockets that share an address by SO_REUSEPORT share what comes by its sender, as in the kernel. */
 static struct conn *pick_sharer(struct conn *first, const ip_addr_t *addr, uint16_t port)
@@ -38,7 +49,7 @@ static struct conn *pick_sharer(struct conn *first, const ip_addr_t *addr, uint1
 	return first;
 }
 
-/* How much may wait for the reader: SO_RCVBUF, as far as the block allows. */
+/* How much may wait for the reader: SO_RCVBUF if the program has set it, as far as the block allows. */
 static uint32_t receive_limit(const struct conn *conn, uint32_t size)
 {
 	uint32_t rcvbuf = gz_load(&conn->shared->options.rcvbuf);
@@ -88,6 +99,7 @@ static void on_datagram(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip
 
 drop:
 	worker_count(stack, GZ_COUNT_datagrams_dropped, 1);
+	stack->readers_behind = true;
 	pbuf_free(p);
 }
 
@@ -102,8 +114,8 @@ static bool open_socket(struct app *app, struct conn *conn)
 {
 	conn->bucket = UINT32_MAX;
 	app_hold(app, conn);
-	conn->rx_block = arena_take_block(conn->arena, BLOCK_ORDER);
-	conn->tx_block = arena_take_block(conn->arena, BLOCK_ORDER);
+	conn->rx_block = take_block(conn->arena, RX_ORDER);
+	conn->tx_block = take_block(conn->arena, TX_ORDER);
 	if (!conn->rx_block || !conn->tx_block)
 		return false;
 	gz_store(&conn->shared->worker.out_block, conn->rx_block);

@@ -245,6 +245,10 @@ void loop_run(struct protocol_stack *stack)
 			publish_gauges(stack);
 			take_events(stack, 0);
 		}
+		if (stack->readers_behind) {
+			stack->readers_behind = false;
+			sched_yield();
+		}
 		if (work) {
 			if (empty_turns)
 				lookout_paid(&lookout);

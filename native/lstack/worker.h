@@ -34,9 +34,10 @@ struct protocol_stack {
 	struct port *port;
 	struct steer *steer;
 	struct apps *apps;
-	int epoll_fd;    /* what an idle worker sleeps on */
-	uint64_t now_ns; /* CLOCK_MONOTONIC, read once per turn */
-	bool draining;   /* SIGTERM: no new connections, flush, then _exit */
+	int epoll_fd;        /* what an idle worker sleeps on */
+	uint64_t now_ns;     /* CLOCK_MONOTONIC, read once per turn */
+	bool readers_behind; /* datagrams were dropped in this turn: whoever should read them may be waiting for this CPU */
+	bool draining;       /* SIGTERM: no new connections, flush, then _exit */
 };
 
 /* Counts on the worker page: single writer, so a plain load and store. */

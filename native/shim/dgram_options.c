@@ -78,7 +78,7 @@ void dgram_options_load(struct sock *s, int fd)
 	uint32_t discover = value_of(fd, IPPROTO_IP, IP_MTU_DISCOVER);
 
 	dgram_of(s)->options = (struct dgram_options){
-		.rcvbuf = value_of(fd, SOL_SOCKET, SO_RCVBUF),
+		.rcvbuf = s->options.known & 1u << OPTION_RCVBUF ? value_of(fd, SOL_SOCKET, SO_RCVBUF) : 0,
 		.sndbuf = value_of(fd, SOL_SOCKET, SO_SNDBUF),
 		.tos = value_of(fd, IPPROTO_IP, IP_TOS),
 		.ttl = value_of(fd, IPPROTO_IP, IP_TTL),
@@ -110,6 +110,8 @@ int dgram_option_set(struct sock *s, int fd, int level, int name, const void *va
 		*(name == SO_RCVTIMEO ? &s->options.rcvtimeo_ns : &s->options.sndtimeo_ns) =
 			(int64_t)tv.tv_sec * 1000000000 + (int64_t)tv.tv_usec * 1000;
 	}
+	if (level == SOL_SOCKET && (name == SO_RCVBUF || name == SO_RCVBUFFORCE))
+		s->options.known |= 1u << OPTION_RCVBUF;
 	if (sock_kind(s) == KIND_DGRAM) {
 		dgram_options_load(s, fd);
 		dgram_entries_options(s);

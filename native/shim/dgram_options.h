@@ -16,7 +16,8 @@ struct sock;
 
 /* What sending and receiving must know. */
 struct dgram_options {
-	uint32_t rcvbuf, sndbuf;
+	uint32_t rcvbuf; /* 0 = the program has not set it */
+	uint32_t sndbuf;
 	uint32_t tos, ttl;
 	bool broadcast; /* SO_BROADCAST */
 	bool reuseport; /* SO_REUSEPORT */

@@ -30,7 +30,9 @@
 #include "worker.h"
 
 #define FRAME_MAX (65535u + RTE_ETHER_HDR_LEN)
-#define POSTED_MAX 40u   /* mbufs that hold the largest frame */
+#define POSTED_MAX 40u /* mbufs that hold the largest frame */
+#define NARROW 2u /* mbufs a read is given while frames are small: the kernel checks every one of them, each time */
+#define WIDE_FRAMES 256u /* after a large frame the next ones are expected to be large */
 #define QUEUED_MAX 256u  /* frames of a turn before they are flushed early */
 #define IOV_PARTS 1000u  /* below the kernel's IOV_MAX with room for the headers */
 #define HEADERS_MAX 128u /* Ethernet, IP and TCP with all options */
@@ -44,6 +46,8 @@ struct tap {
 	struct rte_mbuf *posted[POSTED_MAX];
 	struct iovec in[1 + POSTED_MAX];
 	struct virtio_net_hdr in_header;
+	uint32_t wide;  /* frames until reads are narrow again */
+	uint8_t *spill; /* FRAME_MAX bytes: the rest of a frame that came by a narrow read */
 	uint32_t queued_count;
 	struct pbuf *queued[QUEUED_MAX];
 	struct iovec out[IOV_PARTS + 8];
@@ -103,6 +107,39 @@ static struct rte_mbuf *take_chain(struct tap *tap, uint32_t len)
 	return head;
 }
 
+/* The rest of a large frame, from where a narrow read left it to the mbufs it belongs in. */
+static void unspill(struct tap *tap, uint32_t len)
+{
+	uint32_t at = 0;
+
+	for (uint32_t i = NARROW; at < len && i < tap->posted_count; i++) {
+		uint32_t n = len - at < tap->room ? len - at : tap->room;
+
+		memcpy(rte_pktmbuf_mtod(tap->posted[i], void *), tap->spill + at, n);
+		at += n;
+	}
+}
+
+/* One frame with its header into the posted mbufs. As readv; more bytes than they hold: it is lost. */
+static ssize_t read_frame(struct tap *tap)
+{
+	struct iovec narrow[] = { tap->in[0], tap->in[1], tap->in[2], { tap->spill, FRAME_MAX } };
+	ssize_t got, small = (ssize_t)(sizeof(tap->in_header) + NARROW * tap->room);
+
+	if (tap->wide || tap->posted_count < NARROW) {
+		got = readv(tap->fd, tap->in, (int)(1 + tap->posted_count));
+	} else {
+		got = readv(tap->fd, narrow, sizeof(narrow) / sizeof(narrow[0]));
+		if (got > small)
+			unspill(tap, (uint32_t)(got - small));
+	}
+	if (got > small)
+		tap->wide = WIDE_FRAMES;
+	else if (got >= 0 && tap->wide)
+		tap->wide--;
+	return got;
+}
+
 static uint16_t tap_receive(struct port *port, struct rte_mbuf **frames, uint16_t n)
 {
 	struct tap *tap = (struct tap *)port;
@@ -116,7 +153,7 @@ static uint16_t tap_receive(struct port *port, struct rte_mbuf **frames, uint16_
 			post(tap);
 		if (!tap->posted_count)
 			break;
-		got = readv(tap->fd, tap->in, (int)(1 + tap->posted_count));
+		got = read_frame(tap);
 		if (got < 0) {
 			if (errno == EAGAIN || errno == EINTR || errno == EBADFD || errno == EIO)
 				break;
@@ -338,6 +375,10 @@ int port_tap_open(struct protocol_stack *stack, struct rte_mempool *pool, struct
 
 	if (!tap)
 		return -ENOMEM;
+	err = -ENOMEM;
+	tap->spill = malloc(FRAME_MAX);
+	if (!tap->spill)
+		goto err_free_tap;
 	tap->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	err = -errno;
 	if (tap->fd < 0)
@@ -368,6 +409,7 @@ int port_tap_open(struct protocol_stack *stack, struct rte_mempool *pool, struct
 err_close_tap:
 	close(tap->fd);
 err_free_tap:
+	free(tap->spill);
 	free(tap);
 	return err;
 }

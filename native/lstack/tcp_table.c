@@ -38,6 +38,7 @@ static struct {
 	uint32_t entered;      /* NONE outside a section */
 	struct tcp_pcb *bound; /* not in buckets: nothing stays here outside a section */
 	struct bitmap occupied, touched, ticking, lazy;
+	uint64_t now_ns;                    /* of this turn */
 	uint64_t clock_ns;                  /* up to which tcp_ticks counts */
 	uint64_t fast_ns, slow_ns, lazy_ns; /* next runs */
 	uint32_t lazy_slice, time_waits, evict_at;
@@ -122,6 +123,9 @@ void tcp_table_enter(uint32_t bucket)
 
 void tcp_table_leave(void)
 {
+	/* After a rest the fast timer is overdue: an acknowledgement put off just now still waits for data to go with. */
+	if (!table.touched.count && table.fast_ns < table.now_ns + FAST_NS)
+		table.fast_ns = table.now_ns + FAST_NS;
 	bitmap_set(&table.touched, table.entered);
 	bitmap_set(&table.ticking, table.entered);
 	store();
@@ -217,6 +221,7 @@ void tcp_table_clock(uint64_t now_ns)
 {
 	uint64_t ticks;
 
+	table.now_ns = now_ns;
 	if (!table.clock_ns)
 		table.clock_ns = now_ns;
 	if (now_ns - table.clock_ns < SLOW_NS)

@@ -43,7 +43,12 @@ class WorkerPageState(IntEnum):
 
 
 class _Listener(ctypes.Structure):
-    _fields_ = [("port_owner", ctypes.c_uint32), ("addr_be", ctypes.c_uint32)]
+    _fields_ = [
+        ("port_owner", ctypes.c_uint32),
+        ("addr_be", ctypes.c_uint32),
+        ("backlog", ctypes.c_uint32),
+        ("family", ctypes.c_uint32),
+    ]
 
 
 class _AppStat(ctypes.Structure):

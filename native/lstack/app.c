@@ -188,9 +188,11 @@ static void serve_next(struct app *app)
 
 	memcpy(&request, &ring->slot[app->request_tail % GZ_REQUESTS], sizeof(request));
 	__asm__ __volatile__("" : : "g"(&request) : "memory"); /* our copy is read from here on, not theirs */
-	gz_store_release(&ring->tail, ++app->request_tail);    /* pairs with the producer's acquire: slot is free */
+	app->request_tail++;
 	worker_count(app->apps->stack, GZ_COUNT_requests, 1);
 	serve(app, &request);
+	/* Pairs with the producer's acquire: the slot is free, and what was asked for is done. */
+	gz_store_release(&ring->tail, app->request_tail);
 }
 
 /* Requests in their order, at most rpc_number per turn. */

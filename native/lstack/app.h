@@ -47,8 +47,9 @@ struct apps {
 	struct conn *finished; /* to be freed in apps_flush */
 	struct conn *retry;    /* lwIP had no memory for them: again next turn */
 	struct listener *listeners;
-	uint32_t doomed; /* how many of `all` are */
-	uint32_t count;  /* attached processes */
+	uint32_t doomed;   /* how many of `all` are */
+	uint32_t count;    /* attached processes */
+	uint32_t families; /* arenas so far */
 	uint64_t started_ns, published_ns, unclaimed_check_ns;
 };
 

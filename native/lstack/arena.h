@@ -35,6 +35,7 @@ struct arena {
 	uint16_t *granted;   /* [GZ_SOCKS_MAX] attach slot + 1 of the process whose stock the number is in, 0 = none */
 	uint32_t high;       /* numbers >= high were never used */
 	uint32_t serial;
+	uint32_t family;      /* what listeners and pairs know its processes by; no two arenas have the same */
 	uint64_t next_page;   /* first page never used for a block */
 	uint64_t block_bytes; /* in use */
 	struct arena_stack free_socks;

@@ -228,6 +228,7 @@ static void on_hello(struct app *app)
 		refuse(app, errno ? errno : ENOMEM, "no memory for an arena");
 		return;
 	}
+	arena->family = ++app->apps->families;
 	join_arena(app, arena);
 	arena_put(arena); /* the process's reference keeps it */
 	welcome(app);
@@ -401,16 +402,6 @@ void attach_event(struct apps *apps, void *owner, uint32_t events)
 	}
 }
 
-/* What it held in pairs with other programs the worker cannot see: its family lets go of that. */
-static void tell_family(const struct arena *arena, uint32_t slot)
-{
-	struct gz_message message = { .kind = GZ_MESSAGE_GONE, .attach_id = slot };
-
-	for (struct app *app = arena->apps; app; app = app->arena_next)
-		if (app->channel && !attach_send(app, &message, NULL, 0))
-			app_doom(app, NULL);
-}
-
 void app_detach(struct app *app)
 {
 	struct apps *apps = app->apps;
@@ -433,7 +424,6 @@ void app_detach(struct app *app)
 		*p = app->arena_next;
 		if (arena->apps)
 			apps->unclaimed_check_ns = apps->stack->now_ns;
-		tell_family(arena, app->slot);
 		arena_put(arena);
 	}
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)

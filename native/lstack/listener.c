@@ -14,6 +14,17 @@
 /* Handshakes in progress at a time, which lwIP keeps; complete ones wait in our queue. */
 #define HANDSHAKES 1023u
 
+/* Who listens there has changed, or its backlog. */
+static void publish_member(const struct listener *listener)
+{
+	struct gz_listener *line = &listener->apps->stack->page->listeners[listener->page_slot];
+
+	if (listener->page_slot == GZ_LISTENERS_MAX)
+		return;
+	gz_store(&line->backlog, listener->members->wish);
+	gz_store(&line->family, listener->members->sock->arena->family);
+}
+
 static void publish(struct listener *listener, uint32_t app_slot)
 {
 	struct gz_worker_page *page = listener->apps->stack->page;
@@ -22,12 +33,13 @@ static void publish(struct listener *listener, uint32_t app_slot)
 		if (gz_load(&page->listeners[i].port_owner))
 			continue;
 		page->listeners[i].addr_be = listener->addr_be;
+		listener->page_slot = i;
+		publish_member(listener);
 		gz_store_release(&page->listeners[i].port_owner,
 		                 (uint32_t)listener->port << 16 | (app_slot & 0xffffu) | 0x8000u);
-		listener->page_slot = i;
 		return;
 	}
-	listener->page_slot = GZ_LISTENERS_MAX; /* works all the same; only others do not see it */
+	/* None left: it works all the same; only others do not see it. */
 }
 
 static uint32_t queue_used(const struct listener_member *member)
@@ -121,10 +133,10 @@ struct listener_member *listener_find(struct apps *apps, uint32_t addr_be, uint1
 
 	if (!listener)
 		listener = find(apps, 0, port);
-	return listener ? next_member(listener) : NULL;
+	return listener ? listener->members : NULL;
 }
 
-static struct listener *create(struct apps *apps, uint32_t addr_be, uint16_t port, uint32_t app_slot)
+static struct listener *create(struct apps *apps, uint32_t addr_be, uint16_t port)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
 	struct tcp_pcb *pcb, *lpcb = NULL;
@@ -150,11 +162,11 @@ static struct listener *create(struct apps *apps, uint32_t addr_be, uint16_t por
 	listener->pcb = lpcb;
 	listener->addr_be = addr_be;
 	listener->port = port;
+	listener->page_slot = GZ_LISTENERS_MAX;
 	tcp_arg(lpcb, listener);
 	tcp_accept(lpcb, on_accept);
 	listener->next = apps->listeners;
 	apps->listeners = listener;
-	publish(listener, app_slot);
 	return listener;
 
 err_free:
@@ -220,13 +232,18 @@ void listener_open(struct app *app, const struct gz_request *request)
 		goto err_member;
 	struct listener *listener = find(apps, addr_be, request->port);
 	if (!listener)
-		listener = create(apps, addr_be, request->port, app->slot);
+		listener = create(apps, addr_be, request->port);
 	if (!listener)
 		goto err_block;
 	member->listener = listener;
 	member->sock = sock;
+	member->wish = request->arg;
 	member->next = listener->members;
 	listener->members = member;
+	if (member->next)
+		publish_member(listener);
+	else
+		publish(listener, app->slot);
 	set_full(listener, false);
 	sock->listens = member;
 	sock->shared->name.local_port = request->port;
@@ -255,6 +272,8 @@ void listener_set_backlog(struct app *app, const struct gz_request *request)
 		return;
 	uint32_t backlog = backlog_of(request->arg), most = sock->listens->mask + 1 - HANDSHAKES;
 	sock->listens->backlog = backlog < most ? backlog : most;
+	sock->listens->wish = request->arg;
+	publish_member(sock->listens->listener);
 	listener_refresh(sock->listens);
 }
 
@@ -306,7 +325,9 @@ void listener_close(struct listener_member *member)
 	member->sock->listens = NULL;
 	arena_give_block(member->sock->arena, member->block);
 	free(member);
-	if (!listener->members)
+	if (listener->members)
+		publish_member(listener);
+	else
 		destroy(listener);
 }
 

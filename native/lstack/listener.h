@@ -27,6 +27,7 @@ struct listener_member {
 	struct conn *queued, *queued_tail; /* oldest first */
 	struct gz_accept_queue *queue;
 	uint32_t block, mask, head, backlog;
+	uint32_t wish; /* the backlog as the application said it */
 };
 
 struct listener {
@@ -44,7 +45,7 @@ struct listener {
 void listener_open(struct app *app, const struct gz_request *request);
 void listener_set_backlog(struct app *app, const struct gz_request *request);
 
-/* Who listens for connections to this address (the stack's or loopback) and port; taking turns. NULL: nobody. */
+/* Who listens for connections to this address (the stack's or loopback) and port, as the worker page says it. NULL: nobody. */
 struct listener_member *listener_find(struct apps *apps, uint32_t addr_be, uint16_t port);
 
 /* The last holder of a listening socket let go: unaccepted connections are reset. */

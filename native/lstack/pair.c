@@ -13,21 +13,8 @@
 #include "pair.h"
 #include "worker.h"
 
-/* Of the processes that share a listener the one to accept: one that waits for it now, else any that holds it. */
-static struct app *holder(const struct listener_member *member)
-{
-	uint32_t n = member->sock->n;
-	struct app *any = NULL;
-
-	for (struct app *app = member->sock->arena->apps; app; app = app->arena_next) {
-		if (!app->channel || app->doomed || !app_holds(app, n))
-			continue;
-		if (gz_load(&app->channel->interest[n]))
-			return app;
-		any = app;
-	}
-	return any;
-}
+/* Processes of a program that a pair is made with at most; those it forks later join by themselves. */
+#define MEMBERS 64u
 
 static int make_memory(void)
 {
@@ -53,44 +40,109 @@ err_close:
 	return err;
 }
 
-static int introduce(struct app *app, struct app *other, struct gz_message *answer)
+/*
+ * All processes of the program that listens, for any may come to accept: first those that have used a socket, so that one
+ * who has forked many helpers is not left out for them.
+ */
+static uint32_t family_of(const struct arena *arena, struct app **family)
 {
-	int fds[GZ_PAIRED_FDS], control[2], err;
+	uint32_t count = 0;
 
-	fds[GZ_PAIRED_MEMORY] = make_memory();
-	if (fds[GZ_PAIRED_MEMORY] < 0)
-		return fds[GZ_PAIRED_MEMORY];
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control)) {
+	for (int claimed = 1; claimed >= 0; claimed--)
+		for (struct app *app = arena->apps; app && count < MEMBERS; app = app->arena_next)
+			if (!app->doomed && (app->channel != NULL) == claimed)
+				family[count++] = app;
+	return count;
+}
+
+static void enter(struct gz_pair_side *side, uint32_t member)
+{
+	gz_store(&side->member[member], GZ_MEMBER(1, GZ_MEMBER_ALIVE));
+	gz_add(&side->processes, 1);
+}
+
+/* One process of the listening side is told. The other end of its leg, or -1: it does not hear us. */
+static int tell(struct app *to, const struct gz_message *answer, uint32_t member, int memory)
+{
+	struct gz_message message = *answer;
+	int fds[GZ_PAIRED_FDS], leg[2];
+	bool told;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, leg))
+		return -1;
+	message.number = 1;
+	message.member = member;
+	message.other = 0;
+	fds[GZ_PAIRED_MEMORY] = memory;
+	fds[GZ_PAIRED_LEG] = leg[1];
+	told = attach_send(to, &message, fds, GZ_PAIRED_FDS);
+	close(leg[1]);
+	if (told)
+		return leg[0];
+	close(leg[0]);
+	return -1;
+}
+
+/*
+ * The listening side first: if none of it can be told, the other goes by the kernel or by TCP. The one that connects gets its
+ * first leg with the answer, the others over the worker's control socket after it.
+ */
+static int introduce(struct app *app, const struct arena *arena, struct gz_message *answer)
+{
+	struct app *family[MEMBERS];
+	uint32_t count = family_of(arena, family), first = count;
+	int legs[MEMBERS], memory = make_memory(), err = -EPIPE;
+	struct gz_pair *pair;
+
+	if (memory < 0)
+		return memory;
+	pair = mmap(NULL, sizeof(*pair), PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	if (pair == MAP_FAILED) {
 		err = -errno;
 		goto err_close_memory;
 	}
-	/* The one that listens first: if it cannot be told, the other goes by the kernel or by TCP. */
-	answer->number = 1;
-	answer->attach_id = app->slot;
-	fds[GZ_PAIRED_CONTROL] = control[1];
-	err = -EPIPE;
-	if (!attach_send(other, answer, fds, GZ_PAIRED_FDS))
-		goto err_close_control;
-	answer->number = 0;
-	answer->attach_id = other->slot;
-	fds[GZ_PAIRED_CONTROL] = control[0];
-	if (!attach_send(app, answer, fds, GZ_PAIRED_FDS))
-		app_doom(app, NULL);
-	err = 0;
+	enter(&pair->side[0], 0);
+	for (uint32_t m = 0; m < count; m++)
+		enter(&pair->side[1], m);
+	for (uint32_t m = count; m-- > 0;) {
+		legs[m] = tell(family[m], answer, m, memory);
+		if (legs[m] >= 0) {
+			first = m;
+			continue;
+		}
+		gz_store(&pair->side[1].member[m], GZ_MEMBER(1, GZ_MEMBER_FREE));
+		gz_add(&pair->side[1].processes, (uint32_t)-1);
+	}
+	for (uint32_t m = first; m < count; m++) {
+		struct gz_message message = { .kind = m == first ? GZ_MESSAGE_PAIRED : GZ_MESSAGE_LEG,
+			                      .member = m,
+			                      .life = 1 };
+		int fds[GZ_PAIRED_FDS] = { memory, legs[m] };
 
-err_close_control:
-	close(control[0]);
-	close(control[1]);
+		if (legs[m] < 0)
+			continue;
+		if (m == first) {
+			message = *answer;
+			message.other = m;
+			err = 0;
+		}
+		if (!attach_send(app, &message, m == first ? fds : &legs[m], m == first ? GZ_PAIRED_FDS : 1))
+			app_doom(app, NULL);
+	}
+	for (uint32_t m = 0; m < count; m++)
+		if (legs[m] >= 0)
+			close(legs[m]);
+	munmap(pair, sizeof(*pair));
+
 err_close_memory:
-	close(fds[GZ_PAIRED_MEMORY]);
+	close(memory);
 	return err;
 }
 
 void pair_introduce(struct app *app, const struct gz_message *request)
 {
-	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port };
+	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port, .life = 1 };
 	struct listener_member *member;
-	struct app *other = NULL;
 	uint32_t addr_be;
 	int err = -ECONNREFUSED;
 
@@ -98,13 +150,7 @@ void pair_introduce(struct app *app, const struct gz_message *request)
 	memcpy(&addr_be, request->addr + 12, sizeof(addr_be));
 	member = listener_find(app->apps, addr_be, request->port);
 	if (member)
-		other = holder(member);
-	if (other == app)
-		err = -EOPNOTSUPP; /* a process that talks to itself goes by TCP */
-	else if (other) {
-		answer.sock = member->sock->n;
-		err = introduce(app, other, &answer);
-	}
+		err = introduce(app, member->sock->arena, &answer);
 	if (!err)
 		return;
 	answer.status = -err;

@@ -399,6 +399,8 @@ void attach_lost(struct link *link)
 	if (!link->pair && link->control_fd >= 0)
 		(void)REAL(shutdown)(link->control_fd, SHUT_RDWR); /* it lives on under the number of wake_fd */
 	fd_own_close(&link->control_fd);
+	if (link->pair)
+		pair_lost(link);
 	if (!link->pair) {
 		gz_add(&shim.missing, 1);
 		gz_store(&shim.retry_ns, 0);
@@ -416,24 +418,12 @@ void attach_lost(struct link *link)
 
 void attach_said(struct link *link, const struct gz_message *message, int *fds, int count)
 {
-	if (link->pair)
-		pair_message(link, message, fds, count);
-	else if (message->kind == GZ_MESSAGE_PAIRED)
-		pair_arrived(message, fds, count);
-	else {
+	if (message->kind == GZ_MESSAGE_PAIRED)
+		pair_arrived(link, message, fds, count);
+	else if (message->kind == GZ_MESSAGE_LEG)
+		pair_leg_arrived(link, message, fds, count);
+	else
 		close_fds(fds, count);
-		if (message->kind == GZ_MESSAGE_GONE && !link->slot)
-			pair_family_lost(message->attach_id);
-	}
-}
-
-void attach_hear(struct link *link)
-{
-	struct gz_message message;
-	int fds[GZ_WELCOME_FDS], count;
-
-	while (attach_receive(link->control_fd, &message, fds, &count) > 0)
-		attach_said(link, &message, fds, count);
 }
 
 void attach_check(void)
@@ -446,6 +436,10 @@ void attach_check(void)
 		struct gz_message message;
 		int fds[GZ_WELCOME_FDS], count, got;
 
+		if (link->pair) {
+			pair_check(link);
+			continue;
+		}
 		while ((got = attach_receive(link->control_fd, &message, fds, &count)) > 0)
 			attach_said(link, &message, fds, count);
 		if (got < 0)
@@ -472,7 +466,6 @@ int attach_fork(struct link *link)
 	if (!err) {
 		close_fds(fds, count);
 		err = -message.status;
-		link->child_id = message.attach_id;
 	}
 	if (err) {
 		REAL(close)(pair[0]);

@@ -19,11 +19,8 @@ struct link;
  */
 int attach_receive(int control_fd, struct gz_message *message, int *fds, int *count);
 
-/* What a peer says unasked; takes the descriptors. shim.lock held. */
+/* What a worker says unasked; takes the descriptors. shim.lock held. */
 void attach_said(struct link *link, const struct gz_message *message, int *fds, int count);
-
-/* Reads what a pair's other side has said. link->post held. */
-void attach_hear(struct link *link);
 
 /* pair.c, shim.lock held: a link to fill in (NULL: no memory), the memory of a pair for it, and its beginning. */
 struct link *attach_take_link(bool pair);

@@ -102,7 +102,7 @@ static int begin(struct sock *s, struct link *link, const struct endpoint *to)
 
 /*
  * Towards a program on this host that is attached as well: no packets. The kernel socket under it takes the address and port
- * the other side will see. 1: not that way.
+ * the other side will see. 1: not that way. Or -errno.
  */
 static int same_host(struct sock *s, int fd, const struct endpoint *to)
 {
@@ -111,7 +111,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	struct endpoint local = *to;
 	struct link *link;
 	uint32_t n;
-	int on = 1;
+	int on = 1, err;
 
 	if (!pair_listens(to) || (!s->bound && !pair_reaches(to)))
 		return 1;
@@ -127,8 +127,9 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	if (REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) || !endpoint_from((struct sockaddr *)&sa, len, &local))
 		return 1;
 	memcpy(local.addr, to->addr, sizeof(local.addr));
-	if (pair_connect(&local, to, s, &link, &n))
-		return 1; /* another thread took the last number; bound to loopback it stays, which the kernel does not mind */
+	err = pair_connect(&local, to, s, &link, &n);
+	if (err)
+		return err; /* 1: another thread took the last number; bound to loopback it stays, which the kernel does not mind */
 	sock_attach(s, link, n);
 	return 0;
 }
@@ -139,7 +140,10 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 	struct link *link;
 	int err;
 
-	if (!same_host(s, fd, to)) {
+	err = same_host(s, fd, to);
+	if (err < 0)
+		return err;
+	if (!err) {
 		gz_store_release(&s->kind, KIND_STREAM);
 		epoll_became(s, false);
 		return 0;

@@ -60,9 +60,10 @@ static void take_own_bells(struct epoll *ep)
 	{
 		if (link->pair) {
 			struct pair_bells bells = { ep, link };
+			struct gz_bell *bell = link_bell(link, ep->queue);
 
-			if (gz_bell_pending(link_bell(link, ep->queue)))
-				gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_pair_bell, &bells);
+			if (bell && gz_bell_pending(bell))
+				gz_bell_take(bell, BELL_BUDGET, on_pair_bell, &bells);
 			continue;
 		}
 		if (link->channel && gz_bell_pending(link_bell(link, ep->queue)))

@@ -97,8 +97,10 @@ static void set_asleep(uint32_t queue, uint32_t asleep)
 {
 	LINK_EACH(link, i)
 	{
-		if (link_is_open(link) && (asleep || gz_load(&link_bell(link, queue)->asleep)))
-			gz_store(&link_bell(link, queue)->asleep, asleep);
+		struct gz_bell *bell = link_is_open(link) ? link_bell(link, queue) : NULL;
+
+		if (bell && (asleep || gz_load(&bell->asleep)))
+			gz_store(&bell->asleep, asleep);
 	}
 }
 
@@ -133,7 +135,9 @@ bool eventq_rung(uint32_t queue)
 {
 	LINK_EACH(link, i)
 	{
-		if (link_is_open(link) && gz_bell_pending(link_bell(link, queue)))
+		struct gz_bell *bell = link_is_open(link) ? link_bell(link, queue) : NULL;
+
+		if (bell && gz_bell_pending(bell))
 			return true;
 	}
 	return false;
@@ -175,7 +179,7 @@ void eventq_drain(uint32_t queue)
 		renew(queue);
 }
 
-void eventq_after_fork(uint64_t in_use)
+uint64_t eventq_after_fork(uint64_t in_use)
 {
 	make.word = 0;
 	memset(place, 0, sizeof(place));
@@ -184,20 +188,9 @@ void eventq_after_fork(uint64_t in_use)
 			fd_own_close(&queue_fd[k]);
 			fd_own_close(&wake_fd[k]);
 		}
-	if (mine != UINT32_MAX) {
-		/* Another number than the parent's and its other children's: on a pair with another program we share its bells. */
-		uint64_t not = in_use | gz_load(&taken);
-
-		for (uint32_t tries = 0; tries < EVENTQ_SHARED; tries++) {
-			uint32_t k = (mine + gz_load(&shim.forks) + tries) % EVENTQ_SHARED;
-
-			if (not >> k & 1)
-				continue;
-			mine = k;
-			(void)pthread_setspecific(ending, (void *)(uintptr_t)(mine + 1));
-			break;
-		}
+	if (mine != UINT32_MAX)
 		in_use |= 1ull << mine;
-	}
-	gz_store(&taken, in_use | 1ull << EVENTQ_SHARED);
+	in_use |= 1ull << EVENTQ_SHARED;
+	gz_store(&taken, in_use);
+	return in_use;
 }

@@ -53,7 +53,7 @@ void eventq_wake_all(void);
  */
 void eventq_drain(uint32_t queue);
 
-/* In the child of a fork: only this thread's and the epoll sets' queues are in use, and all need sockets of their own. */
-void eventq_after_fork(uint64_t in_use);
+/* In the child of a fork: only this thread's and the epoll sets' queues are in use, and all need sockets of their own. Returns them all. */
+uint64_t eventq_after_fork(uint64_t in_use);
 
 #endif

@@ -45,10 +45,8 @@ static void before(void)
 
 static void after_in_parent(void)
 {
-	struct link *first = gz_load(&shim.links[0]);
-
 	epoll_after_fork();
-	pair_after_fork_in_parent(first ? first->child_id : UINT32_MAX - 1);
+	pair_after_fork_in_parent();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link = gz_load(&shim.links[i]);
 
@@ -79,7 +77,8 @@ static void inherit(struct link *link, int control_fd)
 
 static void after_in_child(void)
 {
-	eventq_after_fork(epoll_queues());
+	uint64_t queues = eventq_after_fork(epoll_queues());
+
 	epoll_after_fork();
 	sock_after_fork();
 	for (uint32_t i = 0; i < shim.workers; i++) {
@@ -92,7 +91,7 @@ static void after_in_child(void)
 			attach_lost(link); /* the worker could not take a child: its sockets are dead here */
 	}
 	attach_after_fork();
-	pair_after_fork_in_child();
+	pair_after_fork_in_child(queues);
 	lock_give(&shim.lock);
 }
 

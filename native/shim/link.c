@@ -149,6 +149,10 @@ void link_announce(struct link *link, uint32_t queue)
 	fd = eventq_out(queue);
 	if (fd < 0)
 		return;
+	if (link->pair) {
+		pair_announce(link, queue, fd);
+		return;
+	}
 	lock_take(&link->post);
 	if (!(gz_load(&link->announced) & bit)) {
 		struct gz_message message = { .kind = GZ_MESSAGE_EVENT_QUEUE, .number = queue };
@@ -157,6 +161,13 @@ void link_announce(struct link *link, uint32_t queue)
 			gz_or(&link->announced, bit);
 	}
 	lock_give(&link->post);
+}
+
+bool link_hears(struct link *link, uint32_t queue)
+{
+	if (link->pair)
+		return pair_hears(link, queue);
+	return !link->channel || gz_load(&link->announced) >> queue & 1;
 }
 
 uint8_t *link_block(struct link *link, uint32_t block)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * A link: this process attached to one peer that holds the other ends of its sockets. Today the peer is a worker; a pair
- * with another program on this host has the same parts: bells both ways, an interest map, memory with socket entries, and a
- * control socket whose EOF is the peer's death. Stream code knows no more of a peer than what is here.
+ * A link: this process attached to one peer that holds the other ends of its sockets. The peer is a worker, or another
+ * program on this host (a pair); both have bells both ways, an interest map, memory with socket entries, and control sockets
+ * whose EOF is a death. Stream code knows no more of a peer than what is here.
  *
  * Links are never freed, only reused for the next attachment, and their mappings are replaced in place: a thread that
  * still holds a pointer sees dead sockets, not unmapped memory.
@@ -32,8 +32,8 @@ struct link {
 	int wake_fd; /* control_fd under a number of its own that is never given up: a late wake meets no stranger's file */
 	_Atomic bool dead;
 	/* the rest */
-	int control_fd;
-	uint32_t slot; /* index of the worker in the group */
+	int control_fd; /* a worker's; pairs have legs */
+	uint32_t slot;  /* index of the worker in the group */
 	uint32_t queue_id;
 	uint64_t arena_size, blocks_from;
 	size_t channel_size, page_size;
@@ -45,7 +45,6 @@ struct link {
 	bool unclaimed;                /* in a child: control_fd is the end of the parent's socketpair */
 	bool buried;                   /* dead, and its memory given back: ready for the next attachment */
 	uint64_t serial;               /* differs with each attachment */
-	uint32_t child_id;             /* what the worker calls the child just forked */
 	struct link *next;             /* all that ever were */
 };
 
@@ -54,7 +53,8 @@ void link_wake(struct link *link);
 /* pair.h */
 void pair_ring(struct link *link, uint32_t n);
 struct gz_bell *pair_bell(struct link *link, uint32_t queue);
-_Atomic uint64_t *pair_interest(struct link *link, uint32_t n);
+void pair_interest(struct link *link, uint32_t n, uint32_t queue, bool on);
+uint64_t pair_interested(struct link *link, uint32_t n);
 
 /* False: the child of a fork has not claimed it yet. */
 static inline bool link_is_open(const struct link *link)
@@ -71,26 +71,34 @@ static inline void link_ring(struct link *link, uint32_t n)
 		link_wake(link);
 }
 
+/* NULL: this queue has no say in that pair. */
 static inline struct gz_bell *link_bell(struct link *link, uint32_t queue)
 {
 	return link->pair ? pair_bell(link, queue) : &link->channel->to_app[queue];
 }
 
-static inline _Atomic uint64_t *link_interest_word(struct link *link, uint32_t n)
-{
-	return link->pair ? pair_interest(link, n) : &link->channel->interest[n];
-}
-
 /* Queue wants to hear of socket n from now on. The caller looks at the level after this, for what came before. */
 static inline void link_interest(struct link *link, uint32_t n, uint32_t queue)
 {
-	gz_or(link_interest_word(link, n), 1ull << queue);
+	if (link->pair)
+		pair_interest(link, n, queue, true);
+	else
+		gz_or(&link->channel->interest[n], 1ull << queue);
 	gz_fence(); /* pairs with the worker's between changing a level and reading the interest */
 }
 
 static inline void link_no_interest(struct link *link, uint32_t n, uint32_t queue)
 {
-	gz_and(link_interest_word(link, n), ~(1ull << queue));
+	if (link->pair)
+		pair_interest(link, n, queue, false);
+	else
+		gz_and(&link->channel->interest[n], ~(1ull << queue));
+}
+
+/* Which of our queues want to hear of socket n. */
+static inline uint64_t link_interested(struct link *link, uint32_t n)
+{
+	return link->pair ? pair_interested(link, n) : gz_load(&link->channel->interest[n]);
 }
 
 /* A free socket number, 0 if the peer grants none within a moment. Enters `sock` as its holder. */
@@ -110,6 +118,9 @@ void link_settle(struct link *link);
 
 /* Makes sure the peer can wake this queue. */
 void link_announce(struct link *link, uint32_t queue);
+
+/* True if it can: a sleep on this queue need not be short for this link. */
+bool link_hears(struct link *link, uint32_t queue);
 
 /* The entry of socket n. */
 static inline struct gz_sock *link_sock(struct link *link, uint32_t n)

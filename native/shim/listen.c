@@ -146,7 +146,7 @@ static void unlist(struct sock *s)
 		*p = s->listener->next;
 	for (uint32_t i = 0; i < shim.workers; i++)
 		close_entry(&s->listener->entry[i]);
-	pair_refuse_waiting(s->listener);
+	pair_refuse_waiting(s);
 }
 
 /* Asks all workers to listen. 0, or the error of one that could not: then none does. */
@@ -181,7 +181,6 @@ static int become_listener(struct sock *s, int fd, int backlog, bool both)
 		return -ENOMEM;
 	listener->both = both;
 	listener->backlog = backlog;
-	listener->waiting_tail = &listener->waiting;
 	s->listener = listener;
 	err = enlist(s);
 	if (err) {
@@ -230,6 +229,7 @@ static int set_backlog(struct sock *s, int backlog)
 	if (s->listener->shut)
 		return listen_anew(s, backlog);
 	s->listener->backlog = backlog;
+	pair_backlog(s);
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
 		struct gz_request request = { .op = GZ_REQUEST_BACKLOG, .sock = e->n, .arg = (uint32_t)backlog };
@@ -299,8 +299,7 @@ bool listen_ready(struct sock *s)
 
 	if (listener->shut)
 		return true;
-	pair_take_arrivals();
-	if (gz_load(&listener->waiting_count))
+	if (pair_waiting(s))
 		return true;
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &listener->entry[i];
@@ -322,7 +321,7 @@ uint32_t listen_level(struct sock *s)
 
 uint32_t listen_arrivals(struct sock *s)
 {
-	uint32_t sum = s->listener->shut + gz_load(&s->listener->arrived);
+	uint32_t sum = s->listener->shut + pair_arrivals();
 
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
@@ -382,13 +381,12 @@ static int accept_pair(struct sock *s, struct sockaddr *addr, socklen_t *len, in
 	uint32_t n;
 	int fd;
 
-	pair_take_arrivals();
-	if (!gz_load(&s->listener->waiting_count))
+	if (!pair_waiting(s))
 		return -EAGAIN;
 	fd = sock_template(s->family, flags & SOCK_CLOEXEC);
 	if (fd < 0)
 		return fd;
-	if (pair_accept(s->listener, &link, &n))
+	if (pair_accept(s, &link, &n))
 		return adopt(s, link, n, fd, addr, len, flags);
 	REAL(close)(fd);
 	return -EAGAIN;

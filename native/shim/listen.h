@@ -28,23 +28,12 @@ struct listen_entry {
 	uint32_t mask;
 };
 
-/* A connection made in a pair's memory that nobody has accepted yet. */
-struct arrival {
-	struct arrival *next;
-	struct link *link;
-	uint64_t serial; /* of the link then: a dead one is worthless */
-	uint32_t n;
-	uint32_t generation; /* of the process it came to: children have copies */
-};
-
 struct listener {
 	struct sock *next; /* shim.listeners; shim.lock */
 	bool both;         /* the kernel serves it, too */
 	bool shut;         /* shutdown() was called: accept fails */
 	int backlog;
-	uint32_t turn;                             /* where the next accept begins */
-	struct arrival *waiting, **waiting_tail;   /* from other programs on this host; shim.arrivals */
-	_Atomic uint32_t waiting_count, arrived;   /* now; ever */
+	uint32_t turn, pair_turn;                  /* where the next accept begins, among workers and among pairs */
 	struct listen_entry entry[GZ_WORKERS_MAX]; /* by index in the group; shim.lock to change */
 };
 

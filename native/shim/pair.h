@@ -4,8 +4,11 @@
  * are made, used and closed in the memory the two share, with no worker, no packet and, under load, no syscall. What
  * stream.c needs of a socket is laid out as a worker lays it out, so bytes move by the same code on both paths.
  *
- * Side 0 connects, side 1 listens; two programs that do both to each other have two pairs. The processes of one side (forks)
- * hold a connection together: each has a bit in the end's GZ_AUX_HOLDERS, the last one to go closes it.
+ * Side 0 connects, side 1 listens; two programs that do both to each other have two pairs, and so has one that connects to
+ * itself: then both sides are here, two links of one memory. Each process of a side (forks) is a member of it, with event
+ * queues of its own and a leg to each process of the other side. The members hold a connection together; the last one to go
+ * closes it. The pieces: pair.c (connections and bells), leg.c (members: what they say, forks, deaths), meet.c (finding the
+ * other program, connecting), arrival.c (accepting).
  */
 #ifndef SHIM_PAIR_H
 #define SHIM_PAIR_H
@@ -18,32 +21,32 @@
 
 struct endpoint;
 struct link;
-struct listener;
+struct pollfd;
 struct sock;
 
+/* ---- meet.c */
+
 /*
- * connect() to an address of this host. 0: s is on number *n of *link, connected. 1: no attached program listens there, or
- * it cannot be reached this way. Both locks of s held. `local`: where s is bound now.
+ * connect() to an address of this host. 0: s is on number *n of *link, connected or about to be. 1: no attached program
+ * listens there, or it cannot be reached this way. -errno: it listens, but this is not to be. Both locks of s held.
+ * `local`: where s is bound now.
  */
 int pair_connect(const struct endpoint *local, const struct endpoint *to, struct sock *s, struct link **link, uint32_t *n);
 
 /*
  * True if pair_connect() to there will find a program and a free number. Asked before the socket takes an address of the
- * stack's: bound to one, the kernel could not connect it any more. A process does not reach itself. No locks of shim held.
+ * stack's: bound to one, the kernel could not connect it any more. No locks of shim held.
  */
 bool pair_reaches(const struct endpoint *to);
 
 /* True if an attached program listens there, as far as the workers' pages tell. */
 bool pair_listens(const struct endpoint *to);
 
-/* PAIRED came over a worker's control socket. Takes the descriptors. shim.lock held. */
-void pair_arrived(const struct gz_message *message, int *fds, int count);
+/* PAIRED, and LEG after it, came over this worker's control socket. Take the descriptors. shim.lock held. */
+void pair_arrived(struct link *worker, const struct gz_message *message, int *fds, int count);
+void pair_leg_arrived(struct link *worker, const struct gz_message *message, int *fds, int count);
 
-/* What came over a pair's control socket. shim.lock held. */
-void pair_message(struct link *link, const struct gz_message *message, int *fds, int count);
-
-/* Another process of our family has ended: what it held on our sides of pairs is let go. shim.lock held. */
-void pair_family_lost(uint32_t attach_id);
+/* ---- pair.c */
 
 /* Entry n as stream.c wants it: the two ends by our view, and our name of the connection. */
 struct gz_sock *pair_entry(struct link *link, uint32_t n, struct gz_end **me, struct gz_end **peer);
@@ -54,23 +57,48 @@ void pair_ring(struct link *link, uint32_t n);
 /* This process lets go of number n. */
 void pair_let_go(struct link *link, uint32_t n);
 
-/* Connections pushed to us go to their listeners' `waiting`. Cheap when there are none. */
-void pair_take_arrivals(void);
-
-/* Listeners: one waiting connection (false: none); all of them are refused; a queue wants to hear of arrivals. */
-bool pair_accept(struct listener *listener, struct link **link, uint32_t *n);
-void pair_refuse_waiting(struct listener *listener);
-void pair_listen_interest(uint32_t queue);
-
-/* Levels of a stream whose peer has died: it ended as a process's sockets end. */
+/* Levels of a stream whose link is dead: what the other side had not said before. */
 uint32_t pair_orphan_flags(const struct sock *s);
 
-/* The other end takes no more bytes: closed, or shut down both ways. */
+/* The other end takes no more bytes, and has not taken all there are: it is closed, or shut down both ways. */
 bool pair_nobody_reads(const struct sock *s);
 
-/* fork.c: the child is given a bit on every pair, or none; called in the parent before, in both after. */
+/* ---- leg.c */
+
+/* Looks at all legs without waiting: what is said, who has died. shim.lock held. */
+void pair_check(struct link *link);
+
+/* Adds what a sleeper is to watch of this pair, at most `room`. Returns how many. */
+uint32_t pair_poll(struct link *link, struct pollfd *fds, uint32_t room);
+
+/* True if everybody on the other side can wake our queue, should it have a say in this pair. */
+bool pair_hears(struct link *link, uint32_t queue);
+
+/* Tells all of the other side how to wake our queue. */
+void pair_announce(struct link *link, uint32_t queue, int fd);
+
+/* The link is dead: what it had open is closed. shim.lock held. */
+void pair_lost(struct link *link);
+
+/* fork.c: the child is made a member of every pair; called in the parent before, in both after. */
 void pair_before_fork(void);
-void pair_after_fork_in_parent(uint32_t child_attach_id);
-void pair_after_fork_in_child(void);
+void pair_after_fork_in_parent(void);
+void pair_after_fork_in_child(uint64_t queues);
+
+/* ---- arrival.c */
+
+/* Listeners: one waiting connection (false: none); whether there is one; how many ever came, for edges. */
+bool pair_accept(struct sock *s, struct link **link, uint32_t *n);
+bool pair_waiting(const struct sock *s);
+uint32_t pair_arrivals(void);
+
+/* The backlog of s has changed, or room in it: connects that wait for that go on. */
+void pair_backlog(const struct sock *s);
+
+/* s listens no more in this process: unless another one does, what waits for it is refused. shim.lock held. */
+void pair_refuse_waiting(const struct sock *s);
+
+/* A queue wants to hear of arrivals from now on. */
+void pair_listen_interest(uint32_t queue);
 
 #endif

@@ -7,6 +7,7 @@
  *   sock.c        a socket and its life; route.c decides whether stack or kernel serves it
  *   stream.c      bytes to and from the FIFOs; listen.c and connect.c make streams
  *   link.c        bells and requests to one worker; attach.c makes and mends links
+ *   pair.c        a program on this host in the place of a worker, with leg.c, meet.c and arrival.c
  *   wait.c        how to wait; eventq.c is what we wait on; epoll.c and poll_set.c merge kernel and stack
  *   fork.c        children
  */
@@ -27,7 +28,6 @@ struct sock;
 /* The one global of the library. Everything here is of this process; a child of fork repairs it (fork.c). */
 struct shim {
 	struct lock lock;                  /* attachments, listeners */
-	struct lock arrivals;              /* connections from pairs that wait for accept; nothing is taken under it */
 	struct lock items;                 /* which socket is in which epoll set */
 	const struct gz_group_page *group; /* read-only mapping; NULL until a program asks for its first socket */
 	bool disabled;                     /* no $GAZELLED_GROUP, or a page we do not understand */
@@ -40,6 +40,7 @@ struct shim {
 	_Atomic(struct link *) links[GZ_WORKERS_MAX + 64]; /* SHIM_LINKS slots; NULL while the worker is away */
 	uint32_t links_end;                                /* slots beyond are unused */
 	uint64_t links_serial;                             /* of the youngest link */
+	_Atomic uint32_t legs;                             /* of all pairs */
 	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
 	int attach_error;            /* why the last attempt to attach failed, a positive errno */
 	_Atomic uint64_t retry_ns;   /* when to try them again */

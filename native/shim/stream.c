@@ -468,7 +468,7 @@ static void wake_own(struct sock *s)
 {
 	if (!link_is_open(s->link))
 		return;
-	for (uint64_t queues = gz_load(link_interest_word(s->link, s->n)); queues; queues &= queues - 1)
+	for (uint64_t queues = link_interested(s->link, s->n); queues; queues &= queues - 1)
 		eventq_wake((uint32_t)__builtin_ctzll(queues));
 }
 

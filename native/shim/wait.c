@@ -8,6 +8,7 @@
 #include "eventq.h"
 #include "link.h"
 #include "listen.h"
+#include "pair.h"
 #include "real.h"
 #include "shim.h"
 #include "sock.h"
@@ -102,9 +103,8 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 {
 	struct pollfd few[FEW_FDS], *all = few;
 	struct timespec ts;
-	uint32_t own = 0, need = 1 + shim.workers +
-	                         (shim.links_end > GZ_WORKERS_MAX ? shim.links_end - GZ_WORKERS_MAX : 0) + count;
-	bool hung_up = false;
+	uint32_t own = 0, need = 1 + shim.workers + gz_load(&shim.legs) + count;
+	bool hung_up = false, deaf = w->deaf;
 	int err = 0, got;
 
 	if (need > FEW_FDS) {
@@ -117,12 +117,16 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 	{
 		if (own == need - count)
 			break; /* links that came just now are looked after next time */
-		all[own++] = (struct pollfd){ .fd = link->control_fd, .events = POLLIN };
+		deaf |= !link_hears(link, w->queue);
+		if (link->pair)
+			own += pair_poll(link, all + own, need - count - own);
+		else
+			all[own++] = (struct pollfd){ .fd = link->control_fd, .events = POLLIN };
 	}
 	memcpy(all + own, fds, count * sizeof(*fds));
 	w->now = now_ns();
 	uint64_t from = w->now;
-	got = REAL(ppoll)(all, own + count, sleep_time(w, w->deaf || all[0].fd < 0, &ts), w->sigmask);
+	got = REAL(ppoll)(all, own + count, sleep_time(w, deaf || all[0].fd < 0, &ts), w->sigmask);
 	if (got < 0 && errno == EINTR)
 		err = -EINTR;
 	w->now = w->spin_from = w->kernel_looked = now_ns();

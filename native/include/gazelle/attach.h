@@ -14,11 +14,13 @@
  *   CLAIM {magic, abi}  (child, on its end of that socketpair)  ->
  *                                        <-   WELCOME ...   (same arena, a channel of its own)
  *   PAIR {addr, port}                    ->        who listens there among the attached processes? (same host, no packets)
- *                                        <-   PAIRED {status, side 0, sock} + fds: pair, control socket to that process
- *   and to the process that listens:     <-   PAIRED {0, side 1, sock} + fds: pair, control socket to the one that connects
- * From then on the two need the worker no more: EVENT_QUEUE messages go over their own control socket, whose EOF is the
- * other's death, and further connections are made in the pair's memory.
- *                                        <-   GONE {attach_id}  to the family of a forked process that has ended
+ *                                        <-   PAIRED {status, side 0, member, other} + fds: pair, leg to the program there
+ *   to each process of that program:     <-   PAIRED {0, side 1, member, other} + fds: pair, leg to the one that connects
+ * From then on they need the worker no more: further connections are made in the pair's memory. A leg is a control socket
+ * between one process of each side:
+ *   EVENT_QUEUE {number} + fd: wake.h    ->        as with a worker
+ *   LEG {member, life} + fd: a leg       ->        to another process of our side: just forked, or of the listening program
+ * Its EOF is the death of the process there; whoever sees it lets go, in its place, of what it held.
  * A worker that cannot serve answers REFUSED {status = errno, text} and closes.
  */
 #ifndef GAZELLE_ATTACH_H
@@ -38,29 +40,31 @@ enum gz_message_kind {
 	GZ_MESSAGE_CLAIM = 7,
 	GZ_MESSAGE_PAIR = 8,
 	GZ_MESSAGE_PAIRED = 9,
-	GZ_MESSAGE_GONE = 10,
+	GZ_MESSAGE_LEG = 10,
 	GZ_MESSAGE_WAKE = 11
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };
 
-enum { GZ_PAIRED_MEMORY = 0, GZ_PAIRED_CONTROL = 1, GZ_PAIRED_FDS = 2 };
+enum { GZ_PAIRED_MEMORY = 0, GZ_PAIRED_LEG = 1, GZ_PAIRED_FDS = 2 };
 
 struct gz_message {
 	uint64_t magic; /* GZ_ATTACH_MAGIC */
 	uint32_t abi_version;
 	uint32_t kind;
 	uint32_t number; /* EVENT_QUEUE: which; WELCOME: queue_id; PAIRED: the receiver's side, 0 connects, 1 listens */
-	uint32_t attach_id; /* WELCOME: this process at this worker; PAIRED: the other process; FORKED, GONE: the child */
+	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED: the child */
 	int32_t status;     /* REFUSED, FORKED, PAIRED: 0 or an errno */
-	uint32_t sock;      /* PAIRED: the listener's number in the arena of the process that listens */
-	uint8_t addr[16];   /* PAIR: where it wants to connect; PAIRED: the same */
+	uint32_t member; /* PAIRED: the receiver's place on its side; LEG: the place of who is at the other end of it */
+	uint32_t other;  /* PAIRED: the place of the process at the other end of the leg */
+	uint32_t life;   /* LEG, PAIRED: of the process at the other end, as its place has it */
+	uint8_t addr[16]; /* PAIR: where it wants to connect; PAIRED: the same */
 	uint16_t port;
 	uint8_t pad[6];
 	uint64_t arena_size;   /* WELCOME, bytes */
 	uint64_t channel_size; /* WELCOME, bytes */
 	char text[64];         /* REFUSED: why */
 };
-_Static_assert(sizeof(struct gz_message) == 136, "one control message");
+_Static_assert(sizeof(struct gz_message) == 144, "one control message");
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -48,6 +49,8 @@ static bool concerns(int fd)
 
 bool poll_concerns(struct pollfd *fds, nfds_t count)
 {
+	if (!fds || count > FD_MAX)
+		return false; /* the kernel has the right error */
 	for (nfds_t i = 0; i < count; i++)
 		if (concerns(fds[i].fd))
 			return true;
@@ -107,7 +110,9 @@ static int look(struct poll *p)
 		struct pollfd *fd = &p->fds[i];
 
 		fd->revents = p->kernel[i].fd >= 0 ? p->kernel[i].revents : 0;
-		if (p->who[i].s)
+		if (p->who[i].s && fd_sock(fd->fd) != p->who[i].s)
+			fd->revents = REAL(fcntl)(fd->fd, F_GETFD) < 0 ? POLLNVAL : 0; /* another thread closed it */
+		else if (p->who[i].s)
 			fd->revents |= level_of(p->who[i].s, fd->events) & (fd->events | POLLERR | POLLHUP);
 		else if (p->who[i].ep && epoll_ready(p->who[i].ep))
 			fd->revents |= fd->events & (POLLIN | POLLRDNORM);
@@ -249,17 +254,67 @@ int poll_for(struct pollfd *fds, nfds_t count, int64_t timeout_ns, const sigset_
 
 /* ------------------------------------------------------------------ select */
 
-static bool in_set(const fd_set *set, int fd)
+#define WORD_BITS ((int)(8 * sizeof(unsigned long)))
+
+/*
+ * Sets are read as the kernel reads them: words of bits, as many as `count` says. Programs with more descriptors than
+ * FD_SETSIZE bring larger ones.
+ */
+static unsigned long word_of(const fd_set *set, int count, int word)
 {
-	return set && FD_ISSET(fd, set);
+	unsigned long bits = set ? ((const unsigned long *)set)[word] : 0;
+	int rest = count - word * WORD_BITS;
+
+	return rest < WORD_BITS ? bits & ((1ul << rest) - 1) : bits;
+}
+
+/* The descriptors of the three sets as poll has them, at most `room`. Returns how many there are. */
+static nfds_t list(int count, const fd_set *read, const fd_set *write, const fd_set *except, struct pollfd *fds, nfds_t room)
+{
+	nfds_t n = 0;
+
+	for (int word = 0; word * WORD_BITS < count; word++) {
+		unsigned long in = word_of(read, count, word), out = word_of(write, count, word);
+		unsigned long pri = word_of(except, count, word);
+
+		for (unsigned long any = in | out | pri; any; any &= any - 1) {
+			int bit = __builtin_ctzl(any);
+
+			if (n++ >= room)
+				continue;
+			fds[n - 1] = (struct pollfd){ .fd = word * WORD_BITS + bit,
+				                      .events = (short)((in >> bit & 1 ? POLLIN : 0) |
+				                                        (out >> bit & 1 ? POLLOUT : 0) |
+				                                        (pri >> bit & 1 ? POLLPRI : 0)) };
+		}
+	}
+	return n;
 }
 
 bool select_concerns(int count, const fd_set *read, const fd_set *write, const fd_set *except)
 {
-	for (int fd = 0; fd < count && fd < FD_SETSIZE; fd++)
-		if (concerns(fd) && (in_set(read, fd) || in_set(write, fd) || in_set(except, fd)))
-			return true;
+	if (count > (int)FD_MAX)
+		return false;
+	for (int word = 0; word * WORD_BITS < count; word++) {
+		unsigned long any =
+			word_of(read, count, word) | word_of(write, count, word) | word_of(except, count, word);
+
+		for (; any; any &= any - 1)
+			if (concerns(word * WORD_BITS + __builtin_ctzl(any)))
+				return true;
+	}
 	return false;
+}
+
+static void clear(fd_set *set, int count)
+{
+	if (set)
+		memset(set, 0, (size_t)((count + WORD_BITS - 1) / WORD_BITS) * sizeof(unsigned long));
+}
+
+static void put(fd_set *set, int fd)
+{
+	((unsigned long *)set)[fd / WORD_BITS] |= 1ul << fd % WORD_BITS;
 }
 
 /* As the kernel maps one to the other. */
@@ -271,15 +326,15 @@ static int answer(const struct pollfd *fds, nfds_t count, fd_set *read, fd_set *
 		short want = fds[i].events, got = fds[i].revents;
 
 		if (want & POLLIN && got & (POLLIN | POLLRDNORM | POLLHUP | POLLERR)) {
-			FD_SET(fds[i].fd, read);
+			put(read, fds[i].fd);
 			bits++;
 		}
 		if (want & POLLOUT && got & (POLLOUT | POLLWRNORM | POLLERR)) {
-			FD_SET(fds[i].fd, write);
+			put(write, fds[i].fd);
 			bits++;
 		}
 		if (want & POLLPRI && got & POLLPRI) {
-			FD_SET(fds[i].fd, except);
+			put(except, fds[i].fd);
 			bits++;
 		}
 	}
@@ -288,30 +343,27 @@ static int answer(const struct pollfd *fds, nfds_t count, fd_set *read, fd_set *
 
 int select_for(int count, fd_set *read, fd_set *write, fd_set *except, int64_t timeout_ns, const sigset_t *sigmask)
 {
-	struct pollfd fds[FD_SETSIZE];
-	nfds_t n = 0;
+	struct pollfd few[FEW], *fds = few;
+	nfds_t n = list(count, read, write, except, few, FEW);
 	int ready;
 
-	for (int fd = 0; fd < count && fd < FD_SETSIZE; fd++) {
-		short want = (short)((in_set(read, fd) ? POLLIN : 0) | (in_set(write, fd) ? POLLOUT : 0) |
-		                     (in_set(except, fd) ? POLLPRI : 0));
-
-		if (want)
-			fds[n++] = (struct pollfd){ .fd = fd, .events = want };
+	if (n > FEW) {
+		fds = malloc(n * sizeof(*fds));
+		if (!fds)
+			return -ENOMEM;
+		(void)list(count, read, write, except, fds, n);
 	}
 	ready = poll_for(fds, n, timeout_ns, sigmask);
-	if (ready < 0)
-		return ready;
-	for (nfds_t i = 0; i < n; i++)
+	for (nfds_t i = 0; i < n && ready >= 0; i++)
 		if (fds[i].revents & POLLNVAL)
-			return -EBADF;
-	for (int fd = 0; fd < count && fd < FD_SETSIZE; fd++) {
-		if (read)
-			FD_CLR(fd, read);
-		if (write)
-			FD_CLR(fd, write);
-		if (except)
-			FD_CLR(fd, except);
+			ready = -EBADF;
+	if (ready >= 0) {
+		clear(read, count);
+		clear(write, count);
+		clear(except, count);
+		ready = answer(fds, n, read, write, except);
 	}
-	return answer(fds, n, read, write, except);
+	if (fds != few)
+		free(fds);
+	return ready;
 }

@@ -299,3 +299,26 @@ def pythons_poll_object(t: T) -> None:
     t.note("empty", len(poller.poll(0)))
     p.send(b"x")
     t.note("events", [bits for _, bits in poller.poll(2000)])
+
+
+@case()
+def poll_of_nowhere(t: T) -> None:
+    s, _ = t.pair()
+    ep = t.epoll()
+    ep.add(s, IN)
+    t.call("poll", None, ctypes.c_ulong(1), 0)
+    t.call("poll", ctypes.byref(libc.Pollfd(s.fd, IN, 0)), ctypes.c_ulong(1 << 40), 0)
+
+
+@case()
+def select_beyond_the_usual_size(t: T) -> None:
+    s, p = t.pair()
+    q, r = t.pair("q", "r")
+    d = s.sock(s.quietly("fcntl", 0, 1500), "d")
+    r.send(b"x")
+    q.queued(1)
+    t.select([q, d], [], [])
+    p.send(b"x")
+    s.wait(IN)
+    t.select([q, d], [q], [])
+    d.close()

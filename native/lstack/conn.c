@@ -246,6 +246,8 @@ static void on_error(void *arg, err_t err)
 		worker_count(conn->apps->stack, GZ_COUNT_resets_received, 1);
 	if (conn->held && err == ERR_CLSD)
 		conn_receive_push(conn);
+	if (conn->deferred)
+		listener_forget_deferred(conn);
 	die(conn, errno_of(conn, err));
 	conn_later(conn); /* an orphan is freed there */
 }
@@ -300,16 +302,19 @@ static void apply_options(struct conn *conn)
 
 	if (!pcb)
 		return;
-	if (gz_load(&o->nodelay)) {
-		if (!tcp_is_flag_set(pcb, TF_NODELAY) && tcp_is_flag_set(pcb, TF_CORK) && !conn->connecting) {
-			/* What was held back until now leaves, as Linux has it; what follows is corked again. */
+	if (!gz_load(&o->nodelay)) {
+		tcp_clear_flags(pcb, TF_NODELAY);
+	} else if (!tcp_is_flag_set(pcb, TF_NODELAY)) {
+		tcp_set_flags(pcb, TF_NODELAY);
+		if (!conn->connecting) {
+			/* What was written before leaves now, as Linux has it, corked or not; what follows may be corked again. */
 			tcp_clear_flags(pcb, TF_CORK);
 			conn_send_push(conn);
+			if (!conn->pcb)
+				return;
 			tcp_output(pcb);
 		}
-		tcp_set_flags(pcb, TF_NODELAY);
-	} else
-		tcp_clear_flags(pcb, TF_NODELAY);
+	}
 	if (gz_load(&o->cork))
 		tcp_set_flags(pcb, TF_CORK);
 	else

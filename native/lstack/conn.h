@@ -27,7 +27,7 @@ struct conn {
 	struct udp_pcb *udp; /* this number is a datagram socket (dgram.c), not a connection */
 	struct conn *retry_next;
 	struct listener_member *member;  /* it waits in this listener's accept queue; NULL otherwise */
-	struct conn *queued_next;        /* member->queued */
+	struct conn *queued_next;        /* member->queued, or member->deferred */
 	struct listener_member *listens; /* this number is a listener, not a connection */
 	uint32_t n;                      /* its number in the arena */
 	uint32_t bucket;
@@ -36,6 +36,7 @@ struct conn {
 	uint32_t flags;     /* GZ_WORKER_*: our copy of shared->worker.flags */
 	uint32_t accept_at; /* position in the accept queue */
 	uint64_t popped_ns; /* when it was first seen popped but unclaimed; 0 = not */
+	uint64_t deferred_until_ns;
 	/* towards the application */
 	struct pbuf *held; /* received, no room yet */
 	uint32_t rx_block, rx_base, rx_head;
@@ -50,6 +51,7 @@ struct conn {
 	uint32_t rtt_us;      /* smoothed */
 	uint64_t rtt_from_ns; /* a measurement is under way since then; 0 = none */
 	bool fin_seen, fin_given, orphan, connecting, in_retry;
+	bool deferred;  /* TCP_DEFER_ACCEPT: in member->deferred, not in its queue, until the first byte comes */
 	bool reuseport; /* of a datagram socket: others may have its address, too, and share what comes */
 };
 

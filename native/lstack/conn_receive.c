@@ -4,6 +4,7 @@
 
 #include "app.h"
 #include "conn.h"
+#include "listener.h"
 #include "worker.h"
 
 /* The application consumed, or the FIFO grew: offers `bytes` more to the peer; tells it at once if that matters to it. */
@@ -146,5 +147,7 @@ err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		conn->held = p;
 	if (conn_receive_push(conn))
 		conn_notify(conn);
+	if (conn->deferred)
+		listener_deliver(conn);
 	return ERR_OK;
 }

@@ -52,7 +52,10 @@ static uint32_t queue_used(const struct listener_member *member)
 
 static bool has_room(const struct listener_member *member)
 {
-	return queue_used(member) < member->backlog;
+	uint32_t used = queue_used(member);
+
+	return used <= member->backlog /* one more than was asked for, as Linux counts */
+	       && used + member->deferred_count <= member->mask;
 }
 
 /* While every queue is full SYNs are dropped, as the kernel does: the peer tries again. */
@@ -92,6 +95,69 @@ static struct listener_member *next_member(struct listener *listener)
 	return m;
 }
 
+static void enqueue(struct listener_member *member, struct conn *conn)
+{
+	conn->accept_at = member->head;
+	conn->queued_next = NULL;
+	if (member->queued_tail)
+		member->queued_tail->queued_next = conn;
+	else
+		member->queued = conn;
+	member->queued_tail = conn;
+	gz_store(&member->queue->slot[member->head & member->mask], conn->n);
+	gz_store_release(&member->queue->head, ++member->head); /* pairs with the pop's acquire: the entry is complete */
+	app_notify(member->listener->apps, member->sock->arena, member->sock->n);
+}
+
+static void defer(struct listener_member *member, struct conn *conn, uint32_t seconds)
+{
+	conn->deferred = true;
+	conn->deferred_until_ns = member->listener->apps->stack->now_ns + seconds * 1000000000ull;
+	conn->queued_next = member->deferred;
+	member->deferred = conn;
+	member->deferred_count++;
+}
+
+static void undefer(struct conn *conn)
+{
+	struct conn **p = &conn->member->deferred;
+
+	while (*p != conn)
+		p = &(*p)->queued_next;
+	*p = conn->queued_next;
+	conn->member->deferred_count--;
+	conn->deferred = false;
+}
+
+void listener_deliver(struct conn *conn)
+{
+	undefer(conn);
+	enqueue(conn->member, conn); /* has_room has kept a slot for it */
+}
+
+void listener_forget_deferred(struct conn *conn)
+{
+	struct listener_member *member = conn->member;
+
+	undefer(conn);
+	conn->member = NULL;
+	conn->orphan = true; /* the caller sees to its end */
+	listener_refresh(member);
+}
+
+void listener_deliver_overdue(struct apps *apps)
+{
+	uint64_t now = apps->stack->now_ns;
+
+	for (struct listener *l = apps->listeners; l; l = l->next)
+		for (struct listener_member *m = l->members; m; m = m->next)
+			for (struct conn *conn = m->deferred, *next; conn; conn = next) {
+				next = conn->queued_next;
+				if (now >= conn->deferred_until_ns)
+					listener_deliver(conn);
+			}
+}
+
 static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 {
 	struct listener *listener = arg;
@@ -100,22 +166,18 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 		return ERR_VAL;
 	struct listener_member *member = next_member(listener);
 	struct apps *apps = listener->apps;
-	if (queue_used(member) > member->mask || conn_accept(member, pcb)) {
+	if (queue_used(member) + member->deferred_count > member->mask || conn_accept(member, pcb)) {
 		worker_count(apps->stack, GZ_COUNT_listen_overflow, 1);
 		tcp_abort(pcb);
 		return ERR_ABRT;
 	}
 	struct conn *conn = pcb->callback_arg;
-	conn->accept_at = member->head;
-	if (member->queued_tail)
-		member->queued_tail->queued_next = conn;
+	uint32_t defer_s = gz_load(&member->sock->shared->options.defer_accept_s);
+	if (defer_s)
+		defer(member, conn, defer_s);
 	else
-		member->queued = conn;
-	member->queued_tail = conn;
-	gz_store(&member->queue->slot[member->head & member->mask], conn->n);
-	gz_store_release(&member->queue->head, ++member->head); /* pairs with the pop's acquire: the entry is complete */
+		enqueue(member, conn);
 	set_full(listener, !any_room(listener));
-	app_notify(apps, member->sock->arena, member->sock->n);
 	return ERR_OK;
 }
 
@@ -193,7 +255,7 @@ static void destroy(struct listener *listener)
 
 static uint32_t backlog_of(uint32_t wish)
 {
-	return wish < 1 ? 1 : wish > GZ_ACCEPT_SLOTS - HANDSHAKES - 1 ? GZ_ACCEPT_SLOTS - HANDSHAKES - 1 : wish;
+	return wish > GZ_ACCEPT_SLOTS - HANDSHAKES - 1 ? GZ_ACCEPT_SLOTS - HANDSHAKES - 1 : wish;
 }
 
 static int open_queue(struct listener_member *member, struct arena *arena, uint32_t backlog)
@@ -316,6 +378,13 @@ void listener_close(struct listener_member *member)
 	*p = member->next;
 	if (listener->turn == member)
 		listener->turn = NULL;
+	while (member->deferred) {
+		struct conn *conn = member->deferred;
+
+		undefer(conn);
+		conn->member = NULL;
+		conn_reset(conn);
+	}
 	while (member->queued) {
 		struct conn *conn = member->queued;
 

@@ -25,8 +25,9 @@ struct listener_member {
 	struct listener_member *next;
 	struct conn *sock;                 /* the listener's own entry */
 	struct conn *queued, *queued_tail; /* oldest first */
+	struct conn *deferred;             /* TCP_DEFER_ACCEPT: connected, and nothing received yet */
 	struct gz_accept_queue *queue;
-	uint32_t block, mask, head, backlog;
+	uint32_t block, mask, head, backlog, deferred_count;
 	uint32_t wish; /* the backlog as the application said it */
 };
 
@@ -53,6 +54,16 @@ void listener_close(struct listener_member *member);
 
 /* GZ_REQUEST_CLAIM: a process popped this connection and now holds it. */
 void listener_claim(struct app *app, uint32_t n);
+
+/*
+ * A deferred connection: its first bytes, or its FIN, have come, or it has waited long enough, so it may be accepted; it
+ * broke off, and nobody will ever hear of it.
+ */
+void listener_deliver(struct conn *conn);
+void listener_forget_deferred(struct conn *conn);
+
+/* Delivers those that have waited long enough. Now and then. */
+void listener_deliver_overdue(struct apps *apps);
 
 /* Queue room may have come back. */
 void listener_refresh(struct listener_member *member);

@@ -66,6 +66,23 @@ static uint32_t queue_pop(struct gz_accept_queue *queue, uint32_t mask)
 	}
 }
 
+static void tell_options(struct sock *s, struct link *link, uint32_t n)
+{
+	gz_store(&link_sock(link, n)->options.defer_accept_s, (uint32_t)s->options.value[OPTION_DEFER_ACCEPT]);
+}
+
+void listen_options(struct sock *s)
+{
+	lock_take(&shim.lock);
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct listen_entry *e = &s->listener->entry[i];
+
+		if (e->link)
+			tell_options(s, e->link, e->n);
+	}
+	lock_give(&shim.lock);
+}
+
 /* Asks a worker to listen. shim.lock held. The answer is not waited for. */
 static void open_entry(struct sock *s, struct link *link)
 {
@@ -81,7 +98,10 @@ static void open_entry(struct sock *s, struct link *link)
 
 	memcpy(request.addr, s->local.addr, sizeof(request.addr));
 	request.sock = link_take_number(link, s);
-	if (!request.sock || link_post(link, &request))
+	if (!request.sock)
+		return;
+	tell_options(s, link, request.sock);
+	if (link_post(link, &request))
 		return;
 	e->n = request.sock;
 	e->queue = NULL;

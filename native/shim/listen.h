@@ -57,6 +57,9 @@ uint32_t listen_arrivals(struct sock *s);
 /* This event queue wants to hear of connections, or no longer. */
 void listen_interest(struct sock *s, uint32_t queue, bool on);
 
+/* What the workers must know of its options has changed. No locks held. */
+void listen_options(struct sock *s);
+
 /* shutdown() of a listener: it stops, and who waits in accept is told. Both locks of s held. */
 void listen_shutdown(struct sock *s);
 

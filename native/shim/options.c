@@ -7,6 +7,7 @@
 #include <sys/time.h>
 
 #include "dgram_options.h"
+#include "listen.h"
 #include "options.h"
 #include "real.h"
 #include "sock.h"
@@ -38,7 +39,7 @@ static const struct option_row rows[OPTIONS] = {
 	[OPTION_REUSEADDR] = { SOL_SOCKET, SO_REUSEADDR, NOWHERE, true },
 	[OPTION_REUSEPORT] = { SOL_SOCKET, SO_REUSEPORT, NOWHERE, true },
 	[OPTION_QUICKACK] = { IPPROTO_TCP, TCP_QUICKACK, NOWHERE, true },
-	[OPTION_DEFER_ACCEPT] = { IPPROTO_TCP, TCP_DEFER_ACCEPT, NOWHERE, false },
+	[OPTION_DEFER_ACCEPT] = { IPPROTO_TCP, TCP_DEFER_ACCEPT, SHARED(defer_accept_s), false },
 	[OPTION_PRIORITY] = { SOL_SOCKET, SO_PRIORITY, NOWHERE, false },
 	[OPTION_RCVLOWAT] = { SOL_SOCKET, SO_RCVLOWAT, NOWHERE, false },
 	[OPTION_OOBINLINE] = { SOL_SOCKET, SO_OOBINLINE, NOWHERE, true },
@@ -168,6 +169,8 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 		}
 	}
 	lock_give(&s->tx);
+	if (o == OPTION_DEFER_ACCEPT && sock_kind(s) == KIND_LISTENER)
+		listen_options(s);
 	return err;
 }
 

@@ -229,6 +229,20 @@ static int wait_all(struct poll *p, struct pollfd *all, int64_t timeout_ns, cons
 	return ready ? ready : err;
 }
 
+/* The time is over: what another thread has closed while we waited is nothing any more, as the kernel's last look has it. */
+static int closed_meanwhile(struct poll *p)
+{
+	int ready = 0;
+
+	for (nfds_t i = 0; i < p->count; i++) {
+		if (!p->who[i].s || fd_sock(p->fds[i].fd) == p->who[i].s || REAL(fcntl)(p->fds[i].fd, F_GETFD) >= 0)
+			continue;
+		p->fds[i].revents = POLLNVAL;
+		ready++;
+	}
+	return ready;
+}
+
 int poll_for(struct pollfd *fds, nfds_t count, int64_t timeout_ns, const sigset_t *sigmask)
 {
 	struct pollfd few_kernel[FEW], few_all[FEW + SET_QUEUES], *all = few_all;
@@ -247,6 +261,8 @@ int poll_for(struct pollfd *fds, nfds_t count, int64_t timeout_ns, const sigset_
 	}
 	enter(&p);
 	ready = wait_all(&p, all, timeout_ns, sigmask);
+	if (!ready)
+		ready = closed_meanwhile(&p);
 	leave(&p);
 	free(room);
 	return ready;

@@ -200,7 +200,8 @@ struct gz_options {
 	_Atomic uint32_t sndbuf;
 	_Atomic uint32_t tos;
 	_Atomic uint32_t ttl;
-	uint32_t pad[4];
+	_Atomic uint32_t defer_accept_s; /* TCP_DEFER_ACCEPT; of a listener */
+	uint32_t pad[3];
 };
 _Static_assert(sizeof(struct gz_options) == 64, "options are one line");
 

@@ -147,8 +147,10 @@ def _applications(
 
 
 def _sockets(stats: Iterable[AppStat]) -> int:
-    """Count sockets over workers: a connection is on one worker, a listener on each."""
-    return sum(stat.sockets - stat.listeners for stat in stats) + max(stat.listeners for stat in stats)
+    """Count sockets over workers: a connection is on one worker or on none, a listener on each."""
+    stats = list(stats)
+    connections = sum(stat.sockets - stat.listeners + stat.paired for stat in stats)
+    return connections + max(stat.listeners for stat in stats)
 
 
 def _command(pid: int) -> str:

@@ -56,7 +56,7 @@ class _AppStat(ctypes.Structure):
         ("pid", ctypes.c_uint32),
         ("sockets", ctypes.c_uint32),
         ("arena_kb", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("paired", ctypes.c_uint32),
         ("kernel", ctypes.c_uint32 * KERNEL_REASONS_SIZE),
     ]
 
@@ -98,7 +98,8 @@ class AppStat:
 
     pid: int
     sockets: int  # accelerated, held on this worker
-    listeners: int  # of those; a program listens on every worker of its group
+    paired: int  # its connections with programs of this host, as it says itself; no worker has them
+    listeners: int  # of `sockets`; a program listens on every worker of its group
     arena_kb: int
     kernel: dict[str, int]  # its sockets on the kernel path by reason, those with none left out
 
@@ -158,7 +159,7 @@ class WorkerPage:
         for slot, app in enumerate(page.apps):
             if app.pid:
                 kernel = {name: count for name, count in zip(KERNEL_REASONS, app.kernel, strict=False) if count}
-                yield AppStat(app.pid, app.sockets, min(listeners[slot], app.sockets), app.arena_kb, kernel)
+                yield AppStat(app.pid, app.sockets, app.paired, min(listeners[slot], app.sockets), app.arena_kb, kernel)
 
     def close(self) -> None:
         """Unmap."""

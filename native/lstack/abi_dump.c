@@ -45,7 +45,7 @@ static const struct {
 	STRUCT(gz_listener, FIELD(gz_listener, port_owner), FIELD(gz_listener, addr_be), FIELD(gz_listener, backlog),
 	       FIELD(gz_listener, family)),
 	STRUCT(gz_app_stat, FIELD(gz_app_stat, pid), FIELD(gz_app_stat, sockets), FIELD(gz_app_stat, arena_kb),
-	       FIELD(gz_app_stat, reserved), FIELD(gz_app_stat, kernel)),
+	       FIELD(gz_app_stat, paired), FIELD(gz_app_stat, kernel)),
 	STRUCT(gz_worker_page, FIELD(gz_worker_page, magic), FIELD(gz_worker_page, abi_version),
 	       FIELD(gz_worker_page, size), FIELD(gz_worker_page, pid), FIELD(gz_worker_page, state),
 	       FIELD(gz_worker_page, heartbeat_ns), FIELD(gz_worker_page, generation), FIELD(gz_worker_page, mac),

@@ -240,6 +240,7 @@ static void publish_counters(struct apps *apps)
 			continue;
 		for (uint32_t i = 0; i < GZ_KERNEL_REASONS; i++)
 			gz_store(&stat->kernel[i], gz_load(&app->channel->kernel_sockets[i]));
+		gz_store(&stat->paired, gz_load(&app->channel->pair_sockets));
 		gz_store(&stat->arena_kb, (uint32_t)(app->arena->block_bytes >> 10));
 	}
 	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);

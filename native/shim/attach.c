@@ -162,6 +162,7 @@ static int map_channel(struct link *link, int fd)
 	}
 	for (uint32_t i = 0; i < GZ_KERNEL_REASONS; i++)
 		gz_store(&channel->kernel_sockets[i], link->slot ? 0 : gz_load(&shim.kernel[i]));
+	gz_store(&channel->pair_sockets, link->slot ? 0 : gz_load(&shim.paired));
 	link->channel = channel;
 	return 0;
 }

@@ -76,6 +76,8 @@ void link_hold(struct link *link, uint32_t n, struct sock *sock)
 {
 	gz_store_release(&link->socks[n % GZ_SOCKS_MAX], sock);
 	gz_add(&link->used, 1);
+	if (link->pair)
+		shim_count_paired(1);
 }
 
 void link_let_go(struct link *link, uint32_t n)
@@ -84,6 +86,8 @@ void link_let_go(struct link *link, uint32_t n)
 
 	gz_store(&link->socks[n % GZ_SOCKS_MAX], NULL);
 	gz_add(&link->used, (uint32_t)-1);
+	if (link->pair)
+		shim_count_paired(-1);
 	if (gz_load(&link->dead))
 		return;
 	if (link->pair) {

@@ -109,6 +109,15 @@ bool shim_on(void)
 	return shim.attached;
 }
 
+void shim_count_paired(int by)
+{
+	struct link *link = gz_load_acquire(&shim.links[0]);
+
+	gz_add(&shim.paired, (uint32_t)by);
+	if (link && link->channel)
+		gz_store(&link->channel->pair_sockets, gz_load(&shim.paired));
+}
+
 void shim_count_kernel(enum gz_kernel_reason reason, int by)
 {
 	struct link *link;

@@ -48,6 +48,7 @@ struct shim {
 	_Atomic uint32_t turn;       /* round robin of outgoing connections */
 	_Atomic uint32_t forks;      /* forks of this process so far, its ancestors' included */
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* sockets on the kernel path; copied to a worker */
+	_Atomic uint32_t paired;                    /* connections with programs of this host; copied to a worker */
 	struct sock *listeners;                     /* for workers that come back */
 	int template_fd[2]; /* IPv4, IPv6: accepted sockets are duplicates of it; 0 = none yet */
 	int scratch_fd[2];  /* where options of accepted sockets are checked by the kernel; 0 = none yet */
@@ -77,5 +78,8 @@ static inline uint64_t now_ns(void)
 
 /* A socket entered or left the kernel path. */
 void shim_count_kernel(enum gz_kernel_reason reason, int by);
+
+/* A connection with a program of this host began or ended. */
+void shim_count_paired(int by);
 
 #endif

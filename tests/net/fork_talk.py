@@ -4,7 +4,7 @@ Both ends of conversations that are held by forked processes, one round of quest
 
     fork_talk serve ADDRESS PORT                      a child serves each connection, the parent closes its own
     fork_talk prefork ADDRESS PORT CHILDREN           the children accept, and serve one connection after the other
-    fork_talk ask ADDRESS PORT COUNT ROUNDS [fork]    COUNT connections, made by one process; fork: each then used by a child
+    fork_talk ask ADDRESS PORT COUNT ROUNDS [fork]    COUNT connections of one process; fork: each used by a child
     fork_talk self ADDRESS PORT ROUNDS                a program that connects to itself; a child has the one end
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 """
-Programs of one host that fork: whoever holds a connection is woken, whichever process was told how. The driver "none" leaves
-no other way between them.
+Programs of one host that fork: whoever holds a connection is woken, whichever process was told how. The driver "none"
+leaves no other way between them.
 """
 
 from __future__ import annotations

@@ -112,10 +112,10 @@ struct gz_listener {
 };
 
 struct gz_app_stat {
-	_Atomic uint32_t pid;      /* 0 = empty; written last */
-	_Atomic uint32_t sockets;  /* accelerated sockets it holds on this worker */
-	_Atomic uint32_t arena_kb; /* FIFO memory of its arena in use, KiB (shared with its forks) */
-	_Atomic uint32_t reserved;
+	_Atomic uint32_t pid;                       /* 0 = empty; written last */
+	_Atomic uint32_t sockets;                   /* accelerated sockets it holds on this worker */
+	_Atomic uint32_t arena_kb;                  /* FIFO memory of its arena in use, KiB (shared with its forks) */
+	_Atomic uint32_t paired;                    /* its connections with programs of this host, as it says itself */
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* its sockets on the kernel path, as it says itself */
 };
 
@@ -350,6 +350,7 @@ struct gz_channel {
 	uint32_t attach_id;
 	uint32_t pad[11];
 	_Alignas(64) _Atomic uint32_t kernel_sockets[GZ_KERNEL_REASONS]; /* application writes: gauge by reason */
+	_Atomic uint32_t pair_sockets;                                   /* application writes: gauge */
 	struct gz_request_ring requests;
 	struct gz_stock stock;
 	struct gz_bell to_worker;               /* application rings; `asleep` unused: see worker_page.asleep */

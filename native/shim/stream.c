@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "epoll.h"
 #include "eventq.h"
@@ -17,6 +18,8 @@
 #define PIECE 16384u
 /* How many looks a writer spends on the answer to its wish for a bigger FIFO before it goes by the usual way. */
 #define GROW_LOOKS 2000
+/* How long a process that shares the socket may be in the middle of a write before the others no longer believe in it. */
+#define STEAL_NS 1000000000ull
 
 /* ------------------------------------------------------------------ receiving */
 
@@ -322,15 +325,65 @@ static int tx_end(struct sock *s)
 	return flags & GZ_WORKER_CONNECTED ? 0 : -EAGAIN;
 }
 
+/* A fork has made others that may write as well. */
+static bool is_shared(const struct sock *s)
+{
+	return s->born != gz_load(&shim.forks);
+}
+
+/*
+ * Between processes that share the socket after a fork: one writes at a time, and for no longer than it takes to copy. One
+ * that dies while it does must not stop the others: they go on when it is gone, or at the latest after STEAL_NS.
+ */
+static void writer_begin(struct sock *s)
+{
+	_Atomic uint32_t *writer = &s->me->aux[GZ_AUX_WRITER];
+	uint32_t holder = 0, mine;
+	uint64_t until = 0;
+
+	if (__builtin_expect(!is_shared(s), 1))
+		return;
+	mine = (uint32_t)getpid();
+	for (uint32_t looks = 1; !gz_cas(writer, &holder, mine); looks++) {
+		if (!until)
+			until = now_ns() + STEAL_NS;
+		if (looks % 64 == 0 && (now_ns() > until || (kill((pid_t)holder, 0) && errno == ESRCH)))
+			(void)gz_cas(writer, &holder, 0); /* and then we all try again */
+		sched_yield();
+		holder = 0;
+	}
+}
+
+static void writer_end(struct sock *s)
+{
+	uint32_t mine;
+
+	if (__builtin_expect(!is_shared(s), 1))
+		return;
+	mine = (uint32_t)getpid();
+	(void)gz_cas(&s->me->aux[GZ_AUX_WRITER], &mine, 0); /* not if it was taken from us */
+}
+
 static int wait_tx(struct sock *s)
 {
 	int err;
 
 	sock_get(s);
+	writer_end(s);
 	lock_give(&s->tx);
 	err = wait_for(s, stream_writable, -1, options_patience(s->options.sndtimeo_ns));
 	lock_take(&s->tx);
+	writer_begin(s);
 	return err;
+}
+
+/* Threads of ours that sleep in this socket look again. */
+static void wake_own(struct sock *s)
+{
+	if (!link_is_open(s->link))
+		return;
+	for (uint64_t queues = link_interested(s->link, s->n); queues; queues &= queues - 1)
+		eventq_wake((uint32_t)__builtin_ctzll(queues));
 }
 
 ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flags)
@@ -338,13 +391,14 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 	struct iov from;
 	ssize_t total = iov_begin(&from, iov, count), done = 0;
 	uint32_t waits = 0;
-	bool broke = false;
+	bool broke = false, unwished = false;
 	int end = 0;
 
 	if (total < 0 || flags & MSG_OOB) {
 		end = total < 0 ? (int)total : -EOPNOTSUPP;
 		total = 0;
 	}
+	writer_begin(s);
 	while (done < total || (!total && !end && !done)) {
 		end = tx_end(s);
 		if (end && end != -EAGAIN)
@@ -359,8 +413,10 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 		if (space) {
 			uint32_t len = (size_t)(total - done) < space ? (uint32_t)(total - done) : space;
 
-			if (gz_load(&s->me->flags) & GZ_APP_WANT_SPACE)
+			if (gz_load(&s->me->flags) & GZ_APP_WANT_SPACE && !is_shared(s)) {
 				gz_and(&s->me->flags, ~GZ_APP_WANT_SPACE);
+				unwished = !__libc_single_threaded;
+			}
 			put(s, &from, len);
 			done += len;
 			if (__builtin_expect(s->link->pair != NULL, 0) && pair_nobody_reads(s))
@@ -380,13 +436,22 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 		if (end)
 			break;
 	}
-	if (broke) {
+	writer_end(s);
+	if (broke)
 		gz_store(&s->broken, true); /* as by the reset that would come back for what was sent in vain */
+	/* It may have been another thread's wish that was taken back: if there is room it hears so from us, else the wish stands. */
+	if (unwished)
+		unwished = want_space(s);
+	if (broke || unwished) {
 		sock_get(s);
 		waits++;
 	}
 	lock_give(&s->tx);
-	if (broke)
+	if (unwished) {
+		gz_fence(); /* pairs with wait_for's between declaring its interest and looking again */
+		wake_own(s);
+	}
+	if (broke || unwished)
 		epoll_activate(s);
 	while (waits--)
 		sock_put(s);
@@ -402,6 +467,7 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 	uint32_t waits = 0;
 	int end = 0;
 
+	writer_begin(s);
 	while ((size_t)done < len) {
 		end = tx_end(s);
 		if (end && end != -EAGAIN)
@@ -443,6 +509,7 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 		sock_ring(s);
 		done += got;
 	}
+	writer_end(s);
 	lock_give(&s->tx);
 	while (waits--)
 		sock_put(s);
@@ -463,15 +530,6 @@ bool stream_connected(struct sock *s)
 	return !(flags & GZ_WORKER_FIN && mine & GZ_APP_SHUT_WR && (s->link->pair || flags & GZ_WORKER_FIN_ACKED));
 }
 
-/* Threads of ours that sleep in this socket look again. */
-static void wake_own(struct sock *s)
-{
-	if (!link_is_open(s->link))
-		return;
-	for (uint64_t queues = link_interested(s->link, s->n); queues; queues &= queues - 1)
-		eventq_wake((uint32_t)__builtin_ctzll(queues));
-}
-
 int stream_shutdown(struct sock *s, int how)
 {
 	uint32_t set = 0;
@@ -486,7 +544,9 @@ int stream_shutdown(struct sock *s, int how)
 		set |= GZ_APP_SHUT_WR | (s->link->pair ? GZ_WORKER_FIN : 0); /* in a pair nobody else will say it */
 	/* After a write in progress; the release in gz_or puts the flag behind its bytes. */
 	lock_take(&s->tx);
+	writer_begin(s);
 	gz_or(&s->me->flags, set);
+	writer_end(s);
 	lock_give(&s->tx);
 	gz_fence(); /* pairs with wait_for's between declaring its interest and looking at the flags again */
 	sock_ring(s);

@@ -233,7 +233,8 @@ struct gz_sock {
 };
 _Static_assert(sizeof(struct gz_sock) == 256, "a socket entry is four lines");
 
-enum { GZ_AUX_GROW_SERIAL = 0, GZ_AUX_GROW_SIZE = 1 }; /* app.aux: serial of the request, bytes wished */
+/* app.aux: serial of the request, bytes wished; pid of the one process of those that share the socket that writes, or 0 */
+enum { GZ_AUX_GROW_SERIAL = 0, GZ_AUX_GROW_SIZE = 1, GZ_AUX_WRITER = 8 };
 enum {
 	GZ_AUX_GROW_SEEN = 0,
 	GZ_AUX_ACCEPT_BLOCK = 1,

@@ -415,3 +415,20 @@ def many_children_in_turn(t: T) -> None:
         t.fork(lambda number=number: s.send(b"%d." % number)).join()  # type: ignore[misc]
     p.queued(26)
     p.recv()
+
+
+@case()
+def two_processes_write_one_connection(t: T) -> None:
+    s, p = t.pair()
+
+    def writer(letter: bytes) -> None:
+        for _ in range(300):
+            s.quietly("send", letter * 1000)
+
+    writers = [t.fork(lambda: writer(b"a")), t.fork(lambda: writer(b"b"))]
+    got = b""
+    while len(got) < 600_000:
+        got += p.quietly("recv", 65536)
+    for running in writers:
+        running.join()
+    t.note("whole", got.count(b"a") == got.count(b"b") == 300_000)

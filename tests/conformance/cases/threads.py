@@ -192,3 +192,18 @@ def dup2_while_another_thread_reads(t: T) -> None:
     os.write(writes, b"pipe")
     s.read()
     s.poll(IN | OUT)
+
+
+@case()
+def a_small_write_does_not_hide_room_from_a_blocked_one(t: T) -> None:
+    s, p = t.pair()
+    s.fill()
+    task = t.spawn(lambda: s.send(b"x" * 100_000))
+    task.blocked()
+    sent = 0
+    for _ in range(20):
+        p.quietly("recv", 20_000)
+        done = s.end.run("send", s.fd, b"small", socket.MSG_DONTWAIT)
+        sent += done if isinstance(done, int) else 0
+    p.drain()
+    task.join()

@@ -317,6 +317,7 @@ void apps_flush(struct protocol_stack *stack)
 	if (stack->now_ns - apps->published_ns >= PUBLISH_NS) {
 		apps->published_ns = stack->now_ns;
 		publish_counters(apps);
+		attach_drop_silent(apps);
 		listener_deliver_overdue(apps);
 		if (apps->unclaimed_check_ns && !listener_drop_unclaimed(apps) &&
 		    stack->now_ns - apps->unclaimed_check_ns > 2 * CLAIM_GRACE_NS)

@@ -31,6 +31,8 @@ struct app {
 	bool in_rung, doomed;          /* doomed: detach at the end of the turn; hostile or gone */
 	const char *doom;              /* why, for the log */
 	pid_t pid;
+	uid_t uid;             /* whose it is; a fork's is its parent's */
+	uint64_t since_ns;     /* when it came */
 	uint32_t slot;         /* page->apps[] and attach_id */
 	uint32_t held;         /* sockets it holds */
 	uint32_t request_tail; /* ours; the shared one is for the application to see */
@@ -41,6 +43,7 @@ struct app {
 struct apps {
 	struct protocol_stack *stack;
 	int listen_fd; /* attach socket */
+	int spare_fd;  /* given up for a moment when there is no descriptor left, to tell who comes so */
 	struct app *all;
 	struct app *rung;      /* to look at in apps_flush */
 	struct app *dead;      /* freed in apps_flush: their pointers may still stand in the loop's event array */

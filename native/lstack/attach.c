@@ -26,6 +26,9 @@
 
 /* Messages of one process, or new processes, per turn. The epoll is level-triggered: what is left comes with the next. */
 #define EVENT_BUDGET 16u
+/* Any local user may attach; one alone must leave room for others. */
+#define APPS_OF_A_USER (GZ_APPS_MAX - GZ_APPS_MAX / 4)
+#define SILENT_NS 2000000000ull
 
 static int watch(struct apps *apps, int fd, void *owner)
 {
@@ -52,6 +55,7 @@ int attach_open(struct apps *apps)
 		err = -errno;
 		goto err_close_listen;
 	}
+	apps->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	err = watch(apps, apps->listen_fd, &apps->listen_fd);
 	if (!err)
 		return 0;
@@ -107,9 +111,19 @@ static void refuse(struct app *app, int status, const char *why)
 	app_doom(app, NULL);
 }
 
-static struct app *new_app(struct apps *apps, int fd, pid_t pid)
+/* True if this user has as many processes here as one may. The administrator has no such limit. */
+static bool has_enough(const struct apps *apps, uid_t uid)
 {
-	int slot = free_slot(apps);
+	uint32_t count = 0;
+
+	for (const struct app *app = apps->all; app && uid; app = app->next)
+		count += app->uid == uid;
+	return count >= APPS_OF_A_USER;
+}
+
+static struct app *new_app(struct apps *apps, int fd, pid_t pid, uid_t uid)
+{
+	int slot = has_enough(apps, uid) ? -1 : free_slot(apps);
 	struct app *app = slot < 0 ? NULL : calloc(1, sizeof(*app));
 
 	if (!app)
@@ -118,6 +132,8 @@ static struct app *new_app(struct apps *apps, int fd, pid_t pid)
 	app->control_fd = fd;
 	app->channel_fd = -1;
 	app->pid = pid;
+	app->uid = uid;
+	app->since_ns = apps->stack->now_ns;
 	app->slot = (uint32_t)slot;
 	memset(app->queue_fd, -1, sizeof(app->queue_fd));
 	if (watch(apps, fd, app)) {
@@ -247,7 +263,7 @@ static void on_claim(struct app *app)
 static void on_fork(struct app *parent, int fd)
 {
 	struct gz_message answer = { .kind = GZ_MESSAGE_FORKED };
-	struct app *child = parent->arena && fd >= 0 ? new_app(parent->apps, fd, parent->pid) : NULL;
+	struct app *child = parent->arena && fd >= 0 ? new_app(parent->apps, fd, parent->pid, parent->uid) : NULL;
 	int on = 1;
 
 	if (child) {
@@ -368,6 +384,29 @@ static bool receive(struct app *app)
 	return !app->doomed;
 }
 
+/* No descriptor is left. Who waits would keep us from ever sleeping: one at a time is told to go. */
+static void turn_away(struct apps *apps)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = EMFILE };
+	int fd;
+
+	close(apps->spare_fd);
+	fd = accept4(apps->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0) {
+		snprintf(message.text, sizeof(message.text), "worker has no descriptor left");
+		(void)send_message(fd, &message, NULL, 0);
+		close(fd);
+	}
+	apps->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+void attach_drop_silent(struct apps *apps)
+{
+	for (struct app *app = apps->all; app; app = app->next)
+		if (!app->arena && apps->stack->now_ns - app->since_ns > SILENT_NS)
+			app_doom(app, NULL);
+}
+
 static void accept_some(struct apps *apps)
 {
 	for (uint32_t i = 0; i < EVENT_BUDGET; i++) {
@@ -375,14 +414,17 @@ static void accept_some(struct apps *apps)
 		struct ucred cred = { 0 };
 		socklen_t len = sizeof(cred);
 
-		if (fd < 0)
+		if (fd < 0) {
+			if (errno == EMFILE || errno == ENFILE)
+				turn_away(apps);
 			return;
+		}
 		(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
 		/* A process in another pid namespace has no number here; 0 would mean an empty slot. */
-		if (!new_app(apps, fd, cred.pid ? cred.pid : 1)) {
+		if (!new_app(apps, fd, cred.pid ? cred.pid : 1, cred.uid)) {
 			struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = EUSERS };
 
-			snprintf(message.text, sizeof(message.text), "worker serves %u processes already", GZ_APPS_MAX);
+			snprintf(message.text, sizeof(message.text), "worker serves %u processes already", apps->count);
 			(void)send_message(fd, &message, NULL, 0);
 			close(fd);
 		}

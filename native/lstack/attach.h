@@ -20,6 +20,9 @@ void attach_event(struct apps *apps, void *owner, uint32_t events);
 /* Sends one message with up to GZ_WELCOME_FDS descriptors. Never blocks; false: the process does not read, or is gone. */
 bool attach_send(struct app *app, struct gz_message *message, const int *fds, uint32_t count);
 
+/* Lets go of processes that came but never said what they want. */
+void attach_drop_silent(struct apps *apps);
+
 /* Ends an attachment: everything it holds is let go. The struct lives until apps_flush. */
 void app_detach(struct app *app);
 

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * Tests of the attach handshake: the worker's side is the real one; the loop is turned by hand, and the "process" is the
+ * test itself.
+ */
+#ifndef TEST_ATTACH_KIT_H
+#define TEST_ATTACH_KIT_H
+
+/*
+ * The attach handshake and the rings of an attached process, with good and with hostile input: whatever a process sends or
+ * writes, the worker goes on and at most that process is detached. The worker's side is the real one; the loop is turned
+ * by hand, and the "process" is the test itself.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <gazelle/abi.h>
+#include <gazelle/attach.h>
+
+#include <lwip/def.h>
+#include <lwip/init.h>
+
+#include "app.h"
+#include "apps.h"
+#include "tcp_table.h"
+#include "worker.h"
+
+struct fixture {
+	struct protocol_stack stack;
+	struct gz_group_page *group;
+	char dir[64];
+};
+
+static struct fixture *fx;
+
+static inline uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static inline void turn(void)
+{
+	struct epoll_event events[16];
+	int n = epoll_wait(fx->stack.epoll_fd, events, 16, 0);
+
+	fx->stack.now_ns = now_ns();
+	for (int i = 0; i < n; i++)
+		apps_event(&fx->stack, events[i].data.ptr, events[i].events);
+	apps_poll(&fx->stack);
+	apps_flush(&fx->stack);
+}
+
+static inline uint64_t counter(enum gz_counter c)
+{
+	return gz_load(&fx->stack.page->counters[c]);
+}
+
+static inline int set_up(void **state)
+{
+	char path[128];
+
+	(void)state;
+	fx = calloc(1, sizeof(*fx));
+	fx->group = calloc(1, sizeof(*fx->group));
+	strcpy(fx->dir, "/tmp/gz-attach-XXXXXX");
+	assert_non_null(mkdtemp(fx->dir));
+	strcpy(fx->group->run_dir, fx->dir);
+	fx->group->rpc_number = 4;
+	fx->group->read_connect_number = 4;
+	fx->group->tot_queue_num = fx->group->num_queue = 1;
+	fx->group->host_addr_be = PP_HTONL(0x0a000002);
+	fx->stack.group = fx->group;
+	fx->stack.plan = &fx->group->workers[0];
+	fx->stack.now_ns = now_ns();
+	snprintf(path, sizeof(path), "%s/worker.0.page", fx->dir);
+	int fd = open(path, O_RDWR | O_CREAT, 0644);
+	assert_int_equal(ftruncate(fd, sizeof(struct gz_worker_page)), 0);
+	fx->stack.page = mmap(NULL, sizeof(struct gz_worker_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	fx->stack.pages[0] = fx->stack.page;
+	fx->stack.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	assert_int_equal(apps_open(&fx->stack), 0);
+	return 0;
+}
+
+static inline int tear_down(void **state)
+{
+	char path[128];
+
+	(void)state;
+	for (struct app *app = fx->stack.apps->all; app; app = app->next)
+		app_doom(app, NULL);
+	apps_flush(&fx->stack);
+	turn();
+	turn();
+	close(fx->stack.apps->listen_fd);
+	close(fx->stack.apps->spare_fd);
+	close(fx->stack.epoll_fd);
+	free(fx->stack.apps);
+	munmap(fx->stack.page, sizeof(struct gz_worker_page));
+	snprintf(path, sizeof(path), "%s/worker.0.sock", fx->dir);
+	unlink(path);
+	snprintf(path, sizeof(path), "%s/worker.0.page", fx->dir);
+	unlink(path);
+	rmdir(fx->dir);
+	free(fx->group);
+	free(fx);
+	return 0;
+}
+
+/* What an attached process has of one worker. */
+struct process {
+	int fd;
+	struct gz_arena *arena;
+	struct gz_channel *channel;
+	struct gz_message answer;
+};
+
+static inline int dial(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/worker.0.sock", fx->dir);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	return fd;
+}
+
+static inline void say(int fd, const struct gz_message *message, size_t len, int passed)
+{
+	char control[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec iov = { .iov_base = (void *)message, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (passed >= 0) {
+		msg.msg_control = control;
+		msg.msg_controllen = sizeof(control);
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &passed, sizeof(int));
+	}
+	assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), len);
+}
+
+static inline struct gz_message message(uint32_t kind)
+{
+	return (struct gz_message){ .magic = GZ_ATTACH_MAGIC, .abi_version = GZ_ABI_VERSION, .kind = kind };
+}
+
+/* Reads one answer and its descriptors; -1 = none yet, 0 = the worker has hung up. */
+static inline ssize_t hear(int fd, struct gz_message *answer, int fds[GZ_WELCOME_FDS])
+{
+	char control[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int))];
+	struct iovec iov = { .iov_base = answer, .iov_len = sizeof(*answer) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n > 0 && CMSG_FIRSTHDR(&msg))
+		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), CMSG_FIRSTHDR(&msg)->cmsg_len - CMSG_LEN(0));
+	return n;
+}
+
+static inline struct process greet(int fd, uint32_t kind)
+{
+	struct process p = { .fd = fd };
+	struct gz_message m = message(kind);
+	int fds[GZ_WELCOME_FDS];
+
+	say(fd, &m, sizeof(m), -1);
+	turn();
+	turn();
+	assert_int_equal(hear(fd, &p.answer, fds), sizeof(p.answer));
+	assert_int_equal(p.answer.kind, GZ_MESSAGE_WELCOME);
+	p.arena = mmap(NULL, sizeof(struct gz_arena), PROT_READ | PROT_WRITE, MAP_SHARED, fds[GZ_WELCOME_ARENA], 0);
+	p.channel = mmap(NULL, sizeof(struct gz_channel), PROT_READ | PROT_WRITE, MAP_SHARED, fds[GZ_WELCOME_CHANNEL], 0);
+	assert_ptr_not_equal(p.arena, MAP_FAILED);
+	assert_ptr_not_equal(p.channel, MAP_FAILED);
+	/* Sealed: the process cannot pull the memory from under the worker. */
+	assert_int_equal(ftruncate(fds[GZ_WELCOME_CHANNEL], 0), -1);
+	assert_int_equal(ftruncate(fds[GZ_WELCOME_ARENA], 0), -1);
+	close(fds[GZ_WELCOME_ARENA]);
+	close(fds[GZ_WELCOME_CHANNEL]);
+	close(fds[GZ_WELCOME_PAGE]);
+	return p;
+}
+
+static inline void leave(struct process *p)
+{
+	if (p->fd >= 0)
+		close(p->fd);
+	munmap(p->arena, sizeof(struct gz_arena));
+	munmap(p->channel, sizeof(struct gz_channel));
+	turn();
+}
+
+static inline bool hung_up(int fd)
+{
+	struct gz_message answer;
+	int fds[GZ_WELCOME_FDS];
+
+	turn();
+	turn();
+	ssize_t n = hear(fd, &answer, fds);
+	if (n > 0) /* a refusal may come before the end */
+		n = hear(fd, &answer, fds);
+	return n == 0 || (n < 0 && errno == ECONNRESET);
+}
+
+static inline uint32_t from_stock(struct process *p)
+{
+	struct gz_stock *stock = &p->channel->stock;
+	uint32_t t = gz_load(&stock->tail);
+
+	assert_int_not_equal(t, gz_load_acquire(&stock->head));
+	gz_store(&stock->tail, t + 1);
+	return gz_load(&stock->slot[t % GZ_STOCK]);
+}
+
+static inline void post(struct process *p, struct gz_request request)
+{
+	struct gz_request_ring *ring = &p->channel->requests;
+	uint32_t head = gz_load(&ring->head);
+
+	ring->slot[head % GZ_REQUESTS] = request;
+	gz_store_release(&ring->head, head + 1);
+	gz_bell_ring(&p->channel->to_worker, 0);
+	turn();
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+/* What the worker's libraries need once. 0 or 1. */
+static inline int open_libraries(void)
+{
+	lwip_init();
+	return tcp_table_open() ? 1 : 0;
+}
+
+#endif

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/* Whatever an attached process sends or writes, the worker goes on, and at most that process is detached. */
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+#include "attach_kit.h"
+
+static void event_queue_numbers_are_checked(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	struct gz_message m = message(GZ_MESSAGE_EVENT_QUEUE);
+	int ends[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+	m.number = GZ_EVENT_QUEUES - 1;
+	say(p.fd, &m, sizeof(m), ends[1]);
+	turn();
+	assert_int_equal(counter(GZ_COUNT_attachments), 1);
+	m.number = GZ_EVENT_QUEUES;
+	say(p.fd, &m, sizeof(m), ends[1]);
+	assert_true(hung_up(p.fd));
+	close(ends[0]);
+	close(ends[1]);
+	leave(&p);
+}
+
+static void nothing_but_a_pair_of_sockets_can_be_woken(void **state)
+{
+	int fds[4], ends[2];
+
+	(void)state;
+	fds[0] = eventfd(0, 0);
+	fds[1] = open("/dev/null", O_WRONLY);
+	fds[2] = socket(AF_INET, SOCK_DGRAM, 0);
+	assert_int_equal(pipe(ends), 0);
+	close(ends[0]);
+	fds[3] = ends[1];
+	for (int i = 0; i < 4; i++) {
+		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+		struct gz_message m = message(GZ_MESSAGE_EVENT_QUEUE);
+
+		say(p.fd, &m, sizeof(m), fds[i]);
+		assert_true(hung_up(p.fd));
+		close(fds[i]);
+		leave(&p);
+	}
+}
+
+static void a_process_that_lets_nobody_wake_it_holds_up_nobody(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	struct gz_message m = message(GZ_MESSAGE_EVENT_QUEUE);
+	uint32_t n = from_stock(&p);
+	int ends[2], wakes = 0;
+	char byte;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+	say(p.fd, &m, sizeof(m), ends[1]);
+	turn();
+	assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 1); /* it is told to look again */
+	/* It fills it up to where a write waits, and makes writes wait. */
+	while (send(ends[1], "", 1, MSG_DONTWAIT) == 1)
+		wakes++;
+	assert_int_equal(fcntl(ends[1], F_SETFL, O_RDWR), 0);
+	gz_store(&p.channel->interest[n], 1);
+	gz_store(&p.channel->to_app[0].asleep, 1);
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 }); /* turns the loop */
+	assert_int_equal(gz_load(&p.channel->to_app[0].asleep), 0);
+	/* With room it is woken. */
+	while (wakes--)
+		assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 1);
+	gz_store(&p.channel->to_app[0].asleep, 1);
+	n = from_stock(&p);
+	gz_store(&p.channel->interest[n], 1);
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 81, .arg = 5 });
+	assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 1);
+	assert_int_equal(counter(GZ_COUNT_wakeups_written), 1);
+	close(ends[0]);
+	close(ends[1]);
+	leave(&p);
+}
+
+static int open_descriptors(void)
+{
+	int used = 0;
+
+	for (int fd = 0; fd < 512; fd++)
+		used += fcntl(fd, F_GETFD) >= 0;
+	return used;
+}
+
+/* As many as fill whatever room the worker leaves for control data. */
+static void say_with_many(int fd, const struct gz_message *message, size_t len)
+{
+	char control[CMSG_SPACE(64 * sizeof(int))] = { 0 };
+	struct iovec iov = { .iov_base = (void *)message, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(64 * sizeof(int));
+	for (int i = 0; i < 64; i++)
+		memcpy(CMSG_DATA(c) + i * (int)sizeof(int), &fx->stack.epoll_fd, sizeof(int));
+	assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), len);
+}
+
+static void descriptors_nobody_asked_for_are_closed(void **state)
+{
+	(void)state;
+	struct gz_message m = message(GZ_MESSAGE_EVENT_QUEUE);
+	int before = open_descriptors();
+
+	for (size_t len = 0; len <= sizeof(m); len += sizeof(m)) {
+		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+
+		say_with_many(p.fd, &m, len);
+		assert_true(hung_up(p.fd));
+		leave(&p);
+		assert_int_equal(open_descriptors(), before);
+	}
+}
+
+static void a_process_that_never_stops_talking_is_heard_by_turns(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO), q;
+	struct gz_message m = message(GZ_MESSAGE_EVENT_QUEUE);
+	int ends[2], said = 0, heard = 0;
+	char byte;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+	fcntl(p.fd, F_SETFL, O_NONBLOCK);
+	for (; said < 100; said++) {
+		struct pollfd room = { .fd = p.fd, .events = POLLOUT };
+		if (poll(&room, 1, 0) != 1)
+			break;
+		say(p.fd, &m, sizeof(m), ends[1]);
+	}
+	turn();
+	while (recv(ends[0], &byte, 1, MSG_DONTWAIT) == 1)
+		heard++;
+	assert_true(heard > 0);
+	if (said > 16)
+		assert_true(heard < said);
+	q = greet(dial(), GZ_MESSAGE_HELLO);
+	close(ends[0]);
+	close(ends[1]);
+	leave(&q);
+	leave(&p);
+}
+
+static void forged_requests_detach_the_forger_only(void **state)
+{
+	const struct gz_request forged[] = {
+		{ .op = GZ_REQUEST_LISTEN, .sock = 0, .port = 1 },
+		{ .op = GZ_REQUEST_LISTEN, .sock = GZ_SOCKS_MAX, .port = 1 },
+		{ .op = GZ_REQUEST_CONNECT, .sock = 40000, .peer_port = 1 },
+		{ .op = 77, .sock = 5 },
+	};
+
+	(void)state;
+	struct process witness = greet(dial(), GZ_MESSAGE_HELLO);
+	for (size_t i = 0; i < sizeof(forged) / sizeof(forged[0]); i++) {
+		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+
+		post(&p, forged[i]);
+		assert_true(hung_up(p.fd));
+		leave(&p);
+		assert_int_equal(counter(GZ_COUNT_detached_hostile), i + 1);
+	}
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO); /* an index that cannot be */
+	gz_store(&p.channel->requests.head, 100000);
+	gz_bell_ring(&p.channel->to_worker, 0);
+	assert_true(hung_up(p.fd));
+	leave(&p);
+	assert_int_equal(counter(GZ_COUNT_attachments), 1);
+	assert_false(hung_up(witness.fd));
+	leave(&witness);
+}
+
+static void bells_for_sockets_of_others_do_nothing(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+
+	for (uint32_t n = 1; n < GZ_SOCKS_MAX; n += 97)
+		gz_bell_ring(&p.channel->to_worker, n);
+	for (int i = 0; i < 10; i++)
+		turn();
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_RELEASE, .sock = 12345 });
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_CLAIM, .sock = 12345 });
+	assert_int_equal(counter(GZ_COUNT_attachments), 1);
+	leave(&p);
+}
+
+static void who_never_says_hello_is_let_go(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	int silent = dial();
+
+	turn();
+	assert_int_equal(counter(GZ_COUNT_attachments), 2);
+	assert_false(hung_up(silent));
+	for (struct app *app = fx->stack.apps->all; app; app = app->next)
+		app->since_ns -= 3000000000u;
+	fx->stack.apps->published_ns = 0;
+	assert_true(hung_up(silent));
+	assert_false(hung_up(p.fd));
+	close(silent);
+	leave(&p);
+}
+
+static void one_user_leaves_room_for_others(void **state)
+{
+	static int fds[GZ_APPS_MAX];
+	uint32_t count = 0;
+	uid_t me = geteuid();
+
+	(void)state;
+	if (!me) { /* the limit is not the administrator's */
+		assert_int_equal(chmod(fx->dir, 0755), 0);
+		assert_int_equal(seteuid(65534), 0);
+	}
+	for (; count < GZ_APPS_MAX; count++) {
+		fds[count] = dial();
+		turn();
+		if (counter(GZ_COUNT_attachments) == count)
+			break;
+	}
+	assert_in_range(count, GZ_APPS_MAX / 2, GZ_APPS_MAX - 32);
+	assert_true(hung_up(fds[count]));
+	assert_int_equal(seteuid(me), 0);
+	if (!me) {
+		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+
+		leave(&p);
+	}
+	for (uint32_t i = 0; i <= count; i++)
+		close(fds[i]);
+	for (uint32_t i = 0; i < 20; i++)
+		turn();
+	assert_int_equal(counter(GZ_COUNT_attachments), 0);
+}
+
+static void a_worker_without_descriptors_still_sleeps(void **state)
+{
+	struct rlimit before, none;
+	struct pollfd asleep = { .fd = fx->stack.epoll_fd, .events = POLLIN };
+	int fd = dial();
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = before;
+	none.rlim_cur = (rlim_t)fd + 1; /* all below are in use, for they are given out from below */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	turn();
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(poll(&asleep, 1, 0), 0);
+	assert_true(hung_up(fd));
+	close(fd);
+	fd = dial();
+	turn();
+	assert_int_equal(counter(GZ_COUNT_attachments), 1);
+	close(fd);
+	turn();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(event_queue_numbers_are_checked),
+		TEST(nothing_but_a_pair_of_sockets_can_be_woken),
+		TEST(a_process_that_lets_nobody_wake_it_holds_up_nobody),
+		TEST(descriptors_nobody_asked_for_are_closed),
+		TEST(a_process_that_never_stops_talking_is_heard_by_turns),
+		TEST(forged_requests_detach_the_forger_only),
+		TEST(bells_for_sockets_of_others_do_nothing),
+		TEST(who_never_says_hello_is_let_go),
+		TEST(one_user_leaves_room_for_others),
+		TEST(a_worker_without_descriptors_still_sleeps),
+	};
+
+	return open_libraries() || cmocka_run_group_tests(tests, NULL, NULL);
+}

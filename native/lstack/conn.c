@@ -135,7 +135,7 @@ static void write_name(struct conn *conn, const struct tcp_pcb *pcb)
 	name->peer_port = pcb->remote_port;
 	name->family = AF_INET;
 	name->type = SOCK_STREAM;
-	name->mss = pcb->mss;
+	name->mss = (uint16_t)(pcb->mss - (pcb->flags & TF_TIMESTAMP ? LWIP_TCP_OPT_LEN_TS_OUT : 0));
 	name->serial = ++conn->arena->serial;
 }
 

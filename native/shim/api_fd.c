@@ -137,6 +137,11 @@ static int do_fcntl(int fd, int cmd, void *arg)
 
 		return enter_duplicate(REAL(fcntl)(fd, cmd, arg), word);
 	}
+	if (s && sock_kind(s) != KIND_FRESH &&
+	    (cmd == F_SETOWN || cmd == F_SETOWN_EX || cmd == F_SETSIG || (cmd == F_SETFL && (int)(intptr_t)arg & O_ASYNC))) {
+		errno = EINVAL; /* the stack sends no SIGIO; and what is under an accepted socket is under all of them */
+		return -1;
+	}
 	if (!s || (cmd != F_GETFL && cmd != F_SETFL)) {
 		if (fd_is_own(fd)) {
 			errno = EBADF;
@@ -193,6 +198,11 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
+	if ((request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP) && fd_sock(fd) &&
+	    sock_kind(fd_sock(fd)) != KIND_FRESH) {
+		errno = EINVAL; /* as fcntl */
+		return -1;
+	}
 	if (request != FIONBIO && request != FIONREAD && request != SIOCOUTQ && request != SIOCOUTQNSD)
 		return REAL(ioctl)(fd, request, arg);
 	s = sock_enter(fd, false);

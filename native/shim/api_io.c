@@ -243,6 +243,14 @@ EXPORT ssize_t send(int fd, const void *buf, size_t len, int flags)
 	return dgram_write(fd, &iov, 1, flags, NULL, 0, &r) ? r : REAL(send)(fd, buf, len, flags);
 }
 
+/* A connect() in disguise, of a stream that could be the stack's: refused as by a kernel with tcp_fastopen off. */
+static bool fast_open(int fd, int flags)
+{
+	struct sock *s = fd_sock(fd);
+
+	return flags & MSG_FASTOPEN && s && !s->datagram;
+}
+
 EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SOCKADDR_ARG addr, socklen_t alen)
 {
 	struct iovec iov = { .iov_base = (void *)buf, .iov_len = len };
@@ -252,6 +260,8 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags, __CONST_SO
 	/* A connected stream ignores the address, in the kernel too. */
 	if (s)
 		return api_return(stream_send(s, &iov, 1, flags));
+	if (fast_open(fd, flags))
+		return api_return(-EOPNOTSUPP);
 	if (dgram_write(fd, &iov, 1, flags, addr.__sockaddr__, alen, &r))
 		return r;
 	return REAL(sendto)(fd, buf, len, flags, addr.__sockaddr__, alen);
@@ -274,6 +284,8 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
 	if (s)
 		return api_return(send_message(s, msg, flags));
+	if (fast_open(fd, flags))
+		return api_return(-EOPNOTSUPP);
 	s = dgram_enter(fd, msg->msg_name != NULL);
 	return s ? api_return(dgram_send(s, fd, msg, flags)) : REAL(sendmsg)(fd, msg, flags);
 }
@@ -347,4 +359,53 @@ EXPORT ssize_t splice(int in_fd, off64_t *in_off, int out_fd, off64_t *out_off, 
 	if (stream_of(out_fd))
 		return api_return(out_off ? -EINVAL : splice_to_stream(in_fd, in_off, out_fd, len, flags));
 	return REAL(splice)(in_fd, in_off, out_fd, out_off, len, flags);
+}
+
+/* ------------------------------------------------------------------ with an offset */
+
+/* preadv2 and pwritev2 of a socket of the stack. Flags of recv or send, or -errno: only offset -1 means the stream itself. */
+static int message_flags(off_t offset, int flags)
+{
+	if (offset != -1)
+		return -ESPIPE;
+	if (flags & ~(RWF_HIPRI | RWF_NOWAIT))
+		return -EOPNOTSUPP;
+	return flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
+}
+
+static bool on_stack(int fd)
+{
+	struct sock *s = fd_sock(fd);
+
+	return s && (sock_kind(s) == KIND_STREAM || sock_kind(s) == KIND_DGRAM);
+}
+
+EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
+
+	if (!on_stack(fd))
+		return REAL(preadv2)(fd, iov, count, offset, flags);
+	flags = message_flags(offset, flags);
+	return flags < 0 ? api_return(flags) : recvmsg(fd, &msg, flags);
+}
+
+EXPORT ssize_t preadv64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags)
+{
+	return preadv2(fd, iov, count, offset, flags);
+}
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
+
+	if (!on_stack(fd))
+		return REAL(pwritev2)(fd, iov, count, offset, flags);
+	flags = message_flags(offset, flags);
+	return flags < 0 ? api_return(flags) : sendmsg(fd, &msg, flags);
+}
+
+EXPORT ssize_t pwritev64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags)
+{
+	return pwritev2(fd, iov, count, offset, flags);
 }

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -72,6 +74,18 @@ EXPORT long syscall(long number, ...)
 		return sendto(fd, (const void *)b, (size_t)c, (int)d, (const struct sockaddr *)e, (socklen_t)f);
 	case SYS_sendmsg:
 		return sendmsg(fd, (const struct msghdr *)b, (int)c);
+	case SYS_preadv2: /* e is the offset's high half where longs are short */
+		return preadv2(fd, (const struct iovec *)b, (int)c, (off_t)d, (int)f);
+	case SYS_pwritev2:
+		return pwritev2(fd, (const struct iovec *)b, (int)c, (off_t)d, (int)f);
+	case SYS_recvmmsg:
+		return recvmmsg(fd, (struct mmsghdr *)b, (unsigned int)c, (int)d, (struct timespec *)e);
+	case SYS_sendmmsg:
+		return sendmmsg(fd, (struct mmsghdr *)b, (unsigned int)c, (int)d);
+	case SYS_splice:
+		return splice(fd, (off64_t *)b, (int)c, (off64_t *)d, (size_t)e, (unsigned int)f);
+	case SYS_ioctl:
+		return ioctl(fd, (unsigned long)b, c);
 	case SYS_sendfile:
 		return sendfile(fd, (int)b, (off_t *)c, (size_t)d);
 	case SYS_getsockname:
@@ -94,9 +108,15 @@ EXPORT long syscall(long number, ...)
 		return epoll_ctl(fd, (int)b, (int)c, (struct epoll_event *)d);
 	case SYS_epoll_pwait:
 		return epoll_pwait(fd, (struct epoll_event *)b, (int)c, (int)d, (const sigset_t *)e);
+	case SYS_epoll_pwait2:
+		return epoll_pwait2(fd, (struct epoll_event *)b, (int)c, (const struct timespec *)d, (const sigset_t *)e);
 #ifdef SYS_epoll_wait /* newer architectures have the general forms only */
 	case SYS_epoll_wait:
 		return epoll_wait(fd, (struct epoll_event *)b, (int)c, (int)d);
+	case SYS_epoll_create:
+		return epoll_create(fd);
+	case SYS_select:
+		return select(fd, (fd_set *)b, (fd_set *)c, (fd_set *)d, (struct timeval *)e);
 	case SYS_accept:
 		return accept(fd, (struct sockaddr *)b, (socklen_t *)c);
 	case SYS_dup2:

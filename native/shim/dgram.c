@@ -246,7 +246,7 @@ uint32_t dgram_level(struct sock *s, uint32_t want)
 	if (shut & 1u << SHUT_RD)
 		level |= EPOLLRDHUP | (shut & 1u << SHUT_WR ? EPOLLHUP : 0u);
 	if (want & (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND) && dgram_has_room(s))
-		level |= EPOLLOUT | EPOLLWRNORM;
+		level |= EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
 	return level;
 }
 

@@ -53,7 +53,7 @@ static const struct option_row rows[OPTIONS] = {
 	[OPTION_DONTROUTE] = { SOL_SOCKET, SO_DONTROUTE, NOWHERE, true },
 };
 
-/* Options the kernel may answer for any socket of this family: they are about the socket, not the connection. */
+/* What the kernel may be asked of any socket of this family; nothing of it can be set on a connection of the stack. */
 static bool kernel_may_answer(int level, int name)
 {
 	return level == SOL_SOCKET && (name == SO_TYPE || name == SO_DOMAIN || name == SO_PROTOCOL ||
@@ -115,8 +115,12 @@ static int set_congestion(const void *value, socklen_t len)
 }
 
 /* Why an option the stack does not have cannot be set, in the words of a kernel that does not have it either. */
-static int refusal(int level, int name, socklen_t len)
+static int refusal(int family, int level, int name, const void *value, socklen_t len)
 {
+	if (level == SOL_SOCKET && name == SO_BINDTODEVICE)
+		return len && strncmp(value, shim.group->device, len) ? -ENODEV : 0; /* it never sees another */
+	if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && family == AF_INET6)
+		return -EINVAL; /* too late for a bound socket */
 	if (level == IPPROTO_TCP && name == TCP_ULP)
 		return -ENOENT; /* no such protocol */
 	if (level == IPPROTO_TCP && name == TCP_MD5SIG && len < sizeof(struct tcp_md5sig))
@@ -136,8 +140,8 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 		return dgram_option_set(s, fd, level, name, value, len);
 	if (stream && level == IPPROTO_TCP && name == TCP_CONGESTION)
 		return set_congestion(value, len);
-	if (stream && o < 0 && !timeo && !linger && !kernel_may_answer(level, name))
-		return refusal(level, name, len);
+	if (stream && (o < 0 || o == OPTION_V6ONLY) && !timeo && !linger)
+		return refusal(s->family, level, name, value, len);
 	kfd = kernel_fd(s, fd);
 	if (kfd < 0)
 		return kfd;
@@ -240,7 +244,7 @@ int options_get(struct sock *s, int fd, int level, int name, void *value, sockle
 		return REAL(getsockopt)(fd, level, name, value, len) ? -errno : 0;
 	if (!value || !len)
 		return -EFAULT;
-	if (o >= 0 && s->options.known & 1ull << o)
+	if (o >= 0 && o != OPTION_MAXSEG && s->options.known & 1ull << o) /* of that, what came of it is told */
 		return give(value, len, &s->options.value[o], sizeof(s->options.value[o]));
 	err = get_stream_only(s, level, name, value, len);
 	if (err != -ENOPROTOOPT || (o < 0 && !kernel_may_answer(level, name)))

@@ -62,6 +62,9 @@
 	X(int, getsockopt, (int, int, int, void *, socklen_t *))                                          \
 	X(int, setsockopt, (int, int, int, const void *, socklen_t))                                      \
 	X(pid_t, fork, (void))                                                                            \
+	X(ssize_t, preadv2, (int, const struct iovec *, int, off_t, int))                                 \
+	X(ssize_t, pwritev2, (int, const struct iovec *, int, off_t, int))                                \
+	X(int, vdprintf, (int, const char *, va_list))                                                    \
 	X(FILE *, fdopen, (int, const char *))                                                            \
 	X(int, fclose, (FILE *))                                                                          \
 	X(long, syscall, (long, ...))

@@ -394,8 +394,8 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 	bool broke = false, unwished = false;
 	int end = 0;
 
-	if (total < 0 || flags & MSG_OOB) {
-		end = total < 0 ? (int)total : -EOPNOTSUPP;
+	if (total < 0 || flags & (MSG_OOB | MSG_FASTOPEN)) {
+		end = total < 0 ? (int)total : flags & MSG_FASTOPEN ? -EISCONN : -EOPNOTSUPP;
 		total = 0;
 	}
 	writer_begin(s);

@@ -12,6 +12,8 @@ import sys
 import traceback
 from typing import Any
 
+from support import probes
+
 from conformance.ends import Here, Lines, There, decode, encode
 from conformance.env import SetupError, T, raise_limits
 from conformance.ops import OPS
@@ -31,7 +33,7 @@ def peer(requests: Lines) -> None:
 
 def subject(runner: Lines, requests: Lines) -> None:
     """Run cases until the runner is gone: a line of the trace is a message, an empty object ends a case."""
-    cases, other, here = load(), There(requests), Here()
+    cases, other, here = {**load(), **probes.cases()}, There(requests), Here()
 
     def hold() -> None:
         runner.put({"hold": True})

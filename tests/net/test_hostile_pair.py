@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""The other program of a pair may do what it likes to it: a program loses the connections it has with that one, no more."""
+"""The other program of a pair may do as it likes: a program loses the connections it has with that one, no more."""
 
 from __future__ import annotations
 

@@ -97,8 +97,32 @@ static bool is_for(const struct sock *s, const struct gz_name *name)
 	       (!endpoint_ip4_be(&s->local) || !memcmp(s->local.addr, name->local_addr, sizeof(name->local_addr)));
 }
 
-/* The oldest that waits for s and is connected or not, from *at on. False: none; else its place, and what stands there. */
-static bool find(struct link *link, const struct sock *s, bool connected, uint32_t *at, uint32_t *slot)
+enum stage {
+	WANTS_ROOM, /* in the backlog */
+	CONNECTED,
+	READY, /* connected, and accept() may have it */
+};
+
+/* TCP_DEFER_ACCEPT: not before it says something, for so long. */
+static bool is_deferred(struct link *link, const struct sock *s, uint32_t n)
+{
+	const struct gz_pair_sock *e = pair_sock(link, n);
+	int32_t seconds = s->options.value[OPTION_DEFER_ACCEPT];
+
+	return seconds > 0 && gz_load_acquire(&e->end[0].out_head) == gz_load(&e->end[1].in_tail) &&
+	       !(gz_load(&e->end[0].flags) & (GZ_WORKER_FIN | GZ_WORKER_DEAD)) &&
+	       pair_clock_ms() - e->view[1].name.since_ms < (uint32_t)seconds * 1000;
+}
+
+static bool is_at(struct link *link, const struct sock *s, uint32_t n, enum stage stage)
+{
+	if (is_connected(link, n) != (stage != WANTS_ROOM) || !is_for(s, &pair_sock(link, n)->view[1].name))
+		return false;
+	return stage != READY || !is_deferred(link, s, n);
+}
+
+/* The oldest that waits for s at this stage, from *at on. False: none; else its place, and what stands there. */
+static bool find(struct link *link, const struct sock *s, enum stage stage, uint32_t *at, uint32_t *slot)
 {
 	const struct gz_pair_side *side = pair_our_side(link);
 	uint32_t tail, head;
@@ -112,7 +136,7 @@ static bool find(struct link *link, const struct sock *s, bool connected, uint32
 
 		*slot = gz_load(&side->accept[tail % GZ_PAIR_SOCKS]);
 		n = *slot % GZ_PAIR_SOCKS;
-		if (!n || is_connected(link, n) != connected || !is_for(s, &pair_sock(link, n)->view[1].name))
+		if (!n || !is_at(link, s, n, stage))
 			continue;
 		*at = tail;
 		return true;
@@ -120,10 +144,10 @@ static bool find(struct link *link, const struct sock *s, bool connected, uint32
 	return false;
 }
 
-static bool find_first(struct link *link, const struct sock *s, bool connected, uint32_t *at, uint32_t *slot)
+static bool find_first(struct link *link, const struct sock *s, enum stage stage, uint32_t *at, uint32_t *slot)
 {
 	*at = gz_load(&pair_our_side(link)->accept_tail);
-	return find(link, s, connected, at, slot);
+	return find(link, s, stage, at, slot);
 }
 
 /* Several processes may see the same: one of them gets it. */
@@ -140,7 +164,7 @@ static bool accept_from(struct link *link, const struct sock *s, uint32_t *n)
 {
 	uint32_t at, slot;
 
-	while (find_first(link, s, true, &at, &slot)) {
+	while (find_first(link, s, READY, &at, &slot)) {
 		*n = slot % GZ_PAIR_SOCKS;
 		if (!take(link, at, slot))
 			continue;
@@ -177,7 +201,7 @@ bool pair_waiting(const struct sock *s)
 
 	ARRIVALS_EACH(link, i)
 	{
-		if (find_first(link, s, true, &at, &slot))
+		if (find_first(link, s, READY, &at, &slot))
 			return true;
 	}
 	return false;
@@ -198,13 +222,13 @@ static void promote(struct link *link, const struct sock *s)
 {
 	uint32_t at, slot, waiting = 0, backlog = (uint32_t)s->listener->backlog;
 
-	if (!find_first(link, s, false, &at, &slot))
+	if (!find_first(link, s, WANTS_ROOM, &at, &slot))
 		return;
-	for (bool more = find_first(link, s, true, &at, &slot); more; more = find(link, s, true, &at, &slot)) {
+	for (bool more = find_first(link, s, CONNECTED, &at, &slot); more; more = find(link, s, CONNECTED, &at, &slot)) {
 		waiting++;
 		at++;
 	}
-	for (; waiting <= backlog && find_first(link, s, false, &at, &slot); waiting++) {
+	for (; waiting <= backlog && find_first(link, s, WANTS_ROOM, &at, &slot); waiting++) {
 		gz_or(&pair_sock(link, slot)->end[1].flags, GZ_WORKER_CONNECTED);
 		pair_ring(link, slot % GZ_PAIR_SOCKS);
 	}
@@ -234,10 +258,10 @@ static void refuse_in(struct link *link, const struct sock *s)
 {
 	uint32_t at, slot;
 
-	for (int connected = 0; connected <= 1; connected++)
-		while (find_first(link, s, connected, &at, &slot))
+	for (enum stage stage = WANTS_ROOM; stage <= CONNECTED; stage++)
+		while (find_first(link, s, stage, &at, &slot))
 			if (take(link, at, slot))
-				refuse(link, slot % GZ_PAIR_SOCKS, connected);
+				refuse(link, slot % GZ_PAIR_SOCKS, stage == CONNECTED);
 }
 
 /*

@@ -381,6 +381,7 @@ static void set_up(struct link *link, uint32_t n, const struct endpoint *local, 
 	block(e, 1, n);
 	write_view(&e->view[0].name, local, to);
 	write_view(&e->view[1].name, to, local);
+	e->view[1].name.since_ms = pair_clock_ms();
 	for (uint32_t side = 0; side < 2; side++)
 		for (uint32_t w = 0; w < GZ_PAIR_QUEUE_WORDS; w++)
 			gz_store(&link->pair->shared->side[side].interest[n][w], 0);

@@ -119,13 +119,18 @@ void pair_ring(struct link *link, uint32_t n)
 {
 	struct gz_pair_side *to = pair_other_side(link);
 	_Atomic uint64_t *interest = to->interest[n % GZ_PAIR_SOCKS];
-	uint64_t queues[GZ_PAIR_QUEUE_WORDS];
+	uint64_t queues[GZ_PAIR_QUEUE_WORDS], any = 0;
 
 	gz_fence(); /* pairs with the other side's, between setting interest and looking at the level */
 	for (uint32_t w = 0; w < GZ_PAIR_QUEUE_WORDS; w++) {
 		queues[w] = gz_load(&interest[w]);
+		any |= queues[w];
 		for (uint64_t q = queues[w]; q; q &= q - 1)
 			gz_bell_ring(&to->to[w * 64 + (uint32_t)__builtin_ctzll(q)], n);
+	}
+	if (!any && n && !gz_load(&pair_sock(link, n)->end[!link->pair->side].aux[GZ_AUX_HOLDERS])) {
+		pair_ring(link, 0); /* not accepted yet: a listener may wait for it to say something */
+		return;
 	}
 	gz_fence(); /* pairs with the sleeper's, between declaring and looking again */
 	for (uint32_t w = 0; w < GZ_PAIR_QUEUE_WORDS; w++)

@@ -71,6 +71,12 @@ static inline struct gz_pair_side *pair_other_side(const struct link *link)
 	return &link->pair->shared->side[!link->pair->side];
 }
 
+/* When a connection was made, for who defers it. */
+static inline uint32_t pair_clock_ms(void)
+{
+	return (uint32_t)(now_ns() / 1000000u);
+}
+
 /* pair.c */
 
 /* A member of a side holds its end of n from now on, or no longer: the last one closes it, by FIN or by reset. */

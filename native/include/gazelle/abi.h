@@ -215,7 +215,8 @@ struct gz_name {
 	uint16_t mss;
 	uint32_t listener; /* accepted sockets: the listener's entry */
 	uint32_t serial;   /* differs each time the entry is used again */
-	uint32_t pad[4];
+	uint32_t since_ms; /* of a pair: CLOCK_MONOTONIC when it was made */
+	uint32_t pad[3];
 };
 _Static_assert(sizeof(struct gz_name) == 64, "a name is one line");
 

@@ -47,8 +47,12 @@ void app_let_go(struct app *app, uint32_t n)
 	app->holds[n / 64] &= ~(1ull << (n % 64));
 	app->held--;
 	publish_sockets(app);
-	if (--conn->holders)
+	if (--conn->holders) {
+		/* What it was woken for alone, and did not accept, is for the others now. */
+		if (conn->listens)
+			app_notify(app->apps, app->arena, n);
 		return;
+	}
 	if (conn->listens)
 		listener_close(conn->listens);
 	conn_release(conn);
@@ -70,23 +74,68 @@ void app_doom_arena(struct apps *apps, struct arena *arena, const char *why)
 		app_doom(app, why);
 }
 
+/* These of its event queues are to be woken at the end of the turn, if they sleep. */
+static void wake_later(struct app *app, uint64_t queues)
+{
+	struct apps *apps = app->apps;
+
+	app->rung |= queues;
+	if (app->rung && !app->in_rung) {
+		app->in_rung = true;
+		app->rung_next = apps->rung;
+		apps->rung = app;
+	}
+}
+
+/* The first event queue of the app that waits for socket n and sleeps, if nothing wakes it in this turn; 0 = none. */
+static uint64_t sleeper(const struct app *app, uint32_t n)
+{
+	uint64_t queues = gz_load(&app->channel->interest[n]) & ~app->rung;
+
+	for (; queues; queues &= queues - 1)
+		if (gz_load(&app->channel->to_app[__builtin_ctzll(queues)].asleep))
+			return queues & -queues;
+	return 0;
+}
+
+/* One of those who sleep, in turns. Who is awake was rung and looks before it sleeps, so none is needed then. */
+static void wake_one(struct arena *arena, uint32_t n)
+{
+	gz_fence(); /* pairs with the sleeper's between declaring and looking again */
+	for (uint32_t pass = 0; pass < 2; pass++) {
+		uint32_t i = 0;
+
+		for (struct app *app = arena->apps; app; app = app->arena_next, i++) {
+			uint64_t queue = 0;
+
+			if ((i < arena->turn) == (pass == 1) && app->channel && app_holds(app, n))
+				queue = sleeper(app, n);
+			if (!queue)
+				continue;
+			arena->turn = i + 1;
+			wake_later(app, queue);
+			return;
+		}
+	}
+}
+
 void app_notify(struct apps *apps, struct arena *arena, uint32_t n)
 {
+	bool one = gz_load(&arena->shared->sock[n].app.flags) & GZ_APP_EXCLUSIVE;
+
+	(void)apps;
 	gz_fence(); /* pairs with the application's fence between setting interest and looking at the level */
 	for (struct app *app = arena->apps; app; app = app->arena_next) {
 		if (!app->channel || !app_holds(app, n))
 			continue;
 		uint64_t queues = gz_load(&app->channel->interest[n]);
 
-		app->rung |= queues;
-		for (; queues; queues &= queues - 1)
-			gz_bell_ring(&app->channel->to_app[__builtin_ctzll(queues)], n);
-		if (app->rung && !app->in_rung) {
-			app->in_rung = true;
-			app->rung_next = apps->rung;
-			apps->rung = app;
-		}
+		for (uint64_t left = queues; left; left &= left - 1)
+			gz_bell_ring(&app->channel->to_app[__builtin_ctzll(left)], n);
+		wake_later(app, one ? 0 : queues);
 	}
+	if (one)
+		wake_one(arena, n);
 }
 
 /* Wakes the event queues rung in this turn that have declared themselves asleep. */

@@ -33,6 +33,7 @@ struct arena {
 	int fd;
 	uint32_t refs;       /* attached processes, plus connections */
 	struct app *apps;    /* processes that share it */
+	uint32_t turn;       /* whom in that list a connection for one of several wakes next */
 	struct conn **conns; /* [GZ_SOCKS_MAX] what a number is: NULL = free or granted */
 	uint16_t *granted;   /* [GZ_SOCKS_MAX] attach slot + 1 of the process whose stock the number is in, 0 = none */
 	uint32_t high;       /* numbers >= high were never used */

@@ -160,6 +160,14 @@ static struct item **index_slot(struct epoll *ep, struct link *link, uint32_t n)
 	return &ep->index[slot][n % GZ_SOCKS_MAX];
 }
 
+/* The item's set wants to hear of number n; of an exclusive one the worker wakes one sleeper, whichever process it is in. */
+static void want_bells(struct item *item, struct link *link, uint32_t n)
+{
+	if (!link->pair && item->events & EPOLLEXCLUSIVE)
+		gz_or(&link_sock(link, n)->app.flags, GZ_APP_EXCLUSIVE);
+	link_interest(link, n, item->ep->queue);
+}
+
 /* Number n of the link means `item` (NULL: nothing) in this set. */
 static void index_put(struct epoll *ep, struct link *link, uint32_t n, struct item *item)
 {
@@ -173,7 +181,7 @@ static void index_put(struct epoll *ep, struct link *link, uint32_t n, struct it
 	if (!link_is_open(link) || gz_load(&link->dead))
 		return;
 	if (item)
-		link_interest(link, n, ep->queue);
+		want_bells(item, link, n);
 	else
 		link_no_interest(link, n, ep->queue);
 }
@@ -470,7 +478,7 @@ void epoll_claim(struct sock *s, struct link *link, uint32_t n)
 			if (!item->ep->index[link->slot] || *index_slot(item->ep, link, n) == NULL)
 				index_put(item->ep, link, n, item);
 			else
-				link_interest(link, n, item->ep->queue);
+				want_bells(item, link, n);
 			epoll_item_stir(item);
 			epoll_wake_sleepers(item->ep);
 		}

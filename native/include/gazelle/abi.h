@@ -187,6 +187,7 @@ _Static_assert(GZ_COUNTERS_MAX <= 64, "counters fit the page");
 #define GZ_APP_WANT_SPACE 0x020u /* ring me when the tx FIFO is at least half empty */
 #define GZ_APP_GROW 0x800u       /* give me a bigger tx block: I write nothing until in_block changes or GROW_SEEN */
 #define GZ_APP_OPTIONS 0x1000u   /* options[] below have changed */
+#define GZ_APP_EXCLUSIVE 0x2000u /* a listener: of those who sleep, a connection wakes one (EPOLLEXCLUSIVE); all are rung */
 
 /* Socket options the stack acts on; the application writes them, then sets GZ_APP_OPTIONS and rings. */
 struct gz_options {

@@ -11,7 +11,7 @@ from conformance import libc
 from conformance.env import T
 from conformance.epoll import ADD, DEL
 from conformance.libc import call
-from conformance.names import ET, HUP, IN, ONESHOT, OUT
+from conformance.names import ET, EXCLUSIVE, HUP, IN, ONESHOT, OUT
 from conformance.ops import RDHUP
 from conformance.registry import LISTEN, PAIR, SOLO, case, table
 
@@ -602,3 +602,21 @@ def oneshot_listener_fires_once(t: T) -> None:
     ep.mod(listener, IN | ONESHOT)
     ep.now()
     ep.now()
+
+
+@case(LISTEN)
+def exclusive_children_serve_one_each(t: T) -> None:
+    listener, address = t.listener()
+    listener.nonblock()
+
+    def child() -> None:
+        ep = t.epoll()
+        ep.add(listener, IN | EXCLUSIVE)
+        ep.wait()
+        listener.accept("a").send(b"served")
+
+    children = [t.fork(child) for _ in range(2)]
+    for n in range(2):
+        t.dial(address, label=f"p{n}").recv()
+    for running in children:
+        running.join()

@@ -5,7 +5,7 @@
  *   api_*.c       the interposed functions, thin: whose descriptor is it?
  *   fdtable.c     descriptor -> socket
  *   sock.c        a socket and its life; route.c decides whether stack or kernel serves it
- *   stream.c      bytes to and from the FIFOs; listen.c and connect.c make streams
+ *   stream.c      bytes from the FIFOs (stream_send.c: to them); listen.c and connect.c make streams
  *   link.c        bells and requests to one worker; attach.c makes and mends links
  *   pair.c        a program on this host in the place of a worker, with leg.c, meet.c and arrival.c
  *   wait.c        how to wait; eventq.c is what we wait on; epoll.c and poll_set.c merge kernel and stack

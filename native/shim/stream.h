@@ -48,4 +48,16 @@ bool stream_writable(struct sock *s);
 int stream_unread(struct sock *s);
 int stream_unsent(struct sock *s);
 
+/* ---- between stream.c and stream_send.c */
+
+/* Asks the peer to ring when there is room. True if there is by now. */
+bool stream_want_space(struct sock *s);
+
+/* tx held: keeps other processes that share the socket after a fork from writing, for as long as a copy takes. */
+void stream_writer_begin(struct sock *s);
+void stream_writer_end(struct sock *s);
+
+/* Threads of ours that sleep in this socket look again. After a fence that follows what they shall see. */
+void stream_wake_own(struct sock *s);
+
 #endif

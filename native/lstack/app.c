@@ -260,12 +260,23 @@ static void serve_requests(struct app *app)
 	app_grant(app);
 }
 
+static void on_last_bell(void *ctx, uint32_t n)
+{
+	struct app *app = ctx;
+
+	if (n && app_holds(app, n) && !app->arena->conns[n]->listens)
+		conn_rung(app->arena->conns[n]);
+}
+
 void app_finish(struct app *app)
 {
 	uint32_t waiting = app->channel && !app->doom ? requests_waiting(app) : 0;
 
 	for (uint32_t i = 0; i < waiting && waiting <= GZ_REQUESTS; i++)
 		serve_next(app);
+	/* What it wrote last: another process may hold the connection, so that letting go of it does not send that. */
+	if (app->channel && !app->doom)
+		(void)gz_bell_take(&app->channel->to_worker, GZ_SOCKS_MAX, on_last_bell, app);
 }
 
 static void on_bell(void *ctx, uint32_t n)
@@ -313,19 +324,6 @@ int apps_open(struct protocol_stack *stack)
 	return 0;
 }
 
-uint32_t apps_poll(struct protocol_stack *stack)
-{
-	struct apps *apps = stack->apps;
-	uint32_t done = 0, budget = stack->group->read_connect_number * 64;
-
-	if (apps->retry)
-		conn_retry_all(apps);
-	for (struct app *app = apps->all; app; app = app->next)
-		if (app->channel && gz_bell_pending(&app->channel->to_worker))
-			done += gz_bell_take(&app->channel->to_worker, budget, on_bell, app);
-	return done;
-}
-
 static void detach_doomed(struct apps *apps)
 {
 	struct app *app = apps->all, *next;
@@ -341,6 +339,23 @@ static void detach_doomed(struct apps *apps)
 		}
 		app_detach(app);
 	}
+}
+
+uint32_t apps_poll(struct protocol_stack *stack)
+{
+	struct apps *apps = stack->apps;
+	uint32_t done = 0, budget = stack->group->read_connect_number * 64;
+
+	if (apps->retry)
+		conn_retry_all(apps);
+	for (struct app *app = apps->all; app; app = app->next)
+		if (app->channel && !app->doomed && gz_bell_pending(&app->channel->to_worker))
+			done += gz_bell_take(&app->channel->to_worker, budget, on_bell, app);
+	if (apps->doomed) { /* before the frames of this turn go out: what they said last is among them */
+		done++;
+		detach_doomed(apps);
+	}
+	return done;
 }
 
 void apps_flush(struct protocol_stack *stack)

@@ -77,7 +77,7 @@ void app_doom_arena(struct apps *apps, struct arena *arena, const char *why);
 void app_notify(struct apps *apps, struct arena *arena, uint32_t n);
 
 /*
- * A process has ended: carries out what it had still posted. It may have accepted, answered and exited within one turn of
+ * A process has ended: carries out what it had still posted and rung for. It may have accepted, answered and exited within one turn of
  * ours, and its peer is to get the answer, not a reset.
  */
 void app_finish(struct app *app);

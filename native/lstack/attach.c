@@ -283,6 +283,13 @@ static void on_fork(struct app *parent, int fd)
 		app_doom(parent, NULL);
 }
 
+/* It need not have claimed: what it never uses is closed as well. */
+static void on_drop(struct app *app, const struct gz_message *message)
+{
+	for (uint64_t bits = message->drop; bits && message->number < GZ_SOCKS_MAX / 64; bits &= bits - 1)
+		app_let_go(app, message->number * 64 + (uint32_t)__builtin_ctzll(bits));
+}
+
 /* What this says holds for ever: it is about the socket, not about flags the process could change behind our back. */
 static bool can_wake(int fd)
 {
@@ -329,6 +336,8 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		on_hello(app);
 	else if (message->kind == GZ_MESSAGE_PAIR && app->channel)
 		pair_introduce(app, message);
+	else if (message->kind == GZ_MESSAGE_DROP && app->arena)
+		on_drop(app, message);
 	else if (message->kind == GZ_MESSAGE_CLAIM)
 		on_claim(app);
 	else

@@ -208,6 +208,8 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 	s = sock_enter(fd, false);
 	if (!s)
 		return REAL(ioctl)(fd, request, arg);
+	if (sock_kind(s) == KIND_STREAM)
+		sock_ready(s);
 	if (request == FIONBIO) {
 		if (sock_kind(s) == KIND_FRESH)
 			r = REAL(ioctl)(fd, request, arg);

@@ -96,6 +96,10 @@ EXPORT long syscall(long number, ...)
 		return getsockopt(fd, (int)b, (int)c, (void *)d, (socklen_t *)e);
 	case SYS_setsockopt:
 		return setsockopt(fd, (int)b, (int)c, (const void *)d, (socklen_t)e);
+	case SYS_execve:
+		return execve((const char *)a, (char *const *)b, (char *const *)c);
+	case SYS_execveat:
+		return execveat(fd, (const char *)b, (char *const *)c, (char *const *)d, (int)e);
 	case SYS_dup:
 		return dup(fd);
 	case SYS_dup3:

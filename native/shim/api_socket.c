@@ -20,6 +20,8 @@ static struct sock *borrow(int fd)
 	struct sock *s = fd_sock(fd) ? sock_enter(fd, false) : NULL;
 
 	if (s) {
+		if (sock_kind(s) == KIND_STREAM)
+			sock_ready(s);
 		sock_get(s);
 		lock_give(&s->rx);
 	}

@@ -475,13 +475,56 @@ int attach_fork(struct link *link)
 	return pair[0];
 }
 
-void attach_dropped(struct link *link, uint32_t n)
+void attach_drop_later(struct link *link, uint32_t n)
 {
 	/* Lost memory only delays the release to the end of this process. */
 	if (!link->dropped)
 		link->dropped = calloc(GZ_SOCKS_MAX / 64, sizeof(*link->dropped));
 	if (link->dropped)
 		link->dropped[n / 64] |= 1ull << (n % 64);
+}
+
+void attach_tell_dropped(struct link *link)
+{
+	for (uint32_t w = 0; link->dropped && w < GZ_SOCKS_MAX / 64; w++) {
+		struct gz_message message = { .kind = GZ_MESSAGE_DROP, .number = w, .drop = link->dropped[w] };
+
+		if (!link->dropped[w])
+			continue;
+		if (attach_send(link->control_fd, &message, -1))
+			return; /* it has enough to read for now: with the next one, or the claim */
+		link->dropped[w] = 0;
+	}
+}
+
+void attach_dropped(struct link *link, uint32_t n)
+{
+	lock_take(&link->post);
+	attach_drop_later(link, n);
+	attach_tell_dropped(link);
+	lock_give(&link->post);
+}
+
+struct link *attach_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size)
+{
+	struct link *link = attach_take_link(false);
+
+	if (!link || arena_size < sizeof(struct gz_arena))
+		return NULL;
+	/* Where they will be: sockets are made to point there now. Nothing is looked at before the claim. */
+	link->arena = map(-1, arena_size, PROT_READ | PROT_WRITE, NULL);
+	link->page = map(-1, sizeof(*link->page), PROT_READ, NULL);
+	if (!link->arena || !link->page)
+		return NULL;
+	link->arena_size = arena_size;
+	link->blocks_from = sizeof(struct gz_arena);
+	link->slot = slot;
+	link->queue_id = queue_id;
+	fd_own(control_fd, &link->control_fd);
+	attach_wake_by_control(link);
+	attach_publish(link);
+	link->unclaimed = link->unmapped = true;
+	return link;
 }
 
 static int claim(struct link *link)
@@ -494,7 +537,11 @@ static int claim(struct link *link)
 		err = await(link, link->control_fd, GZ_MESSAGE_WELCOME, &message, fds, &count, ANSWER_PATIENCE_MS);
 	if (err)
 		return err;
-	err = count == GZ_WELCOME_FDS ? map_channel(link, fds[GZ_WELCOME_CHANNEL]) : -EPROTO;
+	if (count != GZ_WELCOME_FDS)
+		err = -EPROTO;
+	else
+		err = link->unmapped ? map_all(link, &message, fds) : map_channel(link, fds[GZ_WELCOME_CHANNEL]);
+	link->unmapped = link->unmapped && err;
 	close_fds(fds, count);
 	return err;
 }

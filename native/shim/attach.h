@@ -48,8 +48,18 @@ int attach_send(int control_fd, struct gz_message *message, int fd);
 /* In a child, on first use: takes over what the parent held at the fork. 0 or -errno; the link is dead then. No locks held. */
 int attach_claim(struct link *link);
 
-/* In a child, before the claim: number n is not wanted. */
+/* In a child, before the claim: number n is not wanted. No locks held. */
 void attach_dropped(struct link *link, uint32_t n);
+
+/* The same in two steps, for many: told with the second. link->post held, or the link is not public yet. */
+void attach_drop_later(struct link *link, uint32_t n);
+void attach_tell_dropped(struct link *link);
+
+/*
+ * exec.c, before main: a link to a worker that the last image was introduced to; what it holds there is claimed on first use.
+ * Takes control_fd. NULL: no memory.
+ */
+struct link *attach_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size);
 
 /*
  * fork.c, in the parent before the fork, shim.lock held: introduces a child to the peer. Returns the child's end of the

@@ -11,16 +11,33 @@
 #include "sock.h"
 
 _Atomic uintptr_t fd_table[FD_MAX];
-static _Atomic unsigned int highest; /* no word beyond it was ever set */
+static _Atomic unsigned int highest;         /* no word beyond it was ever set */
+static _Atomic unsigned int highest_program; /* nor one that is not of our own */
+
+static void raise_to(_Atomic unsigned int *mark, unsigned int fd)
+{
+	unsigned int high = gz_load(mark);
+
+	while (fd > high && !gz_cas(mark, &high, fd))
+		;
+}
 
 uintptr_t fd_put(int fd, uintptr_t word)
 {
 	if ((unsigned int)fd >= FD_MAX)
 		return 0;
-	unsigned int high = gz_load(&highest);
-	while ((unsigned int)fd > high && !gz_cas(&highest, &high, (unsigned int)fd))
-		;
+	raise_to(&highest, (unsigned int)fd);
+	if ((word & 3) != FD_OWN)
+		raise_to(&highest_program, (unsigned int)fd);
 	return gz_exchange(&fd_table[fd], word);
+}
+
+int fd_next_sock(int fd)
+{
+	for (unsigned int high = gz_load(&highest_program); (unsigned int)fd <= high; fd++)
+		if (fd_sock(fd))
+			return fd;
+	return -1;
 }
 
 /* A descriptor no longer stands for what `word` says. */

@@ -52,6 +52,9 @@ static inline bool fd_is_own(int fd)
 /* Puts a word and returns the old one. A descriptor beyond the table stays the kernel's. */
 uintptr_t fd_put(int fd, uintptr_t word);
 
+/* The first descriptor from `fd` on that stands for a socket of ours, -1 if there is none. */
+int fd_next_sock(int fd);
+
 /* Notes that the kernel serves this socket, and why; counted for `gazelled status`. */
 void fd_set_kernel(int fd, enum gz_kernel_reason reason);
 

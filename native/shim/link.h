@@ -43,6 +43,7 @@ struct link {
 	_Atomic uint32_t used;         /* numbers held */
 	uint64_t *dropped;             /* bit n: closed before the claim; told to the worker then. NULL: none */
 	bool unclaimed;                /* in a child: control_fd is the end of the parent's socketpair */
+	bool unmapped;                 /* after an exec, before the claim: arena and page are but reserved */
 	bool buried;                   /* dead, and its memory given back: ready for the next attachment */
 	uint64_t serial;               /* differs with each attachment */
 	struct link *next;             /* all that ever were */

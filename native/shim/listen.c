@@ -192,6 +192,22 @@ static int enlist(struct sock *s)
 	return err;
 }
 
+struct listener *listen_inherit(struct sock *s, int backlog, bool both, bool shut)
+{
+	struct listener *listener = calloc(1, sizeof(*listener));
+
+	if (!listener)
+		return NULL;
+	listener->both = both;
+	listener->shut = shut;
+	listener->backlog = backlog;
+	if (shut)
+		return listener;
+	listener->next = shim.listeners;
+	shim.listeners = s;
+	return listener;
+}
+
 static int become_listener(struct sock *s, int fd, int backlog, bool both)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
@@ -235,7 +251,7 @@ static int listen_anew(struct sock *s, int backlog)
 	return 0;
 }
 
-static void claim_links(void)
+void listen_claim(void)
 {
 	WORKER_EACH(link, i)
 	{
@@ -266,7 +282,7 @@ int listen_start(struct sock *s, int fd, int backlog)
 	enum route route = ROUTE_KERNEL;
 	int err = 0;
 
-	claim_links();
+	listen_claim();
 	lock_take(&s->rx);
 	lock_take(&s->tx);
 	if (sock_kind(s) == KIND_STREAM) {
@@ -466,7 +482,7 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 	int got;
 
 	_Static_assert(SOCK_CLOEXEC == O_CLOEXEC && SOCK_NONBLOCK == O_NONBLOCK, "one flag word serves both");
-	claim_links();
+	listen_claim();
 	sock_get(s);
 	for (;;) {
 		bool both = s->listener->both;

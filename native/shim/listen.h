@@ -45,6 +45,9 @@ int listen_start(struct sock *s, int fd, int backlog);
  */
 int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len, int flags);
 
+/* Claims all workers in the child of a fork, or after an exec: who waits wants to be rung. No locks of shim or links held. */
+void listen_claim(void);
+
 /* True if a connection of the stack waits. Any thread, no locks. */
 bool listen_ready(struct sock *s);
 
@@ -65,6 +68,12 @@ void listen_shutdown(struct sock *s);
 
 /* The last descriptor is gone: lets go of all entries. Both locks of s held. */
 void listen_close(struct sock *s);
+
+/*
+ * exec.c: a listener of the image before this one, entered for workers that come; its entries are the caller's to fill in.
+ * NULL: no memory.
+ */
+struct listener *listen_inherit(struct sock *s, int backlog, bool both, bool shut);
 
 /* attach.c, shim.lock held: a worker died; a worker is there (again). */
 void listen_lost(struct link *link);

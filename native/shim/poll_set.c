@@ -77,6 +77,8 @@ static void enter(struct poll *p)
 		if (s) {
 			if (sock_kind(s) == KIND_STREAM)
 				sock_ready(s);
+			else if (sock_kind(s) == KIND_LISTENER)
+				listen_claim();
 			sock_get(s);
 			lock_give(&s->rx);
 			p->who[i].s = s;

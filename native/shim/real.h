@@ -65,6 +65,10 @@
 	X(ssize_t, preadv2, (int, const struct iovec *, int, off_t, int))                                 \
 	X(ssize_t, pwritev2, (int, const struct iovec *, int, off_t, int))                                \
 	X(int, vdprintf, (int, const char *, va_list))                                                    \
+	X(int, execve, (const char *, char *const[], char *const[]))                                      \
+	X(int, execveat, (int, const char *, char *const[], char *const[], int))                          \
+	X(int, execvpe, (const char *, char *const[], char *const[]))                                     \
+	X(int, fexecve, (int, char *const[], char *const[]))                                              \
 	X(FILE *, fdopen, (int, const char *))                                                            \
 	X(int, fclose, (FILE *))                                                                          \
 	X(long, syscall, (long, ...))

@@ -118,6 +118,15 @@ void shim_count_paired(int by)
 		gz_store(&link->channel->pair_sockets, gz_load(&shim.paired));
 }
 
+bool shim_inherit(void)
+{
+	lock_take(&shim.lock);
+	if (!open_group())
+		shim.disabled = true;
+	lock_give(&shim.lock);
+	return !shim.disabled;
+}
+
 void shim_count_kernel(enum gz_kernel_reason reason, int by)
 {
 	struct link *link;

@@ -62,6 +62,9 @@ extern struct shim shim;
  */
 bool shim_on(void);
 
+/* exec.c, before main: maps the group page, attaches to nobody. False: there is none. */
+bool shim_inherit(void);
+
 /* True once attached; no side effects. */
 static inline bool shim_active(void)
 {

@@ -24,7 +24,7 @@ static struct chunk *chunks; /* never freed */
 static struct sock *unused;
 static struct lock pool; /* both; no other lock is taken under it */
 
-static struct sock *sock_new(int family)
+struct sock *sock_new(int family)
 {
 	struct sock *s;
 
@@ -55,7 +55,7 @@ static struct sock *sock_new(int family)
 	return s;
 }
 
-static void sock_free(struct sock *s)
+void sock_free(struct sock *s)
 {
 	lock_take(&pool);
 	s->next = unused;

@@ -62,6 +62,12 @@ struct sock {
 	struct sock *next;         /* free list, or shim.listeners */
 };
 
+/* A blank one of kind FRESH, with one reference, that no descriptor stands for yet; NULL: no memory. */
+struct sock *sock_new(int family);
+
+/* Gives back one that nobody could find. */
+void sock_free(struct sock *s);
+
 /* socket() for a TCP socket that may become accelerated. A descriptor, or -errno. */
 int sock_open(int family, int type, int protocol);
 

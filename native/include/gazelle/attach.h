@@ -13,6 +13,7 @@
  *                                        <-   FORKED {status}
  *   CLAIM {magic, abi}  (child, on its end of that socketpair)  ->
  *                                        <-   WELCOME ...   (same arena, a channel of its own)
+ *   DROP {number, drop}                  ->        this process does not want those of what it holds; also before its CLAIM
  *   PAIR {addr, port}                    ->        who listens there among the attached processes? (same host, no packets)
  *                                        <-   PAIRED {status, side 0, member, other} + fds: pair, leg to the program there
  *   to each process of that program:     <-   PAIRED {0, side 1, member, other} + fds: pair, leg to the one that connects
@@ -41,7 +42,8 @@ enum gz_message_kind {
 	GZ_MESSAGE_PAIR = 8,
 	GZ_MESSAGE_PAIRED = 9,
 	GZ_MESSAGE_LEG = 10,
-	GZ_MESSAGE_WAKE = 11
+	GZ_MESSAGE_WAKE = 11,
+	GZ_MESSAGE_DROP = 12
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };
@@ -52,7 +54,9 @@ struct gz_message {
 	uint64_t magic; /* GZ_ATTACH_MAGIC */
 	uint32_t abi_version;
 	uint32_t kind;
-	uint32_t number; /* EVENT_QUEUE: which; WELCOME: queue_id; PAIRED: the receiver's side, 0 connects, 1 listens */
+	/* EVENT_QUEUE: which; DROP: sockets from 64 * number on; WELCOME: queue_id; PAIRED: the receiver's side, 0 connects,
+	 * 1 listens */
+	uint32_t number;
 	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED: the child */
 	int32_t status;     /* REFUSED, FORKED, PAIRED: 0 or an errno */
 	uint32_t member; /* PAIRED: the receiver's place on its side; LEG: the place of who is at the other end of it */
@@ -61,7 +65,10 @@ struct gz_message {
 	uint8_t addr[16]; /* PAIR: where it wants to connect; PAIRED: the same */
 	uint16_t port;
 	uint8_t pad[6];
-	uint64_t arena_size;   /* WELCOME, bytes */
+	union {
+		uint64_t arena_size; /* WELCOME, bytes */
+		uint64_t drop;       /* DROP: bit i = socket 64 * number + i */
+	};
 	uint64_t channel_size; /* WELCOME, bytes */
 	char text[64];         /* REFUSED: why */
 };

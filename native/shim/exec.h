@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * What of this process's sockets outlives an exec. The connections are the workers' and stay where they are; the new image
+ * must find out which descriptor is which, and take the old one's place at the workers. So before an exec the old image
+ * leaves a record in a memfd that is inherited with the sockets and named by GZ_EXEC_VARIABLE, and a control socket for every
+ * worker that has one of them: the one a forked child was given and has not used yet, or that of a "child" introduced for
+ * this. The new image claims it with the first socket it uses, as a forked child does. An exec that inherits no accelerated
+ * socket costs a look at the table.
+ */
+#ifndef SHIM_EXEC_H
+#define SHIM_EXEC_H
+
+#define EXEC_VARIABLE "GAZELLED_EXEC"
+
+/*
+ * Before an exec with this environment. Returns the one to call it with: `envp` itself if nothing is inherited. Nothing else
+ * may be called before the exec or exec_failed(). Any thread, no locks held.
+ */
+char **exec_prepare(char *const envp[]);
+
+/* The exec has failed: all is as before. `env` is what exec_prepare returned. Keeps errno. */
+void exec_failed(char **env, char *const envp[]);
+
+#endif

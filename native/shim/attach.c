@@ -50,7 +50,8 @@ int attach_send(int control_fd, struct gz_message *message, int fd)
 		c->cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(c), &fd, sizeof(int));
 	}
-	return REAL(sendmsg)(control_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message) ? 0 : -errno;
+	return UNCANCELLED(sendmsg, control_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message) ? 0
+	                                                                                                        : -errno;
 }
 
 static void close_fds(int *fds, int count)
@@ -71,7 +72,7 @@ int attach_receive(int control_fd, struct gz_message *message, int *fds, int *co
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
 	};
-	ssize_t n = REAL(recvmsg)(control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	ssize_t n = UNCANCELLED(recvmsg, control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	*count = 0;
 	if (n < 0)

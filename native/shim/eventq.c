@@ -39,8 +39,10 @@ uint32_t eventq_take(void)
 	while (~used) {
 		uint32_t k = (uint32_t)__builtin_ctzll(~used);
 
-		if (gz_cas(&taken, &used, used | 1ull << k))
+		if (gz_cas(&taken, &used, used | 1ull << k)) {
+			gz_store(&place[k].sleepers, 0); /* a thread that was cancelled in its sleep never retracted */
 			return k;
+		}
 	}
 	return EVENTQ_SHARED;
 }
@@ -148,7 +150,7 @@ void eventq_wake(uint32_t queue)
 	int fd = __atomic_load_n(&wake_fd[queue], __ATOMIC_ACQUIRE);
 
 	if (fd > 0)
-		(void)REAL(send)(fd, "", 1, GZ_WAKE_FLAGS);
+		(void)UNCANCELLED(sendto, fd, "", 1, GZ_WAKE_FLAGS, NULL, 0);
 }
 
 void eventq_wake_all(void)
@@ -175,7 +177,7 @@ void eventq_drain(uint32_t queue)
 	char byte;
 
 	/* Usually there is one; what is left wakes once more for nothing. */
-	if (!REAL(recv)(queue_fd[queue], &byte, 1, MSG_DONTWAIT))
+	if (!UNCANCELLED(recvfrom, queue_fd[queue], &byte, 1, MSG_DONTWAIT, NULL, NULL))
 		renew(queue);
 }
 

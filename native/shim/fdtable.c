@@ -99,7 +99,7 @@ void fd_own_close(int *slot)
 	if (fd < 0)
 		return;
 	fd_put(fd, 0);
-	REAL(close)(fd);
+	(void)UNCANCELLED(close, fd);
 }
 
 void fd_own_move(int *from, int *to)

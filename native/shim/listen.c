@@ -469,7 +469,7 @@ static int accept_kernel(struct sock *s, int fd, struct sockaddr *addr, socklen_
 
 	if (fd_sock(fd) != s)
 		return -EBADF; /* another thread closed it while we waited */
-	got = REAL(accept4)(fd, addr, len, flags);
+	got = (int)UNCANCELLED(accept4, fd, addr, len, flags);
 	if (got < 0)
 		return -errno;
 	fd_forget(got);

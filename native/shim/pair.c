@@ -107,7 +107,7 @@ static void wake(struct link *link, struct gz_pair_side *to, uint32_t q)
 		int fd = __atomic_load_n(&link->pair->queue_fd[q], __ATOMIC_ACQUIRE);
 
 		/* No room means that it has not even taken the last one. */
-		if (fd > 0 && (REAL(send)(fd, "", 1, GZ_WAKE_FLAGS) == 1 || errno == EAGAIN))
+		if (fd > 0 && (UNCANCELLED(sendto, fd, "", 1, GZ_WAKE_FLAGS, NULL, 0) == 1 || errno == EAGAIN))
 			return;
 		lock_take(&link->post);
 		leg_hear(link);

@@ -14,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -84,6 +85,12 @@ extern struct real_calls real;
 
 /* Resolves them all; called on first use, from any thread, also before our constructor. */
 void real_resolve(void);
+
+/*
+ * A system call that is no cancellation point: what is called with a lock held must not be where a cancelled thread ends.
+ * As syscall(): -1 and errno.
+ */
+#define UNCANCELLED(name, ...) REAL(syscall)(SYS_##name, __VA_ARGS__)
 
 #define REAL(name) ((__builtin_expect(!real.ready, 0) ? real_resolve() : (void)0), real.name)
 

@@ -221,6 +221,45 @@ static void a_fork_leaves_waiters_of_both_processes_awake(void **state)
 	close_pair(fd);
 }
 
+static void *send_for_ever(void *arg)
+{
+	while (send(*(int *)arg, "x", 1, MSG_NOSIGNAL) >= 0)
+		;
+	return NULL;
+}
+
+static void *accept_for_ever(void *arg)
+{
+	for (;;)
+		close(accept(*(int *)arg, NULL, NULL));
+	return NULL;
+}
+
+static void a_cancelled_thread_leaves_no_lock_behind(void **state)
+{
+	for (int round = 0; round < 16; round++) {
+		int fd[2], listener = kit_listen("0.0.0.0", 0);
+		pthread_t sender, accepter;
+		char buf[4096];
+
+		kit_pair(fd);
+		pthread_create(&sender, NULL, send_for_ever, &fd[0]);
+		pthread_create(&accepter, NULL, accept_for_ever, &listener);
+		for (int i = 0; i < round; i++)
+			close(kit_connect("127.0.0.1", kit_port(listener)));
+		assert_true(recv(fd[1], buf, sizeof(buf), 0) > 0);
+		pthread_cancel(sender);
+		pthread_cancel(accepter);
+		while (recv(fd[1], buf, sizeof(buf), MSG_DONTWAIT) > 0)
+			;
+		pthread_join(sender, NULL);
+		pthread_join(accepter, NULL);
+		/* Whatever they held, these must not wait for it. */
+		close(listener);
+		close_pair(fd);
+	}
+}
+
 /* ------------------------------------------------------------------ stress */
 
 #define SOCKETS 8
@@ -373,6 +412,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_polled_set_may_get_its_first_socket_meanwhile),
 	cmocka_unit_test(a_set_closed_under_its_waiter_is_waited_in_to_the_end),
 	cmocka_unit_test(a_fork_leaves_waiters_of_both_processes_awake),
+	cmocka_unit_test(a_cancelled_thread_leaves_no_lock_behind),
 	cmocka_unit_test(a_pool_of_threads_serves_every_message_once),
 	cmocka_unit_test(sets_survive_what_threads_do_to_them),
 };

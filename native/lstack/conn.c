@@ -355,6 +355,9 @@ void conn_connect(struct app *app, const struct gz_request *request)
 	conn->connecting = true;
 	ip_addr_set_ip4_u32_val(local, apps->stack->group->host_addr_be);
 	conn_addr_read(request->peer, &remote);
+	error = ECONNRESET;
+	if (request->family == AF_UNSPEC)
+		goto fail;
 	error = EADDRNOTAVAIL;
 	if (!port)
 		port = steer_pick_port(apps->stack, &local, &remote, request->peer_port);

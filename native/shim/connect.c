@@ -70,24 +70,25 @@ static int outcome(struct sock *s)
 static bool failed(struct sock *s)
 {
 	return sock_peer_flags(s) & GZ_WORKER_DEAD && !(gz_load(&s->peer->flags) & GZ_WORKER_CONNECTED) &&
-	       gz_load(&s->error_taken);
+	       (gz_load(&s->error_taken) || s->told_refused);
 }
 
-/* Asks a worker to connect, both locks held. 0, or -errno. */
+/* Asks a worker to connect, both locks held; to NULL: for an end that is not connected. 0, or -errno. */
 static int begin(struct sock *s, struct link *link, const struct endpoint *to)
 {
 	struct gz_request request = {
 		.op = GZ_REQUEST_CONNECT,
 		.port = s->bound ? s->local.port : 0,
-		.peer_port = to->port,
-		.family = s->family,
+		.peer_port = to ? to->port : 0,
+		.family = to ? s->family : AF_UNSPEC,
 		.type = SOCK_STREAM,
 	};
 	uint32_t n = link_take_number(link, s);
 
 	if (!n)
 		return -ENOBUFS;
-	memcpy(request.peer, to->addr, sizeof(request.peer));
+	if (to)
+		memcpy(request.peer, to->addr, sizeof(request.peer));
 	if (s->bound)
 		memcpy(request.addr, s->local.addr, sizeof(request.addr));
 	request.sock = n;
@@ -113,14 +114,14 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	uint32_t n;
 	int on = 1, err;
 
-	if (!pair_listens(to) || (!s->bound && !pair_reaches(to)))
+	if (s->template || !pair_listens(to) || (!s->bound && !pair_reaches(to)))
 		return 1;
 	if (!s->bound) {
 		local.port = 0;
 		if (route_is_stack(&local))
 			(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
 		endpoint_to(&local, s->family, (struct sockaddr *)&sa, &len);
-		if (REAL(bind)(fd, (struct sockaddr *)&sa, len))
+		if (REAL(bind)(fd, (struct sockaddr *)&sa, len) && errno != EINVAL) /* EINVAL: by a connection before this one */
 			return 1;
 	}
 	len = sizeof(sa);
@@ -163,24 +164,49 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 	return 0;
 }
 
-static int again(struct sock *s, const struct endpoint *to)
+/* s is on another number now. */
+static void moved(struct sock *s, struct link *from, uint32_t n)
 {
-	struct link *link;
+	epoll_unclaim(s, from, n);
+	link_let_go(from, n);
+	epoll_claim(s, s->link, s->n);
+}
+
+/* A new attempt of a socket whose last one is over, as the kernel allows it, on a number of its own. */
+static int again(struct sock *s, int fd, const struct endpoint *to)
+{
+	struct link *link = s->link;
+	uint32_t n = s->n;
 	int err;
 
 	if (!failed(s))
 		return outcome(s);
-	/* As the kernel allows it: the same descriptor tries anew, on a number of its own. */
-	link = pick_link(s);
-	if (!link)
-		return -ENETDOWN;
-	epoll_unclaim(s, s->link, s->n);
-	link_let_go(s->link, s->n);
-	err = begin(s, link, to);
+	err = same_host(s, fd, to);
+	if (err > 0) {
+		struct link *worker = pick_link(s);
+
+		err = worker ? begin(s, worker, to) : -ENETDOWN;
+	}
 	if (err)
 		return err;
-	epoll_claim(s, link, s->n);
+	moved(s, link, n);
 	return -EINPROGRESS;
+}
+
+/* connect() to AF_UNSPEC: the connection is broken off, and the socket is as one that never had one. Both locks held. */
+static int disconnect(struct sock *s)
+{
+	struct link *link = s->link, *worker = pick_link(s);
+	struct gz_end *me = s->me;
+	uint32_t n = s->n;
+	int err = worker ? begin(s, worker, NULL) : -ENETDOWN;
+
+	if (err)
+		return err;
+	gz_or(&me->flags, GZ_APP_ABORT);
+	moved(s, link, n);
+	s->told_refused = true;
+	return 0;
 }
 
 int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len)
@@ -195,13 +221,20 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 		err = -EISCONN;
 		goto out;
 	}
+	if (sock_kind(s) == KIND_STREAM && len >= sizeof(sa->sa_family) && sa->sa_family == AF_UNSPEC) {
+		sock_ready(s);
+		err = disconnect(s);
+		if (err)
+			goto out;
+		goto wait;
+	}
 	if (!endpoint_from(sa, len, &to)) {
 		err = sock_kind(s) == KIND_FRESH ? 2 : -EAFNOSUPPORT; /* the kernel has the right error for a fresh one */
 		goto out;
 	}
 	if (sock_kind(s) == KIND_STREAM) {
 		sock_ready(s);
-		err = again(s, &to);
+		err = again(s, fd, &to);
 		if (err != -EINPROGRESS && (err != -EALREADY || gz_load(&s->nonblock)))
 			goto out;
 	} else {
@@ -213,13 +246,16 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 		err = settled(s) && !s->link->pair ? outcome(s) : -EINPROGRESS; /* as the kernel's loopback says it */
 		goto out;
 	}
+wait:
 	sock_get(s);
 	lock_give(&s->tx);
 	lock_give(&s->rx);
-	err = wait_for(s, settled, -1, options_patience(s->options.sndtimeo_ns));
+	err = wait_for(s, settled, -1, s->told_refused ? -1 : options_patience(s->options.sndtimeo_ns));
 	lock_take(&s->rx);
 	lock_take(&s->tx);
-	if (!err)
+	if (s->told_refused)
+		err = 0; /* disconnected */
+	else if (!err)
 		err = outcome(s);
 	else if (err == -EAGAIN)
 		err = -EINPROGRESS; /* SO_SNDTIMEO */

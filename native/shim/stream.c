@@ -78,7 +78,7 @@ static int rx_end(struct sock *s)
 	if (flags & GZ_WORKER_DEAD) {
 		int error = sock_take_error(s);
 
-		return error ? -error : 0;
+		return error ? -error : s->told_refused ? -ENOTCONN : 0;
 	}
 	return gz_load(&s->me->flags) & GZ_APP_SHUT_RD ? 0 : -EAGAIN;
 }

@@ -187,7 +187,8 @@ _Static_assert(GZ_COUNTERS_MAX <= 64, "counters fit the page");
 #define GZ_APP_WANT_SPACE 0x020u /* ring me when the tx FIFO is at least half empty */
 #define GZ_APP_GROW 0x800u       /* give me a bigger tx block: I write nothing until in_block changes or GROW_SEEN */
 #define GZ_APP_OPTIONS 0x1000u   /* options[] below have changed */
-#define GZ_APP_EXCLUSIVE 0x2000u /* a listener: of those who sleep, a connection wakes one (EPOLLEXCLUSIVE); all are rung */
+#define GZ_APP_EXCLUSIVE \
+	0x2000u /* a listener: of those who sleep, a connection wakes one (EPOLLEXCLUSIVE); all are rung */
 
 /* Socket options the stack acts on; the application writes them, then sets GZ_APP_OPTIONS and rings. */
 struct gz_options {
@@ -302,7 +303,8 @@ struct gz_arena {
 
 enum gz_request_op {
 	GZ_REQUEST_LISTEN = 1, /* socket n listens on addr:port with `arg` = backlog; done when n is LISTENING or DEAD */
-	GZ_REQUEST_CONNECT = 2, /* socket n connects from addr:port (port 0: any) to peer; done when CONNECTED or DEAD */
+	GZ_REQUEST_CONNECT = 2, /* socket n connects from addr:port (port 0: any) to peer; done when CONNECTED or DEAD. Family
+				 * AF_UNSPEC: to nowhere, so that it ends as one whose connection was broken off */
 	GZ_REQUEST_BACKLOG = 3, /* listener n: listen() again with another backlog */
 	GZ_REQUEST_CLAIM = 4,   /* socket n, popped from an accept queue, now has an fd in this process */
 	GZ_REQUEST_BIND = 6, /* datagram socket n takes what comes to addr:port, from peer only if peer_port is not 0; again

@@ -352,3 +352,21 @@ def socket_type_and_domain(t: T, kind: int) -> None:
 def socket_arguments(t: T, family: int, kind: int, protocol: int) -> None:
     value = t.me.run("socket", family, kind, protocol)
     t.note("socket", value if isinstance(value, str) else "ok")
+
+
+@case()
+def disconnected_and_then(t: T) -> None:
+    s, p = t.pair()
+    ep = t.epoll()
+    ep.add(s, IN)
+    s.connect(None)
+    p.wait(HUP)
+    p.recv()
+    s.poll()
+    ep.now()
+    s.recv(10, socket.MSG_DONTWAIT)
+    s.recv(10, socket.MSG_DONTWAIT)
+    s.send(b"x", socket.MSG_NOSIGNAL)
+    s.shutdown(socket.SHUT_WR)
+    s.error()
+    s.poll()

@@ -113,13 +113,15 @@ static int await_open(struct sock *s)
 	return err;
 }
 
-static void close_entry(struct listen_entry *e)
+static void close_entry(struct sock *s, struct listen_entry *e)
 {
 	struct link *link = e->link;
 
 	__atomic_store_n(&e->link, NULL, __ATOMIC_RELEASE);
-	if (link)
-		link_let_go(link, e->n);
+	if (!link)
+		return;
+	epoll_unclaim(s, link, e->n); /* sets that have s must not take the next socket of that number for it */
+	link_let_go(link, e->n);
 }
 
 int dgram_entries_open(struct sock *s)
@@ -192,7 +194,7 @@ void dgram_entries_close(struct sock *s)
 	if (*p)
 		*p = dgram_of(s)->next;
 	for (uint32_t i = 0; i < shim.workers; i++)
-		close_entry(&s->listener->entry[i]);
+		close_entry(s, &s->listener->entry[i]);
 	lock_give(&shim.lock);
 }
 
@@ -200,7 +202,7 @@ void dgram_lost(struct link *link)
 {
 	for (struct sock *s = all; s; s = dgram_of(s)->next)
 		if (s->listener->entry[link->slot].link == link)
-			close_entry(&s->listener->entry[link->slot]);
+			close_entry(s, &s->listener->entry[link->slot]);
 }
 
 void dgram_restore(struct link *link)

@@ -3,6 +3,7 @@
 
 #include "attach.h"
 #include "dgram.h"
+#include "epoll_index.h"
 #include "epoll_nest.h"
 #include "epoll_set.h"
 #include "eventq.h"
@@ -33,11 +34,9 @@ static void on_pair_bell(void *ctx, uint32_t n)
 {
 	struct pair_bells *bells = ctx;
 	struct epoll *ep = bells->ep;
-	uint32_t slot = bells->link->slot;
 
 	if (n) {
-		if (ep->index[slot] && ep->index_of[slot] == bells->link->serial)
-			on_bell(ep->index[slot], n);
+		on_bell(index_of(ep, bells->link), n);
 		return;
 	}
 	for (struct item *item = ep->items; item; item = item->after)
@@ -67,8 +66,7 @@ static void take_own_bells(struct epoll *ep)
 			continue;
 		}
 		if (link->channel && gz_bell_pending(link_bell(link, ep->queue)))
-			gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_bell,
-			             ep->index_of[i] == link->serial ? ep->index[i] : NULL);
+			gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_bell, index_of(ep, link));
 	}
 }
 

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "epoll.h"
+#include "epoll_index.h"
 #include "epoll_nest.h"
 #include "epoll_set.h"
 #include "eventq.h"
@@ -140,70 +141,7 @@ void epoll_item_rest(struct item *item)
 	ep->active--;
 }
 
-/* ------------------------------------------------------------------ index: which items a bell means */
-
-static struct item **index_slot(struct epoll *ep, struct link *link, uint32_t n)
-{
-	uint32_t slot = link->slot;
-	size_t size = GZ_SOCKS_MAX * sizeof(struct item *);
-
-	if (!ep->index[slot]) {
-		void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-		if (p == MAP_FAILED)
-			return NULL;
-		ep->index[slot] = p;
-	} else if (ep->index_of[slot] != link->serial) {
-		(void)madvise(ep->index[slot], size, MADV_DONTNEED); /* the last worker's numbers mean nothing now */
-	}
-	ep->index_of[slot] = link->serial;
-	return &ep->index[slot][n % GZ_SOCKS_MAX];
-}
-
-/* The item's set wants to hear of number n; of an exclusive one the worker wakes one sleeper, whichever process it is in. */
-static void want_bells(struct item *item, struct link *link, uint32_t n)
-{
-	if (!link->pair && item->events & EPOLLEXCLUSIVE)
-		gz_or(&link_sock(link, n)->app.flags, GZ_APP_EXCLUSIVE);
-	link_interest(link, n, item->ep->queue);
-}
-
-/* Number n of the link means `item` (NULL: nothing) in this set. */
-static void index_put(struct epoll *ep, struct link *link, uint32_t n, struct item *item)
-{
-	struct item **slot;
-
-	if (!item && (!ep->index[link->slot] || ep->index_of[link->slot] != link->serial))
-		return;
-	slot = index_slot(ep, link, n);
-	if (slot)
-		*slot = item;
-	if (!link_is_open(link) || gz_load(&link->dead))
-		return;
-	if (item)
-		want_bells(item, link, n);
-	else
-		link_no_interest(link, n, ep->queue);
-}
-
-/* The same for all numbers of a socket. */
-static void index_sock(struct epoll *ep, struct sock *s, struct item *item)
-{
-	if (sock_kind(s) == KIND_STREAM) {
-		index_put(ep, s->link, s->n, item);
-		return;
-	}
-	if (!s->listener)
-		return;
-	if (item)
-		pair_listen_interest(ep->queue);
-	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link = __atomic_load_n(&s->listener->entry[i].link, __ATOMIC_ACQUIRE);
-
-		if (link)
-			index_put(ep, link, s->listener->entry[i].n, item);
-	}
-}
+/* ------------------------------------------------------------------ membership */
 
 void epoll_wake_sleepers(struct epoll *ep)
 {
@@ -475,10 +413,7 @@ void epoll_claim(struct sock *s, struct link *link, uint32_t n)
 	for (struct item *item = s->items; item; item = item->next_of_owner) {
 		lock_take(&item->ep->lock);
 		if (item->stack) {
-			if (!item->ep->index[link->slot] || *index_slot(item->ep, link, n) == NULL)
-				index_put(item->ep, link, n, item);
-			else
-				want_bells(item, link, n);
+			index_claim(item, link, n);
 			epoll_item_stir(item);
 			epoll_wake_sleepers(item->ep);
 		}
@@ -524,9 +459,7 @@ void epoll_put(struct epoll *ep)
 	lock_give(&ep->lock);
 	nest_leave(ep);
 	lock_give(&shim.items);
-	for (uint32_t slot = 0; slot < SHIM_LINKS; slot++)
-		if (ep->index[slot])
-			munmap(ep->index[slot], GZ_SOCKS_MAX * sizeof(struct item *));
+	index_free(ep);
 	if (ep->queue != UINT32_MAX)
 		eventq_give(ep->queue);
 	lock_take(&pool);

@@ -146,14 +146,16 @@ static void set_kernel_nonblock(int fd)
 		REAL(fcntl)(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
-static void close_entry(struct listen_entry *e)
+static void close_entry(struct sock *s, struct listen_entry *e)
 {
 	struct link *link = e->link;
 
 	__atomic_store_n(&e->queue, NULL, __ATOMIC_RELEASE);
 	__atomic_store_n(&e->link, NULL, __ATOMIC_RELEASE);
-	if (link)
-		link_let_go(link, e->n);
+	if (!link)
+		return;
+	epoll_unclaim(s, link, e->n); /* sets that have s must not take the next socket of that number for it */
+	link_let_go(link, e->n);
 }
 
 static void unlist(struct sock *s)
@@ -165,7 +167,7 @@ static void unlist(struct sock *s)
 	if (*p)
 		*p = s->listener->next;
 	for (uint32_t i = 0; i < shim.workers; i++)
-		close_entry(&s->listener->entry[i]);
+		close_entry(s, &s->listener->entry[i]);
 	pair_refuse_waiting(s);
 }
 
@@ -526,7 +528,7 @@ void listen_lost(struct link *link)
 {
 	for (struct sock *s = shim.listeners; s; s = s->listener->next)
 		if (s->listener->entry[link->slot].link == link)
-			close_entry(&s->listener->entry[link->slot]);
+			close_entry(s, &s->listener->entry[link->slot]);
 }
 
 void listen_restore(struct link *link)

@@ -221,6 +221,27 @@ static void a_fork_leaves_waiters_of_both_processes_awake(void **state)
 	close_pair(fd);
 }
 
+static void a_bell_of_a_listener_that_is_gone_is_nobodys(void **state)
+{
+	int listener = kit_listen(STACK_ADDR, 0), fd[2], client, ep;
+	struct epoll_event event;
+
+	kit_pair(fd);
+	ep = set_with(listener, EPOLLIN);
+	add(ep, fd[1], EPOLLIN);
+	client = kit_connect(PEER_ADDR, kit_port(listener));
+	kit_await(listener, POLLIN); /* it has rung, and the set has not looked */
+	shutdown(listener, SHUT_RD);
+	close(listener);
+	assert_int_equal(epoll_wait(ep, &event, 1, 0), 0);
+	kit_send(fd[0], "x");
+	assert_int_equal(epoll_wait(ep, &event, 1, LONG_MS), 1);
+	assert_int_equal(event.data.u64, fd[1]);
+	close(client);
+	close(ep);
+	close_pair(fd);
+}
+
 static void *send_for_ever(void *arg)
 {
 	while (send(*(int *)arg, "x", 1, MSG_NOSIGNAL) >= 0)
@@ -412,6 +433,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_polled_set_may_get_its_first_socket_meanwhile),
 	cmocka_unit_test(a_set_closed_under_its_waiter_is_waited_in_to_the_end),
 	cmocka_unit_test(a_fork_leaves_waiters_of_both_processes_awake),
+	cmocka_unit_test(a_bell_of_a_listener_that_is_gone_is_nobodys),
 	cmocka_unit_test(a_cancelled_thread_leaves_no_lock_behind),
 	cmocka_unit_test(a_pool_of_threads_serves_every_message_once),
 	cmocka_unit_test(sets_survive_what_threads_do_to_them),

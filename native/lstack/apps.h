@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * The worker's side of attached applications, as the loop in worker.c sees it. The pieces: attach.c (control sockets and
- * handshake), arena.c (socket tables and FIFO blocks), app.c (attached processes), conn.c (one TCP connection),
- * listener.c (one listening socket).
+ * The worker's side of attached applications, as loop.c sees it. The pieces: attach.c (control sockets and handshake),
+ * arena.c (socket tables and FIFO blocks), app.c (attached processes), conn.c (one TCP connection), listener.c (one
+ * listening socket), dgram.c (datagram sockets), pair.c (introducing two programs to each other).
  */
 #ifndef LSTACK_APPS_H
 #define LSTACK_APPS_H
@@ -31,7 +31,7 @@ bool apps_pending(struct protocol_stack *stack);
  */
 void apps_event(struct protocol_stack *stack, void *owner, uint32_t events);
 
-/* SIGTERM: listeners stop accepting. Connections are left to their peers: they are closed with FIN where possible. */
+/* SIGTERM: listeners close, and connections are reset: nobody will be there to finish them. */
 void apps_drain(struct protocol_stack *stack);
 
 /* SYN with no listener while the worker is young: true if a listener may yet come back, so no RST should be sent. */

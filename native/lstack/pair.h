@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Same host: the worker introduces two attached processes to each other and is needed no more. It makes the memory only
- * those two will see and the socketpair by which each learns of the other's death.
+ * Same host: the worker introduces a process to all processes of the program it wants to connect to, and is needed no more.
+ * It makes the memory only those will see and the legs by which each learns of another's death.
  */
 #ifndef LSTACK_PAIR_H
 #define LSTACK_PAIR_H
@@ -10,7 +10,7 @@
 
 struct app;
 
-/* PAIR: finds a process that listens at request->addr:port and introduces `app` to it. Always answers PAIRED. */
+/* PAIR: finds the program that listens at request->addr:port and introduces `app` to it. Always answers PAIRED. */
 void pair_introduce(struct app *app, const struct gz_message *request);
 
 #endif

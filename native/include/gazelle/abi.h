@@ -266,7 +266,7 @@ struct gz_accept_queue {
 	uint32_t mask;                        /* worker writes once; slots - 1 */
 	_Alignas(64) _Atomic uint32_t slot[]; /* worker writes: socket number */
 };
-#define GZ_ACCEPT_SLOTS 4096u /* at most; the block is the next power of two that holds them */
+#define GZ_ACCEPT_SLOTS 4096u /* at most */
 
 /*
  * A datagram in a FIFO of a SOCK_DGRAM socket: this header, then `len` bytes, then padding to GZ_DATAGRAM_ALIGN. Written and

@@ -17,4 +17,7 @@ static inline ssize_t api_return(ssize_t r)
 	return -1;
 }
 
+/* exec.c, before main: the C library's own streams of descriptors 0 to 2 that are sockets of ours make our calls. */
+void api_cover_stdio(void);
+
 #endif

@@ -122,11 +122,6 @@ EXPORT int dup3(int fd, int newfd, int flags)
 
 /* ------------------------------------------------------------------ fcntl, ioctl */
 
-static void set_nonblock(struct sock *s, bool on)
-{
-	gz_store(&s->nonblock, on);
-}
-
 static int do_fcntl(int fd, int cmd, void *arg)
 {
 	struct sock *s = fd_sock(fd);
@@ -152,15 +147,17 @@ static int do_fcntl(int fd, int cmd, void *arg)
 	s = sock_enter(fd, false);
 	if (!s)
 		return REAL(fcntl)(fd, cmd, arg);
+	if (sock_kind(s) == KIND_STREAM)
+		sock_ready(s);
 	if (cmd == F_GETFL) {
 		r = REAL(fcntl)(fd, cmd);
 		if (r >= 0)
-			r = (r & ~O_NONBLOCK) | (gz_load(&s->nonblock) ? O_NONBLOCK : 0);
+			r = (r & ~O_NONBLOCK) | (sock_nonblock(s) ? O_NONBLOCK : 0);
 	} else {
 		/* The kernel's flag is the program's only as long as the path is open: later it is ours, or the template's. */
 		r = sock_kind(s) == KIND_FRESH ? REAL(fcntl)(fd, cmd, arg) : 0;
 		if (!r)
-			set_nonblock(s, (int)(intptr_t)arg & O_NONBLOCK);
+			sock_set_nonblock(s, (int)(intptr_t)arg & O_NONBLOCK);
 	}
 	lock_give(&s->rx);
 	return r;
@@ -214,7 +211,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 		if (sock_kind(s) == KIND_FRESH)
 			r = REAL(ioctl)(fd, request, arg);
 		if (!r)
-			set_nonblock(s, *(int *)arg != 0);
+			sock_set_nonblock(s, *(int *)arg != 0);
 	} else if (sock_kind(s) == KIND_DGRAM && request == FIONREAD && dgram_next(s) >= 0) {
 		*(int *)arg = dgram_next(s);
 	} else if (sock_kind(s) != KIND_STREAM) {
@@ -261,6 +258,24 @@ EXPORT FILE *fdopen(int fd, const char *mode)
 	if (file)
 		file->_fileno = fd; /* for fileno() */
 	return file;
+}
+
+static void cover(FILE **file, int fd, const char *mode)
+{
+	FILE *covered = fd_sock(fd) && *file && fileno(*file) == fd ? fdopen(fd, mode) : NULL;
+
+	if (!covered)
+		return;
+	if (fd == STDERR_FILENO)
+		setvbuf(covered, NULL, _IONBF, 0);
+	*file = covered;
+}
+
+void api_cover_stdio(void)
+{
+	cover(&stdin, STDIN_FILENO, "r");
+	cover(&stdout, STDOUT_FILENO, "w");
+	cover(&stderr, STDERR_FILENO, "w");
 }
 
 EXPORT int fclose(FILE *file)

@@ -38,7 +38,7 @@ static struct link *pick_link(struct sock *s)
 	link = pick_live();
 	if (link || !gz_load(&shim.missing))
 		return link;
-	attach_insist(gz_load(&s->nonblock) ? NONBLOCK_PATIENCE_MS : PATIENCE_MS);
+	attach_insist(sock_nonblock(s) ? NONBLOCK_PATIENCE_MS : PATIENCE_MS);
 	return pick_live();
 }
 
@@ -235,14 +235,14 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 	if (sock_kind(s) == KIND_STREAM) {
 		sock_ready(s);
 		err = again(s, fd, &to);
-		if (err != -EINPROGRESS && (err != -EALREADY || gz_load(&s->nonblock)))
+		if (err != -EINPROGRESS && (err != -EALREADY || sock_nonblock(s)))
 			goto out;
 	} else {
 		err = first(s, fd, &to, &why);
 		if (err)
 			goto out;
 	}
-	if (gz_load(&s->nonblock)) {
+	if (sock_nonblock(s)) {
 		err = settled(s) && !s->link->pair ? outcome(s) : -EINPROGRESS; /* as the kernel's loopback says it */
 		goto out;
 	}

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api.h"
 #include "attach.h"
 #include "exec.h"
 #include "fdtable.h"
@@ -427,6 +428,7 @@ static void restore(struct record *record)
 		fd_put(image->fd, (uintptr_t)socks[image->sock]);
 	}
 	free(socks);
+	api_cover_stdio();
 	/* Whoever was there before this exec may share them with others. */
 	gz_store(&shim.forks, 1);
 	gz_store(&shim.missing, shim.workers - links);

@@ -492,7 +492,7 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 		got = s->listener->shut ? -EINVAL : accept_stack(s, addr, len, flags);
 		if (got == -EAGAIN && both)
 			got = accept_kernel(s, fd, addr, len, flags);
-		if (got != -EAGAIN || gz_load(&s->nonblock))
+		if (got != -EAGAIN || sock_nonblock(s))
 			break;
 		lock_give(&s->rx);
 		got = wait_for(s, listen_ready, both ? fd : -1, options_patience(s->options.rcvtimeo_ns));

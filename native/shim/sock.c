@@ -133,6 +133,19 @@ void sock_attach(struct sock *s, struct link *link, uint32_t n)
 	s->told_connected = s->told_refused = false;
 	gz_store(&s->error_taken, false);
 	gz_store(&s->broken, false);
+	if (gz_load(&s->nonblock))
+		gz_or(&s->me->flags, GZ_APP_NONBLOCK);
+}
+
+void sock_set_nonblock(struct sock *s, bool on)
+{
+	gz_store(&s->nonblock, on);
+	if (sock_kind(s) != KIND_STREAM)
+		return;
+	if (on)
+		gz_or(&s->me->flags, GZ_APP_NONBLOCK);
+	else
+		gz_and(&s->me->flags, ~GZ_APP_NONBLOCK);
 }
 
 struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags)

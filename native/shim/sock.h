@@ -30,9 +30,9 @@ struct listener;
 enum sock_kind { KIND_FRESH = 0, KIND_LISTENER = 1, KIND_STREAM = 2, KIND_DGRAM = 3 };
 
 struct sock {
-	struct lock rx, tx;       /* readers and accepters; writers and connecters; both to change kind */
-	_Atomic uint32_t kind;    /* enum sock_kind; set last */
-	_Atomic bool nonblock;    /* O_NONBLOCK as the program sees it */
+	struct lock rx, tx;    /* readers and accepters; writers and connecters; both to change kind */
+	_Atomic uint32_t kind; /* enum sock_kind; set last */
+	_Atomic bool nonblock; /* O_NONBLOCK as the program sees it; a STREAM's is GZ_APP_NONBLOCK, see sock_nonblock() */
 	_Atomic bool error_taken; /* the connection's error was reported to the program once */
 	/* STREAM; set before kind, and changed only by a connect() that follows a failed one */
 	uint32_t n; /* its number at the peer */
@@ -113,6 +113,15 @@ static inline enum sock_kind sock_kind(const struct sock *s)
 {
 	return (enum sock_kind)gz_load_acquire(&s->kind); /* pairs with the release that made it so: the rest is set */
 }
+
+/* O_NONBLOCK belongs to the file, not to the process: of a connection it is where all that hold it see it. */
+static inline bool sock_nonblock(const struct sock *s)
+{
+	return sock_kind(s) == KIND_STREAM ? gz_load(&s->me->flags) & GZ_APP_NONBLOCK : gz_load(&s->nonblock);
+}
+
+/* A lock of s held. */
+void sock_set_nonblock(struct sock *s, bool on);
 
 /* Claims the link in the child of a fork, on first use. */
 static inline void sock_ready(struct sock *s)

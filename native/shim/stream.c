@@ -131,7 +131,7 @@ static int wait_peek(struct sock *s, size_t target, int flags, uint32_t *waits)
 
 	gz_store(&s->peek_want, target < UINT32_MAX ? (uint32_t)target : UINT32_MAX);
 	while (!err && !peeks_enough(s)) {
-		if (flags & MSG_DONTWAIT || gz_load(&s->nonblock))
+		if (flags & MSG_DONTWAIT || sock_nonblock(s))
 			return 0;
 		err = wait_rx(s, peeks_enough);
 		++*waits;
@@ -177,7 +177,7 @@ ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flag
 		}
 		if (end != -EAGAIN)
 			break;
-		if (flags & MSG_DONTWAIT || gz_load(&s->nonblock)) {
+		if (flags & MSG_DONTWAIT || sock_nonblock(s)) {
 			wait_skipped();
 			break;
 		}

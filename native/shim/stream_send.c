@@ -232,7 +232,7 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 		if (!end && grow(s))
 			continue;
 		end = -EAGAIN;
-		if (gz_load(&s->nonblock) || flags & MSG_DONTWAIT) {
+		if (sock_nonblock(s) || flags & MSG_DONTWAIT) {
 			gz_add(&s->nospace, 1);
 			(void)stream_want_space(s);
 			break;
@@ -287,7 +287,7 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 			if (!end && grow(s))
 				continue;
 			end = -EAGAIN;
-			if (gz_load(&s->nonblock)) {
+			if (sock_nonblock(s)) {
 				gz_add(&s->nospace, 1);
 				(void)stream_want_space(s);
 				break;

@@ -189,6 +189,7 @@ _Static_assert(GZ_COUNTERS_MAX <= 64, "counters fit the page");
 #define GZ_APP_OPTIONS 0x1000u   /* options[] below have changed */
 #define GZ_APP_EXCLUSIVE \
 	0x2000u /* a listener: of those who sleep, a connection wakes one (EPOLLEXCLUSIVE); all are rung */
+#define GZ_APP_NONBLOCK 0x4000u /* O_NONBLOCK, for the processes that share the socket; nobody else looks */
 
 /* Socket options the stack acts on; the application writes them, then sets GZ_APP_OPTIONS and rings. */
 struct gz_options {

@@ -77,10 +77,12 @@ class PortConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """[network]: the stack's own address; IPv4."""
+    """[network]: the stack's own addresses."""
 
     host_addr: str = DEFAULT_HOST_ADDR
     gateway_addr: str | None = None
+    host_addr6: str | None = None  # None: the stack has no IPv6
+    gateway_addr6: str | None = None
 
 
 @dataclass(frozen=True)

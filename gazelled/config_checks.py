@@ -87,7 +87,7 @@ def host_address(value: object) -> object:
     except ValueError as error:
         raise wrong("is no address", allowed) from error
     if isinstance(interface, ipaddress.IPv6Interface):
-        raise wrong("is an IPv6 address", allowed, "the stack's own address is IPv4 so far")
+        raise wrong("is an IPv6 address", allowed, "IPv6 has a key of its own, host_addr6")
     if "/" not in value:
         raise wrong("has no prefix", allowed, f'did you mean "{value}/24"?')
     address, network = interface.ip, interface.network
@@ -139,4 +139,56 @@ def gateway_address(value: object, info: ValidationInfo) -> object:
             f"a host address in {network}",
             f'did you mean "{_first_host(network, interface.ip)}"?',
         )
+    return value
+
+
+def host_address6(value: object) -> object:
+    """Check the stack's IPv6 address: a unicast address that others can reach, in a subnet of /64."""
+    allowed = 'an IPv6 address with the prefix /64, as "fd00:29::2/64"'
+    if not isinstance(value, str):
+        raise wrong(f"is {kind_of(value)}", allowed)
+    try:
+        interface = ipaddress.IPv6Interface(value)
+    except ValueError as error:
+        raise wrong("is no IPv6 address", allowed) from error
+    if "/" not in value:
+        raise wrong("has no prefix", allowed, f'did you mean "{value}/64"?')
+    address, network = interface.ip, interface.network
+    if network.prefixlen != 64:
+        raise wrong(f"has the prefix /{network.prefixlen}", "/64")
+    if address.scope_id or address.is_link_local:
+        raise wrong("is a link-local address", allowed, "the stack gives itself one of those")
+    for bad, name in (
+        (address.is_multicast, "multicast"),
+        (address.is_loopback, "loopback"),
+        (address.is_unspecified, "unspecified"),
+        (address.ipv4_mapped is not None, "IPv4-mapped"),
+        (address == network.network_address, "subnet-router"),
+    ):
+        if bad:
+            raise wrong(f"is the {name} address of {network}" if name[0] == "s" else f"is a {name} address", allowed)
+    return value
+
+
+def gateway_address6(value: object, info: ValidationInfo) -> object:
+    """Check the IPv6 gateway against the stack's subnet (host_addr6 is validated before)."""
+    allowed = 'an IPv6 address, as "fd00:29::1"'
+    if not isinstance(value, str):
+        raise wrong(f"is {kind_of(value)}", allowed)
+    try:
+        gateway = ipaddress.IPv6Address(value)
+    except ValueError as error:
+        raise wrong("is no IPv6 address", allowed, "without a prefix" if "/" in value else "") from error
+    if "host_addr6" not in info.data:
+        return value  # host_addr6 is wrong itself: one mistake, one error
+    own = info.data["host_addr6"]
+    if own is None:
+        raise wrong("has no host_addr6 beside it", "only together with network.host_addr6")
+    interface = ipaddress.IPv6Interface(own)
+    if gateway not in interface.network:
+        raise wrong("is outside the stack's subnet", f"an address in {interface.network} (network.host_addr6)")
+    if gateway == interface.ip:
+        raise wrong("is the stack's own address", f"another address in {interface.network}")
+    if gateway == interface.network.network_address:
+        raise wrong("is no host address", f"a host address in {interface.network}")
     return value

@@ -21,7 +21,9 @@ from gazelled.config_checks import (
     cpus_of,
     devices,
     gateway_address,
+    gateway_address6,
     host_address,
+    host_address6,
     kind_of,
     power_of_two,
     shown_as,
@@ -125,6 +127,12 @@ class Network(_Model):
     )
     gateway_addr: Annotated[str, BeforeValidator(gateway_address)] | None = Field(
         None, description="The next hop out of the subnet; with a tap also the address of the host's side."
+    )
+    host_addr6: Annotated[str, BeforeValidator(host_address6)] | None = Field(
+        None, description="The stack's IPv6 address with its prefix, /64; absent: the stack has no IPv6."
+    )
+    gateway_addr6: Annotated[str, BeforeValidator(gateway_address6)] | None = Field(
+        None, description="The next hop out of the IPv6 subnet; with a tap also the address of the host's side."
     )
 
 

@@ -96,6 +96,9 @@ class GroupPage:
     trust_rx_checksum: bool = False
     gateway: ipaddress.IPv4Address | None = None
     host_peer: ipaddress.IPv4Address | None = None
+    host_addr6: ipaddress.IPv6Address | None = None
+    gateway6: ipaddress.IPv6Address | None = None
+    host_peer6: ipaddress.IPv6Address | None = None
     mac: bytes = bytes(6)
     run_uid: int = 0
     run_gid: int = 0
@@ -144,6 +147,9 @@ class _GroupPage(ctypes.Structure):
         ("host_peer_be", ctypes.c_uint8 * 4),
         ("mac", ctypes.c_uint8 * 6),
         ("pad0", ctypes.c_uint8 * 2),
+        ("host_addr6", ctypes.c_uint8 * 16),
+        ("gateway6", ctypes.c_uint8 * 16),
+        ("host_peer6", ctypes.c_uint8 * 16),
         ("run_uid", ctypes.c_uint32),
         ("run_gid", ctypes.c_uint32),
         ("instance", ctypes.c_char * 32),
@@ -225,6 +231,9 @@ def from_plan(
         trust_rx_checksum=trust_rx_checksum,
         gateway=ipaddress.IPv4Address(network.gateway) if network.gateway else None,
         host_peer=ipaddress.IPv4Address(network.host_peer) if network.host_peer else None,
+        host_addr6=ipaddress.IPv6Address(network.host_addr6) if network.host_addr6 else None,
+        gateway6=ipaddress.IPv6Address(network.gateway6) if network.gateway6 else None,
+        host_peer6=ipaddress.IPv6Address(network.host_peer6) if network.host_peer6 else None,
         mac=bytes.fromhex(network.mac.replace(":", "")) if network.mac else bytes(6),
         run_uid=run_uid,
         run_gid=run_gid,
@@ -266,6 +275,9 @@ def pack(page: GroupPage) -> bytes:
         gateway_be=tuple(page.gateway.packed if page.gateway else bytes(4)),
         host_peer_be=tuple(page.host_peer.packed if page.host_peer else bytes(4)),
         mac=tuple(page.mac),
+        host_addr6=tuple(page.host_addr6.packed if page.host_addr6 else bytes(16)),
+        gateway6=tuple(page.gateway6.packed if page.gateway6 else bytes(16)),
+        host_peer6=tuple(page.host_peer6.packed if page.host_peer6 else bytes(16)),
         run_uid=page.run_uid,
         run_gid=page.run_gid,
         instance=_text("instance", page.instance, 32),

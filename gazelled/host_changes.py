@@ -10,7 +10,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -82,7 +82,7 @@ class HostAddress:
 
     def apply(self) -> None:
         """Add the address."""
-        netlink.add_address(self.device, IPv4Interface(self.address))
+        netlink.add_address(self.device, ip_interface(self.address))
 
     def verify(self) -> str | None:
         """Look for the address."""
@@ -91,7 +91,7 @@ class HostAddress:
 
     def undo(self) -> None:
         """Take the address away."""
-        netlink.remove_address(self.device, IPv4Interface(self.address))
+        netlink.remove_address(self.device, ip_interface(self.address))
 
     def to_json(self) -> dict[str, object]:
         """Return this as the journal keeps it."""

@@ -7,7 +7,7 @@ import os
 import pwd
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import ip_interface
 from pathlib import Path
 
 from gazelled import netlink
@@ -107,18 +107,21 @@ def _prepare_tap(plan: Plan, user: WorkerUser, journal: Journal, report: Report)
             )
         _set_up(name, journal, report)
         return
-    subnet = IPv4Interface(f"{network.host_addr}/{network.prefix}").network
-    taken = netlink.overlap(subnet, but=name)
-    if taken is not None:
-        raise GazelledError(
-            f"network.host_addr {network.host_addr}/{network.prefix}: the subnet overlaps {taken}",
-            hint="choose a subnet this host does not use",
-        )
+    ours = [("host_addr", f"{network.host_addr}/{network.prefix}", f"{network.host_peer}/{network.prefix}")]
+    if network.host_addr6:
+        ours.append(("host_addr6", f"{network.host_addr6}/64", f"{network.host_peer6}/64"))
+    for key, stack, _ in ours:
+        taken = netlink.overlap(ip_interface(stack).network, but=name)
+        if taken is not None:
+            raise GazelledError(
+                f"network.{key} {stack}: the subnet overlaps {taken}", hint="choose a subnet this host does not use"
+            )
     tap = TapDevice(name, user.uid, plan.instance, plan.device.mtu)
-    peer = HostAddress(name, f"{network.host_peer}/{network.prefix}")
-    report(f"{tap.describe()}: {peer.address} for the host, {network.host_addr} for the stack")
+    for _, stack, peer in ours:
+        report(f"{tap.describe()}: {peer} for the host, {stack.partition('/')[0]} for the stack")
     journal.make(tap)
-    journal.make(peer)
+    for _, _, peer in ours:
+        journal.make(HostAddress(name, peer))
     journal.make(LinkUp(name))
 
 

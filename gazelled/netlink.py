@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, ip_address
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_PERSIST = 0x2, 0x100, 0x1000, 0x4000, 0x800
 TAP_FLAGS = _IFF_TAP | _IFF_MULTI_QUEUE | _IFF_NO_PI | _IFF_VNET_HDR
 _ADDR_GEN_NONE = 1
+_IFA_F_NODAD = 0x02
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,22 @@ def global_addresses(name: str) -> list[str]:
     return [_address_text(message) for message in messages if message["scope"] == _SCOPE_GLOBAL]
 
 
-def overlap(subnet: IPv4Network, but: str) -> str | None:
+def overlap(subnet: IPv4Network | IPv6Network, but: str) -> str | None:
     """Say which route or address of the kernel overlaps `subnet`, not counting the device `but`; None if none does."""
+    family = int(socket.AF_INET if subnet.version == 4 else socket.AF_INET6)
     with _rtnetlink() as rtnetlink:
         names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in rtnetlink.get_links()}
         addresses = [
-            (names.get(message["index"], "?"), _address_text(message)) for message in rtnetlink.get_addr(family=2)
+            (names.get(message["index"], "?"), _address_text(message)) for message in rtnetlink.get_addr(family=family)
         ]
-        routes = [message for message in rtnetlink.get_routes(family=2) if message["dst_len"] > 0]
+        routes = [message for message in rtnetlink.get_routes(family=family) if message["dst_len"] > 0]
     for device, address in addresses:
-        if device != but and IPv4Interface(address).network.overlaps(subnet):
+        if device != but and subnet.overlaps(ip_interface(address).network):
             return f"the address {address} of {device}"
     for message in routes:
         device = names.get(message.get_attr("RTA_OIF"), "no device")
-        route = IPv4Network(f"{message.get_attr('RTA_DST')}/{message['dst_len']}")
-        if device != but and message.get_attr("RTA_TABLE") != _TABLE_LOCAL and route.overlaps(subnet):
+        route = ip_network(f"{message.get_attr('RTA_DST')}/{message['dst_len']}")
+        if device != but and message.get_attr("RTA_TABLE") != _TABLE_LOCAL and subnet.overlaps(route):
             return f"the route {route} by {device}"
     return None
 
@@ -175,14 +178,31 @@ def detach_xdp(name: str) -> None:
         pins.rmdir()
 
 
-def add_address(name: str, address: IPv4Interface) -> None:
-    """Give a device an address, with the route to its subnet; nothing if it has it already."""
+def add_address(name: str, address: IPv4Interface | IPv6Interface) -> None:
+    """Give a device an address, with the route to its subnet; nothing if it has it already.
+
+    An IPv6 address is there at once, without a search for duplicates, also where new devices have no IPv6.
+    """
+    flags = {}
+    if address.version == 6:
+        flags["flags"] = _IFA_F_NODAD
+        _enable_ipv6(Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))
     with _rtnetlink() as rtnetlink:
         index = _index(rtnetlink, name)
-        rtnetlink.addr("replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+        rtnetlink.addr("replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
 
 
-def remove_address(name: str, address: IPv4Interface) -> None:
+def _enable_ipv6(disabled: Path) -> None:
+    try:
+        if disabled.read_text().strip() != "0":
+            disabled.write_text("0")
+    except OSError as error:
+        raise GazelledError(
+            f"{disabled}: {error.strerror}", hint="this host has no IPv6; leave network.host_addr6 out"
+        ) from error
+
+
+def remove_address(name: str, address: IPv4Interface | IPv6Interface) -> None:
     """Take an address away; nothing if the device, or the address, is not there."""
     if str(address) in global_addresses(name):
         with _rtnetlink() as rtnetlink:

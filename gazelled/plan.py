@@ -104,6 +104,9 @@ class NetworkPlan:
     gateway: str | None
     host_peer: str | None  # tap: the host's side
     mac: str | None  # the stack's; None: the device's own
+    host_addr6: str | None = None  # the stack's in IPv6, without prefix, which is /64; None: it has no IPv6
+    gateway6: str | None = None
+    host_peer6: str | None = None  # tap: the host's side
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Each check yields findings about one kind of thing; their order here is the orde
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import IPv4Interface, ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from itertools import groupby
 
 from gazelled import mempool
@@ -298,6 +298,7 @@ def _addresses(config: Config, topology: Topology, plan: Plan) -> Iterator[Findi
     if config.port.driver != "tap":
         return
     own = IPv4Interface(config.network.host_addr)
+    own6 = IPv6Interface(config.network.host_addr6) if config.network.host_addr6 else None
     if plan.network.host_peer is None:
         yield error(
             "network.host_addr",
@@ -316,6 +317,12 @@ def _addresses(config: Config, topology: Topology, plan: Plan) -> Iterator[Findi
                     "network.host_addr",
                     f"{own.network} overlaps {address} of {nic.name}",
                     "a subnet that nothing on this host uses, as 172.30.0.2/24",
+                )
+            if own6 is not None and isinstance(other, IPv6Interface) and other.network.overlaps(own6.network):
+                yield error(
+                    "network.host_addr6",
+                    f"{own6.network} overlaps {address} of {nic.name}",
+                    "a subnet that nothing on this host uses, as fd00:30::2/64",
                 )
 
 

@@ -44,6 +44,10 @@ def _heading(plan: Plan) -> Iterable[str]:
     peer = f", host's side {network.host_peer}" if network.host_peer else ""
     gateway = f", gateway {network.gateway}" if network.gateway else ""
     yield f"stack address {network.host_addr}/{network.prefix}{peer}{gateway}"
+    if network.host_addr6:
+        peer = f", host's side {network.host_peer6}" if network.host_peer6 else ""
+        gateway = f", gateway {network.gateway6}" if network.gateway6 else ""
+        yield f"stack address {network.host_addr6}/64{peer}{gateway}"
     for step in plan.host.bind:
         yield f"NIC {step.pci}: bound to {step.driver} by start, given back by stop"
     for pages in plan.host.hugepages:

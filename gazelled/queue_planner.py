@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 
 from gazelled import mempool
 from gazelled.config import Config, ProcessConfig
@@ -130,7 +130,15 @@ def _network(config: Config) -> NetworkPlan:
         host_peer = gateway or next((str(host) for host in own.network.hosts() if host != own.ip), None)
     if config.port.driver in ("tap", "none"):
         mac = _mac(config.stack.instance)
-    return NetworkPlan(str(own.ip), own.network.prefixlen, gateway, host_peer, mac)
+    made = NetworkPlan(str(own.ip), own.network.prefixlen, gateway, host_peer, mac)
+    if config.network.host_addr6 is None:
+        return made
+    own6 = IPv6Interface(config.network.host_addr6)
+    gateway6 = str(IPv6Address(config.network.gateway_addr6)) if config.network.gateway_addr6 else None
+    host_peer6 = None
+    if config.port.driver == "tap":
+        host_peer6 = gateway6 or str(next(host for host in own6.network.hosts() if host != own6.ip))
+    return replace(made, host_addr6=str(own6.ip), gateway6=gateway6, host_peer6=host_peer6)
 
 
 def _mac(instance: str) -> str:

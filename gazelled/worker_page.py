@@ -45,7 +45,8 @@ class WorkerPageState(IntEnum):
 class _Listener(ctypes.Structure):
     _fields_ = [
         ("port_owner", ctypes.c_uint32),
-        ("addr_be", ctypes.c_uint32),
+        ("v6only", ctypes.c_uint32),
+        ("addr", ctypes.c_uint8 * 16),
         ("backlog", ctypes.c_uint32),
         ("family", ctypes.c_uint32),
     ]

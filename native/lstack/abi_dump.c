@@ -24,7 +24,7 @@ static const struct {
 	struct {
 		const char *name;
 		size_t offset;
-	} field[32]; /* ends at the first without a name */
+	} field[40]; /* ends at the first without a name */
 } structs[] = {
 	STRUCT(gz_worker_plan, FIELD(gz_worker_plan, queue_id), FIELD(gz_worker_plan, process_index),
 	       FIELD(gz_worker_plan, index), FIELD(gz_worker_plan, role), FIELD(gz_worker_plan, cpu),
@@ -39,11 +39,12 @@ static const struct {
 	       FIELD(gz_group_page, read_connect_number), FIELD(gz_group_page, trust_rx_checksum),
 	       FIELD(gz_group_page, host_addr_be), FIELD(gz_group_page, netmask_be), FIELD(gz_group_page, gateway_be),
 	       FIELD(gz_group_page, host_peer_be), FIELD(gz_group_page, mac), FIELD(gz_group_page, pad0),
+	       FIELD(gz_group_page, host_addr6), FIELD(gz_group_page, gateway6), FIELD(gz_group_page, host_peer6),
 	       FIELD(gz_group_page, run_uid), FIELD(gz_group_page, run_gid), FIELD(gz_group_page, instance),
 	       FIELD(gz_group_page, device), FIELD(gz_group_page, run_dir), FIELD(gz_group_page, rss_key),
 	       FIELD(gz_group_page, reta), FIELD(gz_group_page, workers)),
-	STRUCT(gz_listener, FIELD(gz_listener, port_owner), FIELD(gz_listener, addr_be), FIELD(gz_listener, backlog),
-	       FIELD(gz_listener, family)),
+	STRUCT(gz_listener, FIELD(gz_listener, port_owner), FIELD(gz_listener, v6only), FIELD(gz_listener, addr),
+	       FIELD(gz_listener, backlog), FIELD(gz_listener, family)),
 	STRUCT(gz_app_stat, FIELD(gz_app_stat, pid), FIELD(gz_app_stat, sockets), FIELD(gz_app_stat, arena_kb),
 	       FIELD(gz_app_stat, paired), FIELD(gz_app_stat, kernel)),
 	STRUCT(gz_worker_page, FIELD(gz_worker_page, magic), FIELD(gz_worker_page, abi_version),

@@ -107,22 +107,31 @@ void conn_addr_write(const ip_addr_t *ip, uint8_t out[16])
 {
 	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
 
-#if LWIP_IPV6
 	if (IP_IS_V6(ip)) {
 		memcpy(out, ip_2_ip6(ip)->addr, 16);
 		return;
 	}
-#endif
 	memcpy(out, mapped, 12);
 	memcpy(out + 12, &ip_2_ip4(ip)->addr, 4);
 }
 
 void conn_addr_read(const uint8_t in[16], ip_addr_t *out)
 {
-	ip4_addr_t ip4;
+	memset(out, 0, sizeof(*out));
+	if (gz_addr_is4(in)) {
+		memcpy(&ip_2_ip4(out)->addr, in + 12, 4);
+		return;
+	}
+	IP_SET_TYPE(out, IPADDR_TYPE_V6);
+	memcpy(ip_2_ip6(out)->addr, in, 16);
+}
 
-	memcpy(&ip4.addr, in + 12, 4);
-	ip_addr_copy_from_ip4(*out, ip4);
+void conn_own_addr(const struct gz_group_page *group, const ip_addr_t *towards, ip_addr_t *out)
+{
+	if (IP_IS_V6(towards))
+		conn_addr_read(group->host_addr6, out);
+	else
+		ip_addr_set_ip4_u32(out, group->host_addr_be);
 }
 
 static void write_name(struct conn *conn, const struct tcp_pcb *pcb)
@@ -133,7 +142,7 @@ static void write_name(struct conn *conn, const struct tcp_pcb *pcb)
 	conn_addr_write(&pcb->remote_ip, name->peer_addr);
 	name->local_port = pcb->local_port;
 	name->peer_port = pcb->remote_port;
-	name->family = AF_INET;
+	name->family = IP_IS_V6(&pcb->local_ip) ? AF_INET6 : AF_INET;
 	name->type = SOCK_STREAM;
 	name->mss = (uint16_t)(pcb->mss - (pcb->flags & TF_TIMESTAMP ? LWIP_TCP_OPT_LEN_TS_OUT : 0));
 	name->serial = ++conn->arena->serial;
@@ -353,12 +362,14 @@ void conn_connect(struct app *app, const struct gz_request *request)
 	app_hold(app, conn);
 	conn->bucket = UINT32_MAX;
 	conn->connecting = true;
-	ip_addr_set_ip4_u32_val(local, apps->stack->group->host_addr_be);
 	conn_addr_read(request->peer, &remote);
+	conn_own_addr(apps->stack->group, &remote, &local);
 	error = ECONNRESET;
 	if (request->family == AF_UNSPEC)
 		goto fail;
 	error = EADDRNOTAVAIL;
+	if (ip_addr_isany(&local))
+		goto fail;
 	if (!port)
 		port = steer_pick_port(apps->stack, &local, &remote, request->peer_port);
 	else if (tcp_table_has(&local, port, &remote, request->peer_port))
@@ -368,7 +379,7 @@ void conn_connect(struct app *app, const struct gz_request *request)
 	error = ENOBUFS;
 	if (!take_blocks(conn))
 		goto fail;
-	pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
+	pcb = tcp_new_ip_type(IP_GET_TYPE(&local));
 	if (!pcb)
 		goto fail;
 	ip_set_option(pcb, SOF_REUSEADDR);

@@ -89,6 +89,9 @@ void conn_set_flags(struct conn *conn, uint32_t flags);
 void conn_addr_write(const ip_addr_t *ip, uint8_t out[16]);
 void conn_addr_read(const uint8_t in[16], ip_addr_t *out);
 
+/* The stack's own address of the other's family; any if it has none. */
+void conn_own_addr(const struct gz_group_page *group, const ip_addr_t *towards, ip_addr_t *out);
+
 /* ---- between conn.c, conn_receive.c and conn_send.c; all with the connection's bucket entered ---- */
 
 #define CONN_BLOCK_MAX (1u << GZ_BLOCK_ORDER_MAX)

@@ -14,6 +14,9 @@
 #define ICMP_UNREACHABLE 3
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER 12
+#define ICMP6_UNREACHABLE 1
+#define ICMP6_PARAMETER 4
+#define ICMP6_ADVERTISEMENT 136
 
 static uint16_t get16(const uint8_t *p)
 {
@@ -79,6 +82,24 @@ static void parse_ipv4(const struct rte_mbuf *m, const uint8_t *ip, uint32_t hav
 		parse_icmp(ip + header, have - header, frame);
 }
 
+/* As parse_icmp, and advertisements. */
+static void parse_icmp6(const uint8_t *icmp, uint32_t have, struct frame *frame)
+{
+	const uint8_t *inner = icmp + 8, *ports = inner + 40;
+
+	if (have >= 24 && icmp[0] == ICMP6_ADVERTISEMENT)
+		frame->kind = FRAME_NEIGHBOR;
+	if (have < 8 + 40 + 8 || icmp[0] < ICMP6_UNREACHABLE || icmp[0] > ICMP6_PARAMETER || inner[0] >> 4 != 6 ||
+	    (inner[6] != IPPROTO_TCP && inner[6] != IPPROTO_UDP))
+		return;
+	memcpy(ip_2_ip6(&frame->local)->addr, inner + 8, 16);
+	memcpy(ip_2_ip6(&frame->remote)->addr, inner + 24, 16);
+	frame->local_port = get16(ports);
+	frame->remote_port = get16(ports + 2);
+	frame->udp = inner[6] == IPPROTO_UDP;
+	frame->kind = FRAME_ICMP_ERROR;
+}
+
 static void parse_ipv6(const struct rte_mbuf *m, const uint8_t *ip, uint32_t have, struct frame *frame)
 {
 	uint32_t payload;
@@ -99,6 +120,12 @@ static void parse_ipv6(const struct rte_mbuf *m, const uint8_t *ip, uint32_t hav
 	memcpy(ip_2_ip6(&frame->local)->addr, ip + 24, 16);
 	if (ip[6] == IPPROTO_TCP || ip[6] == IPPROTO_UDP)
 		frame->kind = parse_transport(ip + 40, have - 40, ip[6], frame) ? frame->kind : FRAME_BAD;
+	else if (ip[6] == IPPROTO_FRAGMENT)
+		frame->kind = payload >= 8 && have >= 40 + 8 ? FRAME_FRAGMENT : FRAME_BAD;
+	else if (ip[6] == IPPROTO_ICMPV6)
+		parse_icmp6(ip + 40, payload < have - 40 ? payload : have - 40, frame);
+	else
+		frame->kind = FRAME_BAD; /* behind other headers could be TCP, which must not reach lwIP unsteered */
 }
 
 void frame_parse(const struct rte_mbuf *m, struct frame *frame)

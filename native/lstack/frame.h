@@ -14,9 +14,10 @@ enum frame_kind {
 	FRAME_BAD,   /* malformed, or too short for what it says */
 	FRAME_OTHER, /* for lwIP of whichever worker has it */
 	FRAME_ARP,
+	FRAME_NEIGHBOR, /* a neighbour advertisement */
 	FRAME_TCP,
 	FRAME_UDP,
-	FRAME_FRAGMENT,  /* of an IPv4 datagram */
+	FRAME_FRAGMENT,  /* of an IP datagram */
 	FRAME_ICMP_ERROR /* about a TCP segment or a UDP datagram of ours: addresses and ports are those of the flow */
 };
 

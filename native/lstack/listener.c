@@ -32,7 +32,8 @@ static void publish(struct listener *listener, uint32_t app_slot)
 	for (uint32_t i = 0; i < GZ_LISTENERS_MAX; i++) {
 		if (gz_load(&page->listeners[i].port_owner))
 			continue;
-		page->listeners[i].addr_be = listener->addr_be;
+		memcpy(page->listeners[i].addr, listener->addr, sizeof(listener->addr));
+		page->listeners[i].v6only = listener->v6only;
 		listener->page_slot = i;
 		publish_member(listener);
 		gz_store_release(&page->listeners[i].port_owner,
@@ -181,24 +182,25 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	return ERR_OK;
 }
 
-static struct listener *find(struct apps *apps, uint32_t addr_be, uint16_t port)
+static struct listener *find(struct apps *apps, const struct gz_request *request)
 {
 	for (struct listener *l = apps->listeners; l; l = l->next)
-		if (l->addr_be == addr_be && l->port == port)
+		if (l->port == request->port && l->v6only == (request->v6only != 0) && !memcmp(l->addr, request->addr, 16))
 			return l;
 	return NULL;
 }
 
-struct listener_member *listener_find(struct apps *apps, uint32_t addr_be, uint16_t port)
+struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port)
 {
-	struct listener *listener = find(apps, addr_be, port);
+	struct listener *found = NULL;
 
-	if (!listener)
-		listener = find(apps, 0, port);
-	return listener ? listener->members : NULL;
+	for (struct listener *l = apps->listeners; l; l = l->next)
+		if (l->port == port && gz_addr_serves(l->addr, l->v6only, addr) && (!found || gz_addr_is_any(found->addr)))
+			found = l;
+	return found ? found->members : NULL;
 }
 
-static struct listener *create(struct apps *apps, uint32_t addr_be, uint16_t port)
+static struct listener *create(struct apps *apps, const struct gz_request *request)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
 	struct tcp_pcb *pcb, *lpcb = NULL;
@@ -210,8 +212,10 @@ static struct listener *create(struct apps *apps, uint32_t addr_be, uint16_t por
 		goto err_free;
 	/* The kernel's placeholder has arbitrated the port already, so lwIP's own search is skipped. */
 	ip_set_option(pcb, SOF_REUSEADDR);
-	ip_addr_set_ip4_u32(&pcb->local_ip, addr_be);
-	pcb->local_port = port;
+	conn_addr_read(request->addr, &pcb->local_ip);
+	if (!gz_addr_is4(request->addr) && gz_addr_is_any(request->addr) && !request->v6only)
+		IP_SET_TYPE(&pcb->local_ip, IPADDR_TYPE_ANY); /* IPv4 as well */
+	pcb->local_port = request->port;
 	tcp_table_enter(0);
 	TCP_REG(&tcp_bound_pcbs, pcb);
 	lpcb = tcp_listen_with_backlog(pcb, HANDSHAKES);
@@ -222,8 +226,9 @@ static struct listener *create(struct apps *apps, uint32_t addr_be, uint16_t por
 		goto err_free;
 	listener->apps = apps;
 	listener->pcb = lpcb;
-	listener->addr_be = addr_be;
-	listener->port = port;
+	memcpy(listener->addr, request->addr, sizeof(listener->addr));
+	listener->v6only = request->v6only != 0;
+	listener->port = request->port;
 	listener->page_slot = GZ_LISTENERS_MAX;
 	tcp_arg(lpcb, listener);
 	tcp_accept(lpcb, on_accept);
@@ -280,7 +285,6 @@ void listener_open(struct app *app, const struct gz_request *request)
 {
 	struct apps *apps = app->apps;
 	struct conn *sock = conn_create(apps, app->arena, request->sock);
-	uint32_t addr_be;
 
 	if (!sock) {
 		conn_refuse(app->arena, request->sock, ENOMEM);
@@ -288,13 +292,12 @@ void listener_open(struct app *app, const struct gz_request *request)
 	}
 	sock->bucket = UINT32_MAX;
 	app_hold(app, sock);
-	memcpy(&addr_be, request->addr + 12, 4);
 	struct listener_member *member = calloc(1, sizeof(*member));
 	if (!member || open_queue(member, app->arena, request->arg))
 		goto err_member;
-	struct listener *listener = find(apps, addr_be, request->port);
+	struct listener *listener = find(apps, request);
 	if (!listener)
-		listener = create(apps, addr_be, request->port);
+		listener = create(apps, request);
 	if (!listener)
 		goto err_block;
 	member->listener = listener;

@@ -36,8 +36,9 @@ struct listener {
 	struct apps *apps;
 	struct tcp_pcb *pcb;
 	struct listener_member *members, *turn;
-	uint32_t addr_be;
+	uint8_t addr[16];
 	uint16_t port;
+	bool v6only;
 	uint32_t page_slot;
 	bool full; /* every member's queue is: lwIP drops SYNs meanwhile */
 };
@@ -47,7 +48,7 @@ void listener_open(struct app *app, const struct gz_request *request);
 void listener_set_backlog(struct app *app, const struct gz_request *request);
 
 /* Who listens for connections to this address (the stack's or loopback) and port, as the worker page says it. NULL: nobody. */
-struct listener_member *listener_find(struct apps *apps, uint32_t addr_be, uint16_t port);
+struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port);
 
 /* The last holder of a listening socket let go: unaccepted connections are reset. */
 void listener_close(struct listener_member *member);

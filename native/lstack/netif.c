@@ -18,6 +18,8 @@
 #include <lwip/sys.h>
 #include <lwip/timeouts.h>
 
+#include <hooks.h>
+
 #include "mempool.h"
 #include "port.h"
 #include "steer.h"
@@ -25,12 +27,15 @@
 #include "worker.h"
 
 #define SECOND_NS 1000000000ull
+#define GLOBAL6 1      /* index of the configured address; 0 is the link-local one */
 #define LOOP_MAX 1024u /* frames to ourselves that wait for the next turn */
 
 /* lwIP has one netif and calls back without a context of ours: this is the module's single state. */
 static struct {
 	struct netif netif;
 	struct protocol_stack *stack;
+	ip6_addr_t gateway6;
+	bool has6, has_gateway6;
 	uint64_t timer_ns;
 	uint32_t now_ms;
 	uint32_t loop_head, loop_tail;
@@ -115,18 +120,39 @@ void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucke
 		tcp_table_leave();
 }
 
-struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf *m)
+/* Joins a fragment whose Ethernet header is gone; NULL until the datagram is complete, or if it is malformed. */
+static struct pbuf *reassemble6(struct rte_mbuf *m)
 {
-	struct rte_mbuf *whole = NULL;
-	uint8_t ethernet[RTE_ETHER_HDR_LEN];
-	const struct ip_hdr *ip;
+	struct ip6_hdr *ip = rte_pktmbuf_mtod(m, struct ip6_hdr *);
+	const struct ip6_frag_hdr *fragment = (const struct ip6_frag_hdr *)(ip + 1);
+	uint32_t payload = lwip_ntohs(ip->_plen);
 	struct pbuf *p;
-	uint16_t len;
 
-	memcpy(ethernet, rte_pktmbuf_mtod(m, void *), sizeof(ethernet));
-	rte_pktmbuf_adj(m, RTE_ETHER_HDR_LEN); /* the caller has seen both headers */
-	ip = rte_pktmbuf_mtod(m, const struct ip_hdr *);
-	len = lwip_ntohs(IPH_LEN(ip));
+	/* The first parses have seen that both headers are there and that the packet is as long as it says. */
+	if (fragment->_fragment_offset & PP_HTONS(IP6_FRAG_MORE_FLAG) && payload & 7) {
+		rte_pktmbuf_free(m);
+		return NULL;
+	}
+	ip_data.current_netif = ip_data.current_input_netif = &self.netif;
+	ip_data.current_ip6_header = ip;
+	ip_data.current_ip_header_tot_len = IP6_HLEN;
+	ip_addr_copy_from_ip6_packed(ip_data.current_iphdr_src, ip->src);
+	ip_addr_copy_from_ip6_packed(ip_data.current_iphdr_dest, ip->dest);
+	p = lend(m);
+	pbuf_realloc(p, (u16_t)(IP6_HLEN + payload));
+	pbuf_remove_header(p, IP6_HLEN);
+	p = ip6_reass(p);
+	ip_data.current_netif = ip_data.current_input_netif = NULL;
+	ip_data.current_ip6_header = NULL;
+	return p;
+}
+
+static struct pbuf *reassemble4(struct protocol_stack *stack, struct rte_mbuf *m)
+{
+	const struct ip_hdr *ip = rte_pktmbuf_mtod(m, const struct ip_hdr *);
+	uint16_t len = lwip_ntohs(IPH_LEN(ip));
+	struct pbuf *p;
+
 	if (lwip_checksum(ip, IPH_HL_BYTES(ip)) != 0xffff || len > m->pkt_len) {
 		worker_count(stack, GZ_COUNT_rx_bad_checksum, 1);
 		rte_pktmbuf_free(m);
@@ -134,7 +160,18 @@ struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf 
 	}
 	p = lend(m);
 	pbuf_realloc(p, len);
-	p = ip4_reass(p);
+	return ip4_reass(p);
+}
+
+struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf *m)
+{
+	struct rte_mbuf *whole = NULL;
+	uint8_t ethernet[RTE_ETHER_HDR_LEN];
+	struct pbuf *p;
+
+	memcpy(ethernet, rte_pktmbuf_mtod(m, void *), sizeof(ethernet));
+	rte_pktmbuf_adj(m, RTE_ETHER_HDR_LEN); /* the caller has seen both headers */
+	p = ethernet[12] == 0x86 ? reassemble6(m) : reassemble4(stack, m);
 	if (!p)
 		return NULL;
 	whole = netif_to_mbuf(stack, p, ethernet);
@@ -219,9 +256,23 @@ static err_t output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
 	return etharp_output(netif, p, to);
 }
 
+static err_t output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *to)
+{
+	if (self.has6 && ip6_addr_cmp(to, netif_ip6_addr(netif, GLOBAL6)))
+		return send_to_self(p, RTE_BE16(RTE_ETHER_TYPE_IPV6));
+	return ethip6_output(netif, p, to);
+}
+
+const ip6_addr_t *lwip_gateway6(struct netif *netif, const ip6_addr_t *dest)
+{
+	(void)netif;
+	(void)dest;
+	return self.has_gateway6 ? &self.gateway6 : NULL;
+}
+
 void netif_uncut(bool on)
 {
-	self.netif.mtu = on ? 0 : self.stack->port->mtu; /* to lwIP 0 means no limit */
+	self.netif.mtu = self.netif.mtu6 = on ? 0 : self.stack->port->mtu; /* to lwIP 0 means no limit */
 }
 
 uint32_t netif_poll_loop(struct protocol_stack *stack, uint32_t budget)
@@ -249,13 +300,29 @@ static err_t init_netif(struct netif *netif)
 	netif->hwaddr_len = 6;
 	memcpy(netif->hwaddr, self.stack->port->mac, 6);
 	netif->output = output4;
-	netif->output_ip6 = ethip6_output;
+	netif->output_ip6 = output6;
 	netif->linkoutput = send_frame;
 	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_LINK_UP;
 	/* TCP's and UDP's are verified before steering, TCP's is made by the port. */
 	NETIF_SET_CHECKSUM_CTRL(netif, NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_TCP |
 	                                                             NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_GEN_TCP));
 	return ERR_OK;
+}
+
+/* Static addresses: nothing is asked of routers, and nobody is asked whether he has ours. */
+static void open6(const struct gz_group_page *group)
+{
+	ip6_addr_t addr = { 0 };
+
+	self.has6 = !gz_addr_is_any(group->host_addr6);
+	self.has_gateway6 = !gz_addr_is_any(group->gateway6);
+	if (!self.has6)
+		return;
+	memcpy(self.gateway6.addr, group->gateway6, sizeof(self.gateway6.addr));
+	memcpy(addr.addr, group->host_addr6, sizeof(addr.addr));
+	netif_create_ip6_linklocal_address(&self.netif, 1);
+	netif_ip6_addr_set(&self.netif, GLOBAL6, &addr);
+	netif_ip6_addr_set_state(&self.netif, GLOBAL6, IP6_ADDR_PREFERRED);
 }
 
 int netif_open(struct protocol_stack *stack)
@@ -269,6 +336,7 @@ int netif_open(struct protocol_stack *stack)
 	if (!netif_add(&self.netif, &addr, &mask, &gateway, NULL, init_netif, ip_input))
 		return -ENOMEM;
 	netif_set_default(&self.netif);
+	open6(group);
 	netif_set_up(&self.netif); /* announces the address by a gratuitous ARP */
 	self.timer_ns = stack->now_ns + SECOND_NS;
 	return 0;

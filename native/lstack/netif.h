@@ -28,7 +28,7 @@ uint64_t netif_next_timer(const struct protocol_stack *stack);
 struct rte_mbuf *netif_to_mbuf(struct protocol_stack *stack, const struct pbuf *p, const uint8_t ethernet[14]);
 
 /*
- * One fragment of an IPv4 datagram to us; takes the mbuf chain. Returns the whole datagram as a frame once it is complete,
+ * One fragment of an IP datagram to us; takes the mbuf chain. Returns the whole datagram as a frame once it is complete,
  * with nothing known of its checksum; NULL until then.
  */
 struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf *m);

@@ -143,12 +143,10 @@ void pair_introduce(struct app *app, const struct gz_message *request)
 {
 	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port, .life = 1 };
 	struct listener_member *member;
-	uint32_t addr_be;
 	int err = -ECONNREFUSED;
 
 	memcpy(answer.addr, request->addr, sizeof(answer.addr));
-	memcpy(&addr_be, request->addr + 12, sizeof(addr_be));
-	member = listener_find(app->apps, addr_be, request->port);
+	member = listener_find(app->apps, request->addr, request->port);
 	if (member)
 		err = introduce(app, member->sock->arena, &answer);
 	if (!err)

@@ -8,6 +8,7 @@
 #include "steer.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,7 @@
 #define PORT_FIRST 32768u /* as Linux's ip_local_port_range */
 #define PORT_LAST 60999u
 
-enum record_kind { RECORD_FLOW, RECORD_FRAGMENT, RECORD_ARP };
+enum record_kind { RECORD_FLOW, RECORD_FRAGMENT, RECORD_ARP, RECORD_NEIGHBOR };
 
 struct steer {
 	struct packet_rings *rings;
@@ -261,6 +262,35 @@ static void copy_arp(struct protocol_stack *stack, const struct rte_mbuf *m)
 	rte_pktmbuf_free(copy);
 }
 
+/* Everybody may have asked for it; who has not does not mind. */
+static void copy_advertisement(struct protocol_stack *stack, const struct rte_mbuf *m)
+{
+	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
+		if (q != stack->queue_id && page_running(stack, q))
+			hand_over(stack, q, m, RECORD_NEIGHBOR, stack->queue_id, 0);
+}
+
+/* True if the frame is to the stack's own address of its family, not to a group or to somebody else. */
+static bool to_us(const struct protocol_stack *stack, const struct frame *frame)
+{
+	const uint8_t *own6 = stack->group->host_addr6;
+
+	if (IP_IS_V4_VAL(frame->local))
+		return ip_2_ip4(&frame->local)->addr == stack->group->host_addr_be;
+	return !gz_addr_is_any(own6) && !memcmp(ip_2_ip6(&frame->local)->addr, own6, 16);
+}
+
+/* An ICMP error about a datagram is not lwIP's, which would verify it. */
+static bool icmp_checksum_ok(const struct rte_mbuf *m, const struct frame *frame)
+{
+	uint64_t sum = checksum_mbuf(m, frame->l4, frame->l4_len);
+
+	if (IP_IS_V6_VAL(frame->local))
+		sum += checksum_pseudo(rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l3), IPPROTO_ICMPV6,
+		                       frame->l4_len);
+	return checksum_fold(sum) == 0xffff;
+}
+
 static void drop(struct protocol_stack *stack, struct rte_mbuf *m, enum gz_counter why)
 {
 	worker_count(stack, why, 1);
@@ -275,8 +305,7 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 	switch (frame.kind) {
 	case FRAME_TCP:
 	case FRAME_UDP:
-		if (IP_IS_V4_VAL(frame.local) && ip_2_ip4(&frame.local)->addr != stack->group->host_addr_be &&
-		    frame.kind == FRAME_TCP) {
+		if (frame.kind == FRAME_TCP && !to_us(stack, &frame)) {
 			drop(stack, m, GZ_COUNT_rx_dropped); /* not to us, or to everybody: TCP has no use for it */
 			return;
 		}
@@ -292,7 +321,7 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 		return;
 	case FRAME_ICMP_ERROR:
 		if (frame.udp) { /* every worker has every datagram socket */
-			if (checksum_mbuf(m, frame.l4, frame.l4_len) != 0xffff) {
+			if (!icmp_checksum_ok(m, &frame)) {
 				drop(stack, m, GZ_COUNT_rx_bad_checksum);
 				return;
 			}
@@ -303,7 +332,7 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 		steer_flow(stack, m, &frame, journey);
 		return;
 	case FRAME_FRAGMENT:
-		if (ip_2_ip4(&frame.local)->addr == stack->group->host_addr_be)
+		if (to_us(stack, &frame))
 			steer_fragment(stack, m, &frame, journey);
 		else
 			drop(stack, m, GZ_COUNT_rx_dropped);
@@ -311,6 +340,11 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 	case FRAME_ARP:
 		if (journey.at < 0)
 			copy_arp(stack, m);
+		netif_feed(stack, m, NETIF_NO_BUCKET);
+		return;
+	case FRAME_NEIGHBOR:
+		if (journey.at < 0)
+			copy_advertisement(stack, m);
 		netif_feed(stack, m, NETIF_NO_BUCKET);
 		return;
 	case FRAME_OTHER:

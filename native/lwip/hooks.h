@@ -5,6 +5,7 @@
 
 #include "lwip/ip_addr.h"
 
+struct netif;
 struct tcp_pcb;
 
 /* isn.c: SipHash of the 4-tuple under a secret of this process, plus a clock of 4 us. */
@@ -12,5 +13,8 @@ u32_t lwip_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *re
 
 /* tcp_table.c: no connection refers to this listener any more. */
 void tcp_table_forget_listener(struct tcp_pcb *listener);
+
+/* netif.c: the next hop out of the subnet; NULL: none is configured. */
+const ip6_addr_t *lwip_gateway6(struct netif *netif, const ip6_addr_t *dest);
 
 #endif

@@ -36,6 +36,9 @@
 #define LWIP_IPV6_REASS 1
 #define IPV6_FRAG_COPYHEADER 1 /* the reassembly helper holds pointers of 64 bits */
 #define LWIP_ND6_QUEUEING 1
+#define LWIP_ND6_NUM_NEIGHBORS 64
+#define LWIP_ND6_NUM_DESTINATIONS 120 /* lwIP counts them in 7 bits */
+#define LWIP_HOOK_ND6_GET_GW(netif, dest) lwip_gateway6(netif, dest)
 #define LWIP_ND6_RDNSS_MAX_DNS_SERVERS 0
 #define LWIP_ND6_TCP_REACHABILITY_HINTS 1
 #define IP_FORWARD 0

@@ -93,8 +93,7 @@ bool arrival_none(const struct link *link)
 
 static bool is_for(const struct sock *s, const struct gz_name *name)
 {
-	return s->local.port == name->local_port &&
-	       (!endpoint_ip4_be(&s->local) || !memcmp(s->local.addr, name->local_addr, sizeof(name->local_addr)));
+	return s->local.port == name->local_port && gz_addr_serves(s->local.addr, s->listener->v6only, name->local_addr);
 }
 
 enum stage {

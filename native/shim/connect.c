@@ -118,6 +118,8 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 		return 1;
 	if (!s->bound) {
 		local.port = 0;
+		s->options.value[OPTION_V6ONLY] = sock_v6only(s, fd); /* binding is going to set it */
+		s->options.known |= 1ull << OPTION_V6ONLY;
 		if (route_is_stack(&local))
 			(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
 		endpoint_to(&local, s->family, (struct sockaddr *)&sa, &len);
@@ -228,7 +230,7 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 			goto out;
 		goto wait;
 	}
-	if (!endpoint_from(sa, len, &to)) {
+	if (!endpoint_from(sa, len, &to) || sa->sa_family != s->family || (gz_addr_is4(to.addr) && sock_v6only(s, fd))) {
 		err = sock_kind(s) == KIND_FRESH ? 2 : -EAFNOSUPPORT; /* the kernel has the right error for a fresh one */
 		goto out;
 	}

@@ -93,6 +93,7 @@ static void open_entry(struct sock *s, struct link *link)
 		.arg = (uint32_t)s->listener->backlog,
 		.family = s->family,
 		.type = SOCK_STREAM,
+		.v6only = s->listener->v6only,
 		.reuseport = s->options.value[OPTION_REUSEPORT] != 0,
 	};
 
@@ -218,6 +219,7 @@ static int become_listener(struct sock *s, int fd, int backlog, bool both)
 	if (!listener)
 		return -ENOMEM;
 	listener->both = both;
+	listener->v6only = sock_v6only(s, fd);
 	listener->backlog = backlog;
 	s->listener = listener;
 	err = enlist(s);
@@ -301,16 +303,12 @@ int listen_start(struct sock *s, int fd, int backlog)
 	}
 	struct sockaddr_storage local;
 	socklen_t len = sizeof(local);
-	int v6only = 0;
-	socklen_t v6len = sizeof(v6only);
 
 	if (REAL(getsockname)(fd, (struct sockaddr *)&local, &len) ||
 	    !endpoint_from((struct sockaddr *)&local, len, &s->local))
 		goto to_kernel;
 	s->bound = true;
-	if (s->family == AF_INET6)
-		(void)REAL(getsockopt)(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, &v6len);
-	route = route_listen(&s->local, s->family, v6only, &why);
+	route = route_listen(&s->local, &why);
 	if (route == ROUTE_KERNEL)
 		goto to_kernel;
 	err = become_listener(s, fd, backlog, route == ROUTE_BOTH);

@@ -31,6 +31,7 @@ struct listen_entry {
 struct listener {
 	struct sock *next; /* shim.listeners; shim.lock */
 	bool both;         /* the kernel serves it, too */
+	bool v6only;       /* on ::, not for IPv4 */
 	bool shut;         /* shutdown() was called: accept fails */
 	int backlog;
 	uint32_t turn, pair_turn;                  /* where the next accept begins, among workers and among pairs */

@@ -23,23 +23,19 @@
 
 static bool same_host(const struct endpoint *to)
 {
-	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
-	uint32_t be = endpoint_ip4_be(to);
-
-	return !memcmp(to->addr, mapped, 12) && (ntohl(be) >> 24 == 127 || be == shim.group->host_addr_be);
+	return gz_addr_is_loopback(to->addr) || route_is_stack(to);
 }
 
-static bool line_serves(const struct gz_listener *line, uint32_t be, uint16_t port)
+static bool line_serves(const struct gz_listener *line, const struct endpoint *to)
 {
 	/* The acquire pairs with the worker's release of the line: the rest of it is written. */
-	return gz_load_acquire(&line->port_owner) >> 16 == port && port && (!line->addr_be || line->addr_be == be);
+	return gz_load_acquire(&line->port_owner) >> 16 == to->port && to->port &&
+	       gz_addr_serves(line->addr, line->v6only, to->addr);
 }
 
 /* The first line of a worker's page that names a listener there. */
 static bool find_line(const struct endpoint *to, struct served *found)
 {
-	uint32_t be = endpoint_ip4_be(to);
-
 	WORKER_EACH(link, i)
 	{
 		if (!link->channel)
@@ -47,7 +43,7 @@ static bool find_line(const struct endpoint *to, struct served *found)
 		for (uint32_t l = 0; l < GZ_LISTENERS_MAX; l++) {
 			const struct gz_listener *line = &link->page->listeners[l];
 
-			if (!line_serves(line, be, to->port))
+			if (!line_serves(line, to))
 				continue;
 			*found = (struct served){ .port = to->port, .worker = i, .line = l, .at = link->serial };
 			memcpy(found->addr, to->addr, 16);
@@ -64,10 +60,10 @@ bool pair_listens(const struct endpoint *to)
 	struct served found;
 	struct endpoint here = *to;
 
-	if (!endpoint_ip4_be(&here)) { /* a listener on any address, asking about itself */
-		static const uint8_t loopback[16] = { [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 };
-
-		memcpy(here.addr, loopback, 16);
+	if (gz_addr_is_any(here.addr)) { /* a listener on any address, asking about itself */
+		if (gz_addr_is4(here.addr))
+			here.addr[12] = 127;
+		here.addr[15] = 1;
 	}
 	return same_host(&here) && find_line(&here, &found);
 }
@@ -358,7 +354,7 @@ static void write_view(struct gz_name *name, const struct endpoint *local, const
 	memcpy(name->peer_addr, peer->addr, 16);
 	name->local_port = local->port;
 	name->peer_port = peer->port;
-	name->family = AF_INET;
+	name->family = gz_addr_is4(local->addr) ? AF_INET : AF_INET6;
 	name->type = SOCK_STREAM;
 	name->mss = 32768; /* what the kernel's loopback would say */
 }

@@ -49,28 +49,13 @@ void endpoint_to(const struct endpoint *ep, int family, struct sockaddr *sa, soc
 	*len = full;
 }
 
-static bool is_ip4(const struct endpoint *ep)
-{
-	return !memcmp(ep->addr, mapped, 12);
-}
-
-static bool is_any(const struct endpoint *ep)
-{
-	static const uint8_t zero[16];
-
-	return !memcmp(ep->addr, zero, 16) || (is_ip4(ep) && !endpoint_ip4_be(ep));
-}
-
-static bool is_loopback(const struct endpoint *ep)
-{
-	static const struct in6_addr loopback6 = IN6ADDR_LOOPBACK_INIT;
-
-	return is_ip4(ep) ? ep->addr[12] == 127 : !memcmp(ep->addr, &loopback6, 16);
-}
-
 bool route_is_stack(const struct endpoint *local)
 {
-	return shim.group && is_ip4(local) && endpoint_ip4_be(local) == shim.group->host_addr_be;
+	if (!shim.group)
+		return false;
+	if (gz_addr_is4(local->addr))
+		return endpoint_ip4_be(local) == shim.group->host_addr_be;
+	return !gz_addr_is_any(local->addr) && !memcmp(local->addr, shim.group->host_addr6, sizeof(local->addr));
 }
 
 int route_ifindex(void)
@@ -89,49 +74,50 @@ bool route_is_broadcast(const struct endpoint *to)
 {
 	uint32_t be = endpoint_ip4_be(to), mask = shim.group ? shim.group->netmask_be : 0;
 
-	if (!is_ip4(to))
+	if (!gz_addr_is4(to->addr))
 		return false;
 	return be == INADDR_BROADCAST ||
 	       (mask && ~mask && (be & mask) == (shim.group->host_addr_be & mask) && (be | mask) == INADDR_BROADCAST);
 }
 
-enum route route_listen(const struct endpoint *local, int family, bool v6only, enum gz_kernel_reason *why)
+enum route route_listen(const struct endpoint *local, enum gz_kernel_reason *why)
 {
-	bool six = family == AF_INET6;
-
 	*why = GZ_KERNEL_ADDRESS;
 	if (route_is_stack(local))
 		return ROUTE_STACK;
-	if (is_any(local)) {
-		if (!six || !v6only)
-			return ROUTE_BOTH;
-		*why = GZ_KERNEL_FAMILY; /* IPv6 alone */
-		return ROUTE_KERNEL;
-	}
-	if (is_loopback(local)) {
-		if (is_ip4(local))
-			return ROUTE_BOTH;
-		*why = GZ_KERNEL_LOOPBACK;
-	}
-	return ROUTE_KERNEL;
+	return gz_addr_is_any(local->addr) || gz_addr_is_loopback(local->addr) ? ROUTE_BOTH : ROUTE_KERNEL;
 }
 
 /* An address of the host itself is reached by its kernel only. Asked by binding to it; connections out are rare enough. */
 static bool is_hosts_own(const struct endpoint *ep)
 {
-	struct sockaddr_in in;
-	socklen_t len = sizeof(in);
+	int family = gz_addr_is4(ep->addr) ? AF_INET : AF_INET6, fd;
+	struct endpoint at = *ep;
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
 	bool own;
-	int fd;
 
-	fd = REAL(socket)(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	fd = REAL(socket)(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return false;
-	endpoint_to(ep, AF_INET, (struct sockaddr *)&in, &len);
-	in.sin_port = 0;
-	own = !REAL(bind)(fd, (struct sockaddr *)&in, sizeof(in));
+	at.port = 0;
+	endpoint_to(&at, family, (struct sockaddr *)&sa, &len);
+	own = !REAL(bind)(fd, (struct sockaddr *)&sa, len);
 	REAL(close)(fd);
 	return own;
+}
+
+static enum route connect6(const struct endpoint *to, enum gz_kernel_reason *why)
+{
+	const struct gz_group_page *group = shim.group;
+
+	*why = GZ_KERNEL_NO_ROUTE;
+	/* Link-local addresses and groups are of a device, and ours is none of the program's. */
+	if (gz_addr_is_any(group->host_addr6) || to->addr[0] == 0xff || (to->addr[0] == 0xfe && to->addr[1] >> 6 == 2))
+		return ROUTE_KERNEL;
+	if (!memcmp(to->addr, group->host_addr6, 8))
+		return ROUTE_STACK;
+	return gz_addr_is_any(group->gateway6) || is_hosts_own(to) ? ROUTE_KERNEL : ROUTE_STACK;
 }
 
 enum route route_connect(const struct endpoint *local, const struct endpoint *to, enum gz_kernel_reason *why)
@@ -140,18 +126,16 @@ enum route route_connect(const struct endpoint *local, const struct endpoint *to
 	uint32_t be = endpoint_ip4_be(to);
 
 	*why = GZ_KERNEL_ADDRESS;
-	if (local && !is_any(local) && !route_is_stack(local))
+	if (local && !gz_addr_is_any(local->addr) && !route_is_stack(local))
 		return ROUTE_KERNEL;
-	if (is_loopback(to) || is_any(to)) {
+	if (gz_addr_is_loopback(to->addr) || gz_addr_is_any(to->addr)) {
 		*why = GZ_KERNEL_LOOPBACK;
 		return ROUTE_KERNEL;
 	}
-	if (!is_ip4(to)) {
-		*why = GZ_KERNEL_FAMILY;
-		return ROUTE_KERNEL;
-	}
-	if (be == group->host_addr_be)
+	if (route_is_stack(to))
 		return ROUTE_KERNEL; /* the stack's own address: the kernel reaches it as any neighbour does */
+	if (!gz_addr_is4(to->addr))
+		return connect6(to, why);
 	if ((be & group->netmask_be) == (group->host_addr_be & group->netmask_be))
 		return ROUTE_STACK;
 	*why = GZ_KERNEL_NO_ROUTE;

@@ -45,7 +45,7 @@ int route_ifindex(void);
 bool route_is_broadcast(const struct endpoint *to);
 
 /* A socket bound to `local` is about to listen. */
-enum route route_listen(const struct endpoint *local, int family, bool v6only, enum gz_kernel_reason *why);
+enum route route_listen(const struct endpoint *local, enum gz_kernel_reason *why);
 
 /* A socket bound to `local` (NULL: not bound) is about to connect. */
 enum route route_connect(const struct endpoint *local, const struct endpoint *to, enum gz_kernel_reason *why);

@@ -111,6 +111,14 @@ int sock_template(int family, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
+bool sock_v6only(const struct sock *s, int fd)
+{
+	int on = 0;
+	socklen_t len = sizeof(on);
+
+	return s->family == AF_INET6 && !REAL(getsockopt)(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, &len) && on;
+}
+
 int sock_scratch(int family)
 {
 	return kernel_socket(family, &shim.scratch_fd[family == AF_INET6]);

@@ -80,6 +80,9 @@ struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags);
 /* A duplicate (flags: 0 or O_CLOEXEC) of the unconnected kernel socket that stands under accepted ones; or -errno. */
 int sock_template(int family, int flags);
 
+/* True if its IPV6_V6ONLY is set. */
+bool sock_v6only(const struct sock *s, int fd);
+
 /* A kernel socket on which options of accepted sockets are checked; or -errno. Not to be closed. */
 int sock_scratch(int family);
 

@@ -14,6 +14,8 @@
 #include <lwip/init.h>
 #include <lwip/ip4.h>
 #include <lwip/netif.h>
+#include <hooks.h>
+
 #include <lwip/priv/tcp_priv.h>
 
 #include "isn.h"
@@ -36,6 +38,13 @@ u32_t sys_now(void);
 u32_t sys_now(void)
 {
 	return (u32_t)(now / MS);
+}
+
+const ip6_addr_t *lwip_gateway6(struct netif *out, const ip6_addr_t *dest)
+{
+	(void)out;
+	(void)dest;
+	return NULL;
 }
 
 u16_t lwip_ooseq_limit(void)

@@ -61,7 +61,7 @@ class Places:
     def instance(self) -> Instance:
         """Return the instance, started."""
         if self._instance is None:
-            self._instance = on_tap(self._kit, self._workers)
+            self._instance = on_tap(self._kit, self._workers, ipv6=True)
             self._instance.start()
         return self._instance
 

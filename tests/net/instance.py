@@ -138,12 +138,15 @@ def _instance(kit: Kit, home: Namespace, client: Namespace, net: int, device: st
     return instance
 
 
-def on_tap(kit: Kit, workers: int, stack: str = "", split: bool = False) -> Instance:
+def on_tap(kit: Kit, workers: int, stack: str = "", split: bool = False, ipv6: bool = False) -> Instance:
     """Make an instance on a tap of its own; its peer is the kernel of the same namespace.
 
     With `split`, half of the workers serve accepted connections and the other half outgoing ones.
+    With `ipv6` both sides have addresses of that, too: fd00:91::2 and fd00:91::1.
     """
     home = kit.namespace("s")
+    if ipv6:
+        home.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
     own = cpus(workers)
     process = f"recv_cpus = {own[::2]}\nsend_cpus = {own[1::2]}" if split else f"cpus = {own}"
     toml = f"""
@@ -153,6 +156,7 @@ def on_tap(kit: Kit, workers: int, stack: str = "", split: bool = False) -> Inst
 {process}
 [network]
 host_addr = "10.91.0.2/24"
+{'host_addr6 = "fd00:91::2/64"' if ipv6 else ""}
 """
     return _instance(kit, home, home, 91, None, toml)
 
@@ -171,7 +175,7 @@ host_addr = "10.91.0.2/24"
     return _instance(kit, home, home, 91, None, toml)
 
 
-def on_veth(kit: Kit, workers: int, stack: str = "", relayed: bool = False) -> Instance:
+def on_veth(kit: Kit, workers: int, stack: str = "", relayed: bool = False, ipv6: bool = False) -> Instance:
     """Make an instance on one end of a veth pair by af_xdp; its peer is the kernel of another namespace.
 
     When `relayed`, the two ends lead to a third namespace, and what lies between them is a frame_relay there.
@@ -185,6 +189,9 @@ def on_veth(kit: Kit, workers: int, stack: str = "", relayed: bool = False) -> I
     else:
         kit.veth(home, "gzs", client, "gzc", workers)
     client.run("ip", "address", "add", "10.92.0.1/24", "dev", "gzc")
+    if ipv6:
+        client.run("sysctl", "-qw", "net.ipv6.conf.gzc.disable_ipv6=0")
+        client.run("ip", "-6", "address", "add", "fd00:92::1/64", "dev", "gzc", "nodad")
     toml = f"""
 [stack]
 {stack}
@@ -197,6 +204,7 @@ rx_queue_size = 2048
 tx_queue_size = 2048
 [network]
 host_addr = "10.92.0.2/24"
+{'host_addr6 = "fd00:92::2/64"' if ipv6 else ""}
 """
     return replace(_instance(kit, home, client, 92, "gzs", toml), middle=middle)
 

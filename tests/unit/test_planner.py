@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import replace
+from ipaddress import ip_interface
 
 import pytest
 from hypothesis import given
@@ -200,6 +201,23 @@ def test_the_hosts_side_of_a_tap_gets_the_gateway_or_a_free_address(
     host_addr: str, gateway: str | None, peer: str
 ) -> None:
     assert plan(at_address(plain([0]), host_addr, gateway), machine()).network.host_peer == peer
+
+
+@pytest.mark.parametrize(
+    ("host_addr6", "gateway6", "peer6"),
+    [
+        ("fd00:1::2/64", None, "fd00:1::1"),
+        ("fd00:1::1/64", None, "fd00:1::2"),
+        ("fd00:1::0:2/64", "fd00:1::0:9", "fd00:1::9"),
+    ],
+)
+def test_ipv6_is_there_when_it_has_an_address(host_addr6: str, gateway6: str | None, peer6: str) -> None:
+    config = plain([0])
+    assert plan(config, machine()).network.host_addr6 is None
+    config = replace(config, network=replace(config.network, host_addr6=host_addr6, gateway_addr6=gateway6))
+    network = plan(config, machine()).network
+    assert network.host_addr6 == str(ip_interface(host_addr6).ip)
+    assert (network.gateway6, network.host_peer6) == (peer6 if gateway6 else None, peer6)
 
 
 def test_each_driver_binds_a_worker_to_what_it_owns() -> None:

@@ -215,6 +215,15 @@ def test_a_tap_needs_an_address_for_the_host_and_a_name_nobody_else_has() -> Non
     assert found(on_port(plain([0]), "tap", "eth1"), topology) == [("error", "port.device eth1")]
 
 
+def test_an_ipv6_subnet_that_the_host_has_already_is_an_error() -> None:
+    config = plain([0])
+    config = replace(config, network=replace(config.network, host_addr6="fd00:7::2/64"))
+    other = machine()
+    other = replace(other, nics=(nic("lan6", addresses=("fd00:7::9/64",)),))
+    assert found(config, machine()) == []
+    assert found(config, other) == [("error", "network.host_addr6")]
+
+
 def test_errors_come_first() -> None:
     severities = [severity for severity, _ in found(plain([0, 0]), machine(cores=1))]
     assert severities == ["error", "warning"]

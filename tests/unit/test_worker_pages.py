@@ -54,11 +54,12 @@ def test_a_page_says_what_the_plan_says() -> None:
     planned = plan(split(([0, 1], [2, 3])), machine())
     page = group_page.from_plan(planned, 0, Path("/run/gazelled/default"), run_uid=7, run_gid=8, trust_rx_checksum=True)
     raw = unpack(group_page.pack(page))
-    assert (raw.magic, raw.size, raw.num_queue, raw.tot_queue_num, raw.split) == (group_page.MAGIC, 44072, 4, 4, 1)
+    assert (raw.magic, raw.size, raw.num_queue, raw.tot_queue_num, raw.split) == (group_page.MAGIC, 44120, 4, 4, 1)
     assert ipaddress.IPv4Address(bytes(raw.host_addr_be)) == ipaddress.IPv4Address("172.29.0.2")
     assert ipaddress.IPv4Address(bytes(raw.netmask_be)) == ipaddress.IPv4Address("255.255.255.0")
     assert ipaddress.IPv4Address(bytes(raw.host_peer_be)) == ipaddress.IPv4Address("172.29.0.1")
     assert bytes(raw.gateway_be) == bytes(4)
+    assert bytes(raw.host_addr6) == bytes(raw.gateway6) == bytes(raw.host_peer6) == bytes(16)
     assert bytes(raw.mac) != bytes(6)
     assert raw.mac[0] & 3 == 2  # locally administered, unicast
     assert (raw.run_uid, raw.run_gid, raw.trust_rx_checksum) == (7, 8, 1)

@@ -16,6 +16,7 @@
 #ifndef GAZELLE_ABI_H
 #define GAZELLE_ABI_H
 
+#include <gazelle/address.h>
 #include <gazelle/atomic.h>
 #include <gazelle/bell.h>
 #include <gazelle/fifo.h>
@@ -74,6 +75,9 @@ struct gz_group_page {
 	uint32_t host_peer_be; /* tap: address of the host's side; 0 otherwise */
 	uint8_t mac[6];        /* the stack's hardware address; zero: take the device's */
 	uint8_t pad0[2];
+	uint8_t host_addr6[16];    /* the stack's IPv6 address, in a subnet of /64; zero: none */
+	uint8_t gateway6[16];      /* zero: none */
+	uint8_t host_peer6[16];    /* tap: address of the host's side; zero otherwise */
 	uint32_t run_uid, run_gid; /* whom workers become once their port is open; 0: stay */
 	char instance[32];
 	char device[16];   /* tap or netdev name */
@@ -106,7 +110,8 @@ enum gz_kernel_reason {
 
 struct gz_listener {
 	_Atomic uint32_t port_owner; /* port << 16 | 0x8000 | slot in apps[]; 0 = empty; written last */
-	uint32_t addr_be;            /* 0 = any */
+	uint32_t v6only;             /* of a listener on ::, 1: not for IPv4 */
+	uint8_t addr[16];            /* ::ffff:0.0.0.0 and :: = any */
 	_Atomic uint32_t backlog;    /* as listen() was told */
 	_Atomic uint32_t family; /* of the process that listens: what descends from one attached program; no two have the same */
 };

@@ -115,7 +115,7 @@ int fd_close(int fd)
 		return -EBADF; /* as far as the program knows it is not open */
 	uintptr_t word = fd_word(fd) ? fd_put(fd, 0) : 0;
 	/* The number first, then what it stood for: another thread may be given the number at once. */
-	int err = REAL(close)(fd) ? -errno : 0;
+	int err = UNCANCELLED(close, fd) ? -errno : 0;
 	if (word && (word & 3) == FD_SOCK)
 		sock_last_words((struct sock *)word);
 	drop(word);

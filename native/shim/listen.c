@@ -424,7 +424,7 @@ static int accept_pair(struct sock *s, struct sockaddr *addr, socklen_t *len, in
 		return fd;
 	if (pair_accept(s, &link, &n))
 		return adopt(s, link, n, fd, addr, len, flags);
-	REAL(close)(fd);
+	(void)UNCANCELLED(close, fd);
 	return -EAGAIN;
 }
 
@@ -453,7 +453,7 @@ static int accept_stack(struct sock *s, struct sockaddr *addr, socklen_t *len, i
 			return fd;
 		n = queue_pop(queue, e->mask);
 		if (!n) {
-			REAL(close)(fd);
+			(void)UNCANCELLED(close, fd);
 			continue; /* another thread or process was faster */
 		}
 		listener->turn = (listener->turn + i + 1) % shim.workers;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,9 +189,42 @@ static void set_interest(struct sock *s, uint32_t queue, bool on)
 		link_no_interest(s->link, s->n, queue);
 }
 
+/* What a thread that is cancelled in its sleep leaves. */
+struct sleeper {
+	struct sock *s;
+	uint32_t queue;
+	int err; /* here, not in a register that is lost */
+};
+
+static void cancelled(void *arg)
+{
+	struct sleeper *sleeper = arg;
+
+	eventq_retract(sleeper->queue);
+	set_interest(sleeper->s, sleeper->queue, false);
+	sock_put(sleeper->s); /* the caller's: else the connection never ends */
+}
+
+/* Sleeps unless it is ready. As wait_block. */
+static int sleep_for(struct sock *s, bool (*ready)(struct sock *s), struct wait *w, struct pollfd *kernel)
+{
+	struct sleeper sleeper = { s, w->queue, 0 };
+
+	set_interest(s, w->queue, true);
+	eventq_declare(w->queue);
+	pthread_cleanup_push(cancelled, &sleeper);
+	if (!ready(s))
+		sleeper.err = wait_block(w, kernel, kernel->fd >= 0);
+	pthread_cleanup_pop(0);
+	eventq_retract(w->queue);
+	set_interest(s, w->queue, false);
+	return sleeper.err;
+}
+
 int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64_t timeout_ns)
 {
 	struct pollfd kernel = { .fd = kernel_fd, .events = POLLIN };
+	struct timespec at_once = { 0 };
 	uint32_t queue = eventq_mine();
 	struct wait w;
 	int err = 0;
@@ -203,16 +237,11 @@ int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64
 			err = -EAGAIN;
 			break;
 		}
-		if (next == WAIT_KERNEL && kernel_fd >= 0 && REAL(poll)(&kernel, 1, 0) > 0)
+		if (next == WAIT_KERNEL && kernel_fd >= 0 && UNCANCELLED(ppoll, &kernel, 1, &at_once, NULL, 0) > 0)
 			break;
 		if (next != WAIT_SLEEP)
 			continue;
-		set_interest(s, queue, true);
-		eventq_declare(queue);
-		if (!ready(s))
-			err = wait_block(&w, &kernel, kernel_fd >= 0);
-		eventq_retract(queue);
-		set_interest(s, queue, false);
+		err = sleep_for(s, ready, &w, &kernel);
 		if (err && (timeout_ns >= 0 || handlers_interrupt()))
 			break;
 		err = 0;

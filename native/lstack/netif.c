@@ -142,6 +142,8 @@ static struct pbuf *reassemble6(struct rte_mbuf *m)
 	pbuf_realloc(p, (u16_t)(IP6_HLEN + payload));
 	pbuf_remove_header(p, IP6_HLEN);
 	p = ip6_reass(p);
+	if (p) /* lwIP, which never looks at it again, leaves it short by what it has borrowed of the header */
+		((struct ip6_hdr *)p->payload)->_plen = lwip_htons((u16_t)(p->tot_len - IP6_HLEN));
 	ip_data.current_netif = ip_data.current_input_netif = NULL;
 	ip_data.current_ip6_header = NULL;
 	return p;

@@ -7,6 +7,7 @@ http_files.py ADDRESS PORT DIRECTORY
 from __future__ import annotations
 
 import hashlib
+import socket
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +33,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 if __name__ == "__main__":
     address, port, directory = sys.argv[1:]
+    ThreadingHTTPServer.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with ThreadingHTTPServer((address, int(port)), partial(Handler, directory=directory)) as server:
         print("serving", flush=True)
         server.serve_forever()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""IPv6 over the wire and within the host.
+
+   namespace S                     namespace C (veth; with a tap both are S)
+redis-server, curl                redis-benchmark, ping, HTTP server
+   | liblstack                           |
+stack fd00:9x::2 (1 or 2 workers)     kernel fd00:9x::1
+   |                                     |
+  gzs or tap ---------------------------gzc
+
+Two workers need each other: a neighbour's answer, or a packet, comes by the queue of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import replace
+
+import pytest
+
+from net.instance import Instance, accelerated, on_tap, on_veth
+from net.kit import Kit
+from net.redis import load, start_redis
+from net.test_transfer import SERVER, make_file
+
+REQUESTS = 100_000
+PORTS = pytest.mark.parametrize(("port", "workers"), [("tap", 1), ("tap", 2), ("veth", 2)])
+
+
+def _started(kit: Kit, port: str, workers: int) -> Instance:
+    instance = (on_tap if port == "tap" else on_veth)(kit, workers, ipv6=True)
+    instance.start()
+    net = 91 if port == "tap" else 92
+    return replace(instance, address=f"fd00:{net}::2", peer=f"fd00:{net}::1")
+
+
+@PORTS
+def test_the_stack_answers_pings_whole_and_in_fragments(kit: Kit, port: str, workers: int) -> None:
+    instance = _started(kit, port, workers)
+    for size in ("56", "1452", "1453", "5000", "40000"):
+        done = instance.client.try_run("ping", "-6", "-c", "3", "-i", "0.1", "-W", "2", "-s", size, instance.address)
+        assert " 0% packet loss" in done.stdout, done.stdout + done.stderr + instance.logs()
+    instance.stop()
+
+
+@PORTS
+def test_redis_serves_fifty_clients_without_an_error(kit: Kit, port: str, workers: int) -> None:
+    instance = _started(kit, port, workers)
+    redis = start_redis(instance)
+    load(instance, REQUESTS)
+    assert redis.alive
+    accelerated(instance)
+    accepted = [instance.page(queue_id).counters()["accepted"] for queue_id in range(workers)]
+    assert all(accepted), f"connections accepted by each worker: {accepted}"
+    redis.stop()
+    instance.stop()
+
+
+@PORTS
+def test_a_program_on_the_stack_fetches_a_large_file(kit: Kit, port: str, workers: int) -> None:
+    instance = _started(kit, port, workers)
+    path, digest = make_file(kit.directory, 64)
+    server = kit.spawn(instance.client, sys.executable, str(SERVER), instance.peer, "8080", str(kit.directory))
+    server.said("serving")
+    copy = path.with_name("copy")
+    fetch = ["curl", "-sSf", "--max-time", "100", "-o", str(copy), f"http://[{instance.peer}]:8080/file"]
+    done = instance.home.try_run(*instance.attached(*fetch), timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr + instance.logs()
+    assert hashlib.sha256(copy.read_bytes()).hexdigest() == digest
+    assert sum(instance.page(queue_id).counters()["connected"] for queue_id in range(workers)) == 1
+    instance.stop()
+
+
+def test_a_listener_on_all_addresses_serves_kernel_and_stack_in_both_families(kit: Kit) -> None:
+    instance = _started(kit, "tap", 1)
+    (kit.directory / "file").write_text("what was asked for")
+    server = instance.spawn(sys.executable, str(SERVER), "::", "8080", str(kit.directory))
+    server.said("serving")
+    for host in ("[::1]", "127.0.0.1", "[fd00:91::2]", "10.91.0.2"):
+        fetch = ["curl", "-sSf", "--max-time", "5", f"http://{host}:8080/file"]
+        for command in (fetch, instance.attached(*fetch)):
+            done = instance.home.try_run(*command)
+            assert done.stdout == "what was asked for", (command, done.stderr, server.output())
+    assert instance.page(0).counters()["accepted"] == 2, "by the wire: one connection of each family"
+    server.stop()
+    instance.stop()

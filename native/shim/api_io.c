@@ -286,7 +286,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 		return api_return(send_message(s, msg, flags));
 	if (fast_open(fd, flags))
 		return api_return(-EOPNOTSUPP);
-	s = dgram_enter(fd, msg->msg_name != NULL);
+	s = msg ? dgram_enter(fd, msg->msg_name != NULL) : NULL;
 	return s ? api_return(dgram_send(s, fd, msg, flags)) : REAL(sendmsg)(fd, msg, flags);
 }
 

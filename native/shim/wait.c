@@ -12,6 +12,7 @@
 #include "pair.h"
 #include "real.h"
 #include "shim.h"
+#include "signals.h"
 #include "sock.h"
 #include "wait.h"
 
@@ -160,21 +161,6 @@ void wait_end(struct wait *w, bool found)
 	w->spin->budget_ns = budget < most ? budget : most;
 }
 
-/* True if a handler without SA_RESTART exists: which signal it was the kernel does not say, so such a call must fail. */
-static bool handlers_interrupt(void)
-{
-	for (int sig = 1; sig < NSIG; sig++) {
-		struct sigaction action;
-
-		if (sigaction(sig, NULL, &action) || action.sa_flags & SA_RESTART)
-			continue;
-		if (action.sa_flags & SA_SIGINFO ? action.sa_sigaction != NULL
-		                                 : action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN)
-			return true;
-	}
-	return false;
-}
-
 static void set_interest(struct sock *s, uint32_t queue, bool on)
 {
 	if (sock_kind(s) != KIND_STREAM) {
@@ -194,31 +180,42 @@ struct sleeper {
 	struct sock *s;
 	uint32_t queue;
 	int err; /* here, not in a register that is lost */
+	bool holds;
+	struct signals held;
 };
 
 static void cancelled(void *arg)
 {
 	struct sleeper *sleeper = arg;
 
+	if (sleeper->holds)
+		(void)signals_release(&sleeper->held);
 	eventq_retract(sleeper->queue);
 	set_interest(sleeper->s, sleeper->queue, false);
 	sock_put(sleeper->s); /* the caller's: else the connection never ends */
 }
 
-/* Sleeps unless it is ready. As wait_block. */
-static int sleep_for(struct sock *s, bool (*ready)(struct sock *s), struct wait *w, struct pollfd *kernel)
+/* Sleeps unless it is ready. 0, or -EINTR if the call must not go on; `limited`: one with a time limit never does. */
+static int sleep_for(struct sock *s, bool (*ready)(struct sock *s), struct wait *w, struct pollfd *kernel, bool limited)
 {
-	struct sleeper sleeper = { s, w->queue, 0 };
+	struct sleeper sleeper = { .s = s, .queue = w->queue };
+	struct pollfd others[] = { *kernel, { .fd = -1, .events = POLLIN } };
 
 	set_interest(s, w->queue, true);
 	eventq_declare(w->queue);
+	if (!limited && signals_differ())
+		others[1].fd = signals_hold(&sleeper.held, w->queue);
+	sleeper.holds = others[1].fd >= 0;
 	pthread_cleanup_push(cancelled, &sleeper);
 	if (!ready(s))
-		sleeper.err = wait_block(w, kernel, kernel->fd >= 0);
+		sleeper.err = wait_block(w, others, 2);
 	pthread_cleanup_pop(0);
 	eventq_retract(w->queue);
 	set_interest(s, w->queue, false);
-	return sleeper.err;
+	kernel->revents = others[0].revents;
+	if (sleeper.holds)
+		return signals_release(&sleeper.held) ? -EINTR : 0;
+	return sleeper.err && (limited || signals_interrupt()) ? -EINTR : 0;
 }
 
 int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64_t timeout_ns)
@@ -241,11 +238,8 @@ int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64
 			break;
 		if (next != WAIT_SLEEP)
 			continue;
-		err = sleep_for(s, ready, &w, &kernel);
-		if (err && (timeout_ns >= 0 || handlers_interrupt()))
-			break;
-		err = 0;
-		if (kernel.revents)
+		err = sleep_for(s, ready, &w, &kernel, timeout_ns >= 0);
+		if (err || kernel.revents)
 			break;
 	}
 	wait_end(&w, !err);

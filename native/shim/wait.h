@@ -66,8 +66,8 @@ void wait_end(struct wait *w, bool found);
 
 /*
  * Waits in a blocking call until ready(s) or the time is over. No locks held, a reference on s held. A kernel_fd >= 0 counts
- * as ready when it is readable. 0, -EAGAIN (time over) or -EINTR, the latter as the kernel would: not if every handler of
- * the program asks for restarts. A thread that is cancelled in here lets go of the caller's reference.
+ * as ready when it is readable. 0, -EAGAIN (time over) or -EINTR, the latter as the kernel would: not if the handler asks for
+ * restarts (signals.h), unless there is a time limit. A thread that is cancelled in here lets go of the caller's reference.
  */
 int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64_t timeout_ns);
 

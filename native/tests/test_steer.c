@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -386,6 +387,112 @@ static void arp_is_copied_as_a_reply(void **state)
 	}
 }
 
+#define HOST6 0xfd, 0x85, 0, 0x67, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2
+#define PEER6 0xfd, 0x85, 0, 0x67, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1
+
+/* An IPv6 frame to us with `len` bytes behind its header, which the caller fills. */
+static uint8_t *make_ip6(uint8_t *f, uint8_t next, uint16_t len)
+{
+	static const uint8_t peer[6] = { 2, 0, 0, 0, 0, 9 }, src[16] = { PEER6 }, dst[16] = { HOST6 };
+
+	memset(f, 0, 54u + len);
+	memcpy(f, port.mac, 6);
+	memcpy(f + 6, peer, 6);
+	f[12] = 0x86, f[13] = 0xdd, f[14] = 0x60, f[19] = (uint8_t)len, f[20] = next, f[21] = 255;
+	memcpy(f + 22, src, 16);
+	memcpy(f + 38, dst, 16);
+	return f + 54;
+}
+
+static void finish6(uint8_t *f, uint8_t protocol, uint16_t len, uint32_t at)
+{
+	uint16_t sum =
+		(uint16_t)~checksum_fold((uint64_t)checksum_pseudo(f + 14, protocol, len) + lwip_checksum(f + 54, len));
+
+	memcpy(f + 54 + at, &sum, 2);
+}
+
+static void make_syn6(uint8_t *tcp, uint16_t sport)
+{
+	tcp[0] = (uint8_t)(sport >> 8), tcp[1] = (uint8_t)sport;
+	tcp[2] = (uint8_t)(LISTENED >> 8), tcp[3] = (uint8_t)LISTENED;
+	tcp[12] = 5 << 4, tcp[13] = TCP_SYN, tcp[14] = 0xff;
+}
+
+static void read6(const uint8_t in[16], ip_addr_t *out)
+{
+	memset(out, 0, sizeof(*out));
+	IP_SET_TYPE(out, IPADDR_TYPE_V6);
+	memcpy(ip_2_ip6(out)->addr, in, 16);
+}
+
+static uint16_t sport6_of(uint32_t owner)
+{
+	static uint16_t next = 20000;
+	ip_addr_t remote, local;
+
+	read6((uint8_t[16]){ PEER6 }, &remote);
+	read6((uint8_t[16]){ HOST6 }, &local);
+	while (group->reta[steer_hash(&stack, &remote, ++next, &local, LISTENED) % GZ_RETA_SIZE] != owner)
+		;
+	return next;
+}
+
+static bool has6(uint16_t sport)
+{
+	ip_addr_t remote, local;
+
+	read6((uint8_t[16]){ PEER6 }, &remote);
+	read6((uint8_t[16]){ HOST6 }, &local);
+	return tcp_table_has(&local, LISTENED, &remote, sport);
+}
+
+static void ipv6_connections_are_steered_as_ipv4s(void **state)
+{
+	uint16_t ours = sport6_of(SELF), theirs_port = sport6_of(0);
+	uint8_t f[128];
+
+	make_syn6(make_ip6(f, IPPROTO_TCP, 20), ours);
+	finish6(f, IPPROTO_TCP, 20, 16);
+	steer_input(&stack, frame_of(f, 74));
+	assert_true(has6(ours));
+	make_syn6(make_ip6(f, IPPROTO_TCP, 20), theirs_port);
+	finish6(f, IPPROTO_TCP, 20, 16);
+	steer_input(&stack, frame_of(f, 74));
+	assert_false(has6(theirs_port));
+	assert_int_equal(handed_to(0), 0);
+}
+
+static void tcp_behind_other_headers_never_reaches_lwip(void **state)
+{
+	uint64_t dropped = gz_load(&stack.page->counters[GZ_COUNT_rx_dropped]);
+	uint16_t sport = sport6_of(SELF);
+	uint8_t f[128], *options = make_ip6(f, IPPROTO_DSTOPTS, 28);
+
+	options[0] = IPPROTO_TCP;
+	options[2] = 1, options[3] = 4; /* padding */
+	make_syn6(options + 8, sport);
+	steer_input(&stack, frame_of(f, 82));
+	assert_int_equal(gz_load(&stack.page->counters[GZ_COUNT_rx_dropped]), dropped + 1);
+	assert_false(has6(sport));
+	assert_int_equal(sent, 0);
+}
+
+static void an_advertisement_reaches_all(void **state)
+{
+	static const uint8_t peer[16] = { PEER6 };
+	uint8_t f[128], *icmp = make_ip6(f, IPPROTO_ICMPV6, 32);
+
+	icmp[0] = 136, icmp[4] = 0x60, icmp[24] = 2, icmp[25] = 1;
+	memcpy(icmp + 8, peer, 16);
+	memcpy(icmp + 26, f + 6, 6);
+	finish6(f, IPPROTO_ICMPV6, 32, 2);
+	steer_input(&stack, frame_of(f, 86));
+	for (uint32_t q = 0; q < WORKERS; q++)
+		if (q != SELF)
+			assert_int_equal(handed_to(q), 0);
+}
+
 static void an_outgoing_port_brings_its_replies_home(void **state)
 {
 	ip_addr_t remote = IPADDR4_INIT(PEER), local = IPADDR4_INIT(group->host_addr_be);
@@ -515,6 +622,7 @@ static int start(void **state)
 	group->mtu = 1500;
 	group->host_addr_be = 0x0200000a;
 	group->netmask_be = 0x00ffffff;
+	memcpy(group->host_addr6, (uint8_t[16]){ HOST6 }, 16);
 	for (uint32_t i = 0; i < GZ_RSS_KEY_SIZE; i++)
 		group->rss_key[i] = (uint8_t)(i * 37 + 11);
 	for (uint32_t i = 0; i < GZ_RETA_SIZE; i++)
@@ -539,9 +647,9 @@ static int start(void **state)
 	if (tcp_table_open() || steer_open(&stack) || netif_open(&stack))
 		return -1;
 	tcp_table_clock(stack.now_ns);
-	pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
+	pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
 	tcp_table_enter(0);
-	if (tcp_bind(pcb, IP4_ADDR_ANY, LISTENED) != ERR_OK)
+	if (tcp_bind(pcb, IP_ANY_TYPE, LISTENED) != ERR_OK)
 		return -1;
 	pcb = tcp_listen_with_backlog(pcb, 60000);
 	tcp_accept(pcb, on_accept);
@@ -588,6 +696,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup(a_young_worker_does_not_refuse, set_up),
 		cmocka_unit_test_setup(a_dead_process_is_seen_before_it_is_reaped, set_up),
 		cmocka_unit_test_setup(arp_is_copied_as_a_reply, set_up),
+		cmocka_unit_test_setup(ipv6_connections_are_steered_as_ipv4s, set_up),
+		cmocka_unit_test_setup(tcp_behind_other_headers_never_reaches_lwip, set_up),
+		cmocka_unit_test_setup(an_advertisement_reaches_all, set_up),
 		cmocka_unit_test_setup(an_outgoing_port_brings_its_replies_home, set_up),
 		cmocka_unit_test_setup(a_wrong_checksum_is_dropped_a_partial_one_only_where_trusted, set_up),
 		cmocka_unit_test_setup(fragments_meet_and_the_whole_is_steered, set_up),

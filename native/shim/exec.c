@@ -14,6 +14,7 @@
 #include "fdtable.h"
 #include "link.h"
 #include "listen.h"
+#include "pair.h"
 #include "real.h"
 #include "shim.h"
 #include "sock.h"
@@ -32,7 +33,7 @@ struct image_link {
 
 struct image_sock {
 	uint32_t kind; /* enum sock_kind */
-	uint32_t slot; /* STREAM: the worker, and the number there */
+	uint32_t slot; /* STREAM: the worker, or GZ_WORKERS_MAX + the pair in the record; and the number there */
 	uint32_t n;
 	int32_t backlog; /* LISTENER, and the next two */
 	bool both, shut;
@@ -52,8 +53,8 @@ struct record {
 	uint64_t magic;
 	uint32_t abi_version;
 	int32_t pid; /* whose sockets these are: children of an image without us would find a record of its parent */
-	uint32_t links, socks, fds;
-	uint32_t size; /* of it all, with what follows: links, sockets, descriptors */
+	uint32_t links, pairs, socks, fds;
+	uint32_t size; /* of it all, with what follows: links, pairs, sockets, descriptors */
 };
 
 /* Of the exec under way; shim.lock. */
@@ -61,7 +62,9 @@ static struct {
 	struct record *record;
 	int fd;
 	uint32_t size;
-	struct link *passed[GZ_WORKERS_MAX]; /* with the record's links */
+	struct link *passed[GZ_WORKERS_MAX];            /* with the record's links */
+	struct link *pair[SHIM_LINKS - GZ_WORKERS_MAX]; /* and its pairs */
+	bool introduced;                                /* to the pairs, as a child */
 } now = { .fd = -1 };
 
 static struct image_link *links_of(struct record *record)
@@ -69,9 +72,14 @@ static struct image_link *links_of(struct record *record)
 	return (struct image_link *)(record + 1);
 }
 
+static struct pair_image *pairs_of(struct record *record)
+{
+	return (struct pair_image *)(links_of(record) + record->links);
+}
+
 static struct image_sock *socks_of(struct record *record)
 {
-	return (struct image_sock *)(links_of(record) + record->links);
+	return (struct image_sock *)(pairs_of(record) + record->pairs);
 }
 
 static struct image_fd *fds_of(struct record *record)
@@ -82,6 +90,7 @@ static struct image_fd *fds_of(struct record *record)
 static uint64_t size_of(const struct record *record)
 {
 	return sizeof(*record) + (uint64_t)record->links * sizeof(struct image_link) +
+	       (uint64_t)record->pairs * sizeof(struct pair_image) +
 	       (uint64_t)record->socks * sizeof(struct image_sock) + (uint64_t)record->fds * sizeof(struct image_fd);
 }
 
@@ -94,12 +103,12 @@ static bool inherited(int fd)
 	return flags >= 0 && !(flags & FD_CLOEXEC);
 }
 
-/* A socket whose state the new image can take over: streams of pairs and datagram sockets are not. */
+/* A socket whose state the new image can take over. */
 static bool passable(struct sock *s)
 {
 	switch (sock_kind(s)) {
 	case KIND_STREAM:
-		return !s->link->pair && !gz_load(&s->link->dead);
+		return !gz_load(&s->link->dead);
 	case KIND_LISTENER:
 		return true;
 	default:
@@ -122,7 +131,10 @@ static bool needs(struct sock *s, uint32_t slot)
 {
 	if (sock_kind(s) == KIND_STREAM)
 		return s->link->slot == slot;
-	return sock_kind(s) == KIND_LISTENER && s->listener->entry[slot].link;
+	if (sock_kind(s) != KIND_LISTENER)
+		return false;
+	/* Who has connected to us before does so by the same pair again. */
+	return slot < GZ_WORKERS_MAX ? s->listener->entry[slot].link != NULL : pair_accepts(gz_load(&shim.links[slot]));
 }
 
 /* The new image's control socket for one worker, -1 if there is none to be had. */
@@ -162,6 +174,15 @@ static void write_sock(struct sock *s, struct image_sock *image)
 	}
 }
 
+static void keep_pair(struct sock *s, struct image_sock *image)
+{
+	for (uint32_t i = 0; i < now.record->pairs; i++)
+		if (now.pair[i] == s->link) {
+			image->slot = GZ_WORKERS_MAX + i;
+			pairs_of(now.record)[i].keep[s->n % GZ_PAIR_SOCKS / 64] |= 1ull << s->n % 64;
+		}
+}
+
 static void keep(uint32_t at, uint32_t n)
 {
 	links_of(now.record)[at].drop[n / 64] &= ~(1ull << n % 64);
@@ -171,6 +192,11 @@ static void keep(uint32_t at, uint32_t n)
 static void enter(struct sock *s, struct image_sock *image)
 {
 	write_sock(s, image);
+	if (image->kind == KIND_STREAM && s->link->pair) {
+		image->slot = UINT32_MAX;
+		keep_pair(s, image);
+		return;
+	}
 	for (uint32_t i = 0; i < now.record->links; i++) {
 		struct link *link = now.passed[i];
 
@@ -199,18 +225,39 @@ static void pass_link(struct link *link, int control_fd)
 		image->drop[w] |= link->dropped[w];
 }
 
+static bool needed(uint32_t slot)
+{
+	struct sock *s;
+	int fd = 0;
+
+	while ((s = next_passed(&fd)) && !needs(s, slot))
+		fd++;
+	return s;
+}
+
 static void pass_links(void)
 {
 	WORKER_EACH(link, i)
 	{
-		struct sock *s;
-		int fd = 0, control_fd;
+		int control_fd = needed(i) ? introduce(link) : -1;
 
-		while ((s = next_passed(&fd)) && !needs(s, i))
-			fd++;
-		control_fd = s ? introduce(link) : -1;
 		if (control_fd >= 0)
 			pass_link(link, control_fd);
+	}
+}
+
+static void pass_pairs(void)
+{
+	for (uint32_t i = GZ_WORKERS_MAX; i < shim.links_end; i++) {
+		struct link *link = gz_load(&shim.links[i]);
+
+		if (!link || !needed(i))
+			continue;
+		if (!now.introduced)
+			pair_before_fork();
+		now.introduced = true;
+		if (pair_leave(link, &pairs_of(now.record)[now.record->pairs]))
+			now.pair[now.record->pairs++] = link;
 	}
 }
 
@@ -241,7 +288,7 @@ static void pass_socks(uint32_t fds)
 
 static bool open_record(uint32_t fds)
 {
-	struct record most = { .links = shim.workers, .socks = fds, .fds = fds };
+	struct record most = { .links = shim.workers, .pairs = SHIM_LINKS - GZ_WORKERS_MAX, .socks = fds, .fds = fds };
 
 	now.size = (uint32_t)size_of(&most);
 	now.fd = memfd_create("gazelle-exec", 0);
@@ -263,8 +310,17 @@ static bool open_record(uint32_t fds)
 
 static void set_cloexec(bool on)
 {
+	int flags = on ? FD_CLOEXEC : 0;
+
 	for (uint32_t i = 0; i < now.record->links; i++)
-		REAL(fcntl)(links_of(now.record)[i].control_fd, F_SETFD, on ? FD_CLOEXEC : 0);
+		REAL(fcntl)(links_of(now.record)[i].control_fd, F_SETFD, flags);
+	for (uint32_t i = 0; i < now.record->pairs; i++) {
+		const struct pair_image *pair = &pairs_of(now.record)[i];
+
+		REAL(fcntl)(pair->memory_fd, F_SETFD, flags);
+		for (uint32_t l = 0; l < pair->legs; l++)
+			REAL(fcntl)(pair->leg[l].fd, F_SETFD, flags);
+	}
 }
 
 static void close_record(void)
@@ -272,6 +328,9 @@ static void close_record(void)
 	for (uint32_t i = 0; i < now.record->links; i++)
 		if (links_of(now.record)[i].control_fd != now.passed[i]->control_fd)
 			REAL(close)(links_of(now.record)[i].control_fd);
+	if (now.introduced)
+		pair_after_fork_in_parent();
+	now.introduced = false;
 	munmap(now.record, now.size);
 	REAL(close)(now.fd);
 	now.fd = -1;
@@ -313,6 +372,7 @@ char **exec_prepare(char *const envp[])
 	if (!open_record(fds))
 		goto err_unlock;
 	pass_links();
+	pass_pairs();
 	pass_socks(fds);
 	now.record->magic = RECORD_MAGIC;
 	now.record->abi_version = GZ_ABI_VERSION;
@@ -377,13 +437,15 @@ static void restore_listener(struct sock *s, const struct image_sock *image)
 	}
 }
 
-static struct sock *restore_sock(const struct image_sock *image)
+static struct sock *restore_sock(const struct image_sock *image, struct link *const *pairs, uint32_t pair_count)
 {
 	struct link *link = image->slot < shim.workers ? gz_load(&shim.links[image->slot]) : NULL;
 	struct sock *s = sock_new(image->family);
 
 	if (!s)
 		return NULL;
+	if (image->slot >= GZ_WORKERS_MAX && image->slot - GZ_WORKERS_MAX < pair_count)
+		link = pairs[image->slot - GZ_WORKERS_MAX];
 	gz_store(&s->refs, 0);
 	gz_store(&s->nonblock, image->nonblock);
 	s->template = image->template;
@@ -411,14 +473,17 @@ static struct sock *restore_sock(const struct image_sock *image)
 static void restore(struct record *record)
 {
 	struct sock **socks = calloc(record->socks + 1, sizeof(*socks));
-	uint32_t links = 0;
+	struct link *pairs[SHIM_LINKS - GZ_WORKERS_MAX];
+	uint32_t links = 0, pair_count = 0;
 
 	if (!socks)
 		return;
 	for (uint32_t i = 0; i < record->links; i++)
 		links += restore_link(&links_of(record)[i]) != NULL;
+	for (; pair_count < record->pairs && pair_count < SHIM_LINKS - GZ_WORKERS_MAX; pair_count++)
+		pairs[pair_count] = pair_inherit(&pairs_of(record)[pair_count]);
 	for (uint32_t i = 0; i < record->socks; i++)
-		socks[i] = restore_sock(&socks_of(record)[i]);
+		socks[i] = restore_sock(&socks_of(record)[i], pairs, pair_count);
 	for (uint32_t i = 0; i < record->fds; i++) {
 		const struct image_fd *image = &fds_of(record)[i];
 

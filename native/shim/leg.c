@@ -245,6 +245,8 @@ void pair_lost(struct link *link)
 	if (pair->twin)
 		pair->twin->pair->twin = NULL;
 	pair->twin = NULL;
+	if (pair->memory_fd > 0)
+		fd_own_close(&pair->memory_fd);
 	lock_give(&link->post);
 }
 
@@ -329,6 +331,31 @@ void pair_before_fork(void)
 	{
 		prepare_child(link);
 	}
+}
+
+bool pair_accepts(const struct link *link)
+{
+	return link->pair->side;
+}
+
+bool pair_leave(struct link *link, struct pair_image *image)
+{
+	struct pair *pair = link->pair;
+
+	if (pair->child == PAIR_NOBODY || pair->memory_fd <= 0)
+		return false;
+	image->memory_fd = pair->memory_fd;
+	image->side = pair->side;
+	image->member = pair->child;
+	image->legs = 0;
+	for (uint32_t m = 0; m < GZ_PAIR_MEMBERS; m++) {
+		if (pair->child_fd[m] < 0)
+			continue;
+		image->leg[image->legs].fd = pair->child_fd[m];
+		image->leg[image->legs].member = m;
+		image->leg[image->legs++].life = pair->leg_life[m];
+	}
+	return true;
 }
 
 void pair_after_fork_in_parent(void)

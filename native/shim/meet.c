@@ -177,6 +177,33 @@ static void find_twin(struct link *us)
 	}
 }
 
+struct link *pair_inherit(const struct pair_image *image)
+{
+	struct gz_message message = { .number = image->side, .member = image->member % GZ_PAIR_MEMBERS };
+	struct link *link;
+	struct stat st;
+	uint32_t slot;
+
+	link = new_link(&slot);
+	if (!link || attach_map_pair(link, image->memory_fd) || fstat(image->memory_fd, &st))
+		return NULL;
+	start(link, &message, NULL);
+	link->pair->inherited = true;
+	link->pair->inode = st.st_ino;
+	link->slot = slot;
+	link->control_fd = -1;
+	fd_own(image->memory_fd, &link->pair->memory_fd);
+	for (uint32_t i = 0; i < image->legs && i < GZ_PAIR_MEMBERS; i++)
+		leg_add(link, image->leg[i].member % GZ_PAIR_MEMBERS, image->leg[i].life, image->leg[i].fd);
+	attach_publish(link);
+	find_twin(link);
+	for (uint32_t w = 0; w < GZ_PAIR_SOCKS / 64; w++)
+		for (uint64_t bits = gz_load(&pair_our_side(link)->holds[link->pair->member][w]) & ~image->keep[w];
+		     bits; bits &= bits - 1)
+			pair_release(link, link->pair->side, w * 64 + (uint32_t)__builtin_ctzll(bits), link->pair->member);
+	return link;
+}
+
 void pair_arrived(struct link *worker, const struct gz_message *message, int *fds, int count)
 {
 	struct link *link;
@@ -195,7 +222,7 @@ void pair_arrived(struct link *worker, const struct gz_message *message, int *fd
 	link->control_fd = -1; /* it has legs instead */
 	link->announced = 0;
 	leg_add(link, message->other, message->life, fds[GZ_PAIRED_LEG]);
-	REAL(close)(fds[GZ_PAIRED_MEMORY]);
+	fd_own(fds[GZ_PAIRED_MEMORY], &link->pair->memory_fd);
 	attach_publish(link);
 	find_twin(link);
 	if (!link->pair->side)

@@ -80,6 +80,27 @@ void pair_announce(struct link *link, uint32_t queue, int fd);
 /* The link is dead: what it had open is closed. shim.lock held. */
 void pair_lost(struct link *link);
 
+/* What of a pair a new image is told (exec.c). Its side is a child's to the others, see pair_before_fork. */
+struct pair_image {
+	int32_t memory_fd;
+	uint32_t side, member;
+	uint32_t legs; /* of leg[] */
+	struct {
+		int32_t fd;
+		uint32_t member, life;
+	} leg[GZ_PAIR_MEMBERS];
+	uint64_t keep[GZ_PAIR_SOCKS / 64]; /* bit n: an inherited descriptor stands for it; the caller's to set */
+};
+
+/* True for the side of a pair that listens. */
+bool pair_accepts(const struct link *link);
+
+/* In the old image, after pair_before_fork: false if the other side could not be told of a child. shim.lock held. */
+bool pair_leave(struct link *link, struct pair_image *image);
+
+/* In the new one, before main: the link, NULL if it cannot be had. Takes the descriptors. */
+struct link *pair_inherit(const struct pair_image *image);
+
 /* fork.c: the child is made a member of every pair; called in the parent before, in both after. */
 void pair_before_fork(void);
 void pair_after_fork_in_parent(void);

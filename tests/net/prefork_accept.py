@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
+import signal
 import socket
 import sys
 
+PR_SET_PDEATHSIG = 1
+
 
 def serve(listener: socket.socket, events: int) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     epoll = select.epoll()
     epoll.register(listener, events)
     print(f"waits {os.getpid()}", flush=True)

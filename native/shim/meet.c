@@ -395,7 +395,7 @@ static void block(struct gz_pair_sock *e, uint32_t end, uint32_t n)
 	gz_store(&e->end[!end].in_block, packed);
 }
 
-static void set_up(struct link *link, uint32_t n, const struct endpoint *local, const struct endpoint *to)
+static void set_up(struct link *link, uint32_t n, const struct endpoint *local, const struct endpoint *to, int32_t maxseg)
 {
 	struct gz_pair_sock *e = pair_sock(link, n);
 
@@ -405,6 +405,8 @@ static void set_up(struct link *link, uint32_t n, const struct endpoint *local, 
 	write_view(&e->view[0].name, local, to);
 	write_view(&e->view[1].name, to, local);
 	e->view[1].name.since_ms = pair_clock_ms();
+	if (maxseg > 0 && maxseg < e->view[0].name.mss)
+		e->view[0].name.mss = e->view[1].name.mss = (uint16_t)maxseg; /* TCP_MAXSEG, as both would have agreed */
 	for (uint32_t side = 0; side < 2; side++)
 		for (uint32_t w = 0; w < GZ_PAIR_QUEUE_WORDS; w++)
 			gz_store(&link->pair->shared->side[side].interest[n][w], 0);
@@ -464,7 +466,7 @@ int pair_connect(const struct endpoint *local, const struct endpoint *to, struct
 	*n = take_number(*link);
 	if (!*n)
 		goto out;
-	set_up(*link, *n, local, to);
+	set_up(*link, *n, local, to, s->options.value[OPTION_MAXSEG]);
 	pair_hold(*link, 0, *n, (*link)->pair->member);
 	link_hold(*link, *n, s);
 	err = hand_over(*link, *n, &where);

@@ -56,10 +56,15 @@ static bool expect_listener;
 
 /* ---- the application side and the port, as this test needs them */
 
+static uint32_t told;
+static struct frame told_of;
+
 void apps_icmp(const struct frame *frame, const uint8_t *icmp)
 {
-	(void)frame;
-	(void)icmp;
+	told++;
+	told_of = *frame;
+	assert_int_equal(icmp[0], 3);
+	assert_int_equal(icmp[1], 3);
 }
 
 bool apps_expect_listener(struct protocol_stack *s, uint16_t p)
@@ -123,6 +128,32 @@ static uint32_t make_tcp(uint8_t *f, uint32_t src_be, uint16_t sport, uint16_t d
 	sum = (uint16_t)~checksum_fold((uint64_t)checksum_pseudo(f + 14, 6, 20) + lwip_checksum(f + 34, 20));
 	memcpy(f + 50, &sum, 2);
 	return 54;
+}
+
+/* "Port unreachable" about a datagram from our port 5353 to the peer's port 53, as a router between us says it. */
+static uint32_t make_icmp_about_udp(uint8_t *f, uint32_t router_be, uint32_t peer_be, uint8_t fragment)
+{
+	uint16_t sum;
+
+	make_tcp(f, router_be, 0, 0, 0);
+	memset(f + 34, 0, 36);
+	f[17] = 56;
+	f[23] = 1;
+	f[24] = f[25] = 0;
+	sum = (uint16_t)~lwip_checksum(f + 14, 20);
+	memcpy(f + 24, &sum, 2);
+	f[34] = f[35] = 3;
+	f[42] = 0x45;
+	f[45] = 28;
+	f[49] = fragment;
+	f[51] = 17;
+	memcpy(f + 54, &group->host_addr_be, 4);
+	memcpy(f + 58, &peer_be, 4);
+	f[62] = 5353 >> 8, f[63] = 5353 & 255;
+	f[65] = 53;
+	sum = (uint16_t)~lwip_checksum(f + 34, 36);
+	memcpy(f + 36, &sum, 2);
+	return 70;
 }
 
 static uint32_t owner_of(uint32_t src_be, uint16_t sport, uint16_t dport)
@@ -549,6 +580,25 @@ static void fragments_meet_and_the_whole_is_steered(void **state)
 	assert_true(has(sport, LISTENED));
 }
 
+static void an_icmp_error_about_a_datagram_is_told_here(void **state)
+{
+	uint8_t f[70];
+	uint32_t len = make_icmp_about_udp(f, PEER, PEER + 0x01000000u, 0);
+
+	told = 0;
+	steer_input(&stack, frame_of(f, len));
+	assert_int_equal(told, 1);
+	assert_int_equal(told_of.local_port, 5353);
+	assert_int_equal(told_of.remote_port, 53);
+	assert_int_equal(ip_2_ip4(&told_of.local)->addr, group->host_addr_be);
+	assert_int_equal(ip_2_ip4(&told_of.remote)->addr, PEER + 0x01000000u);
+	f[60] ^= 1;
+	steer_input(&stack, frame_of(f, len)); /* its checksum is wrong now */
+	len = make_icmp_about_udp(f, PEER, PEER + 0x01000000u, 1);
+	steer_input(&stack, frame_of(f, len)); /* a later fragment: those are no ports */
+	assert_int_equal(told, 1);
+}
+
 static void noise_is_survived_and_nothing_leaks(void **state)
 {
 	uint32_t free_before = rte_mempool_avail_count(pool), seed = 3;
@@ -702,6 +752,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup(an_outgoing_port_brings_its_replies_home, set_up),
 		cmocka_unit_test_setup(a_wrong_checksum_is_dropped_a_partial_one_only_where_trusted, set_up),
 		cmocka_unit_test_setup(fragments_meet_and_the_whole_is_steered, set_up),
+		cmocka_unit_test_setup(an_icmp_error_about_a_datagram_is_told_here, set_up),
 		cmocka_unit_test_setup(noise_is_survived_and_nothing_leaks, set_up),
 	};
 

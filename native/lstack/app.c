@@ -22,8 +22,11 @@
 /* A process always has about this many free socket numbers at hand. */
 #define STOCK_LEVEL 64u
 
-static void publish_sockets(struct app *app)
+void app_publish(struct app *app)
 {
+	/* Until its claim a child goes by its parent's pid, under which these are shown already. */
+	if (!app->channel)
+		return;
 	gz_store(&app->apps->stack->page->apps[app->slot].sockets, app->held);
 }
 
@@ -35,7 +38,7 @@ void app_hold(struct app *app, struct conn *conn)
 	app->held++;
 	conn->holders++;
 	app->arena->granted[conn->n] = 0;
-	publish_sockets(app);
+	app_publish(app);
 }
 
 void app_let_go(struct app *app, uint32_t n)
@@ -46,7 +49,7 @@ void app_let_go(struct app *app, uint32_t n)
 		return;
 	app->holds[n / 64] &= ~(1ull << (n % 64));
 	app->held--;
-	publish_sockets(app);
+	app_publish(app);
 	if (--conn->holders) {
 		/* What it was woken for alone, and did not accept, is for the others now. */
 		if (conn->listens)

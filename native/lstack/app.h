@@ -64,6 +64,9 @@ static inline bool app_holds(const struct app *app, uint32_t n)
 /* This process now holds socket n, whose conn counts it. */
 void app_hold(struct app *app, struct conn *conn);
 
+/* Shows in the worker page how many it holds. */
+void app_publish(struct app *app);
+
 /* It no longer does; the last one closes the connection or listener. */
 void app_let_go(struct app *app, uint32_t n);
 

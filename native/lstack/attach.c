@@ -258,6 +258,7 @@ static void on_claim(struct app *app)
 	}
 	gz_store(&app->apps->stack->page->apps[app->slot].pid, (uint32_t)app->pid);
 	welcome(app);
+	app_publish(app);
 }
 
 static void on_fork(struct app *parent, int fd)

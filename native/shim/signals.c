@@ -40,7 +40,7 @@ bool signals_interrupt(void)
 	return false;
 }
 
-bool signals_differ(void)
+bool signals_differ(bool *sure)
 {
 	static _Atomic uint64_t scanned_ns;
 	static _Atomic bool differ;
@@ -48,7 +48,8 @@ bool signals_differ(void)
 	uint64_t now = now_ns();
 
 	if (now - gz_load(&scanned_ns) < SCAN_NS)
-		return gz_load(&differ);
+		return *sure = gz_load(&differ);
+	*sure = true;
 	for (int sig = 1; sig < NSIG; sig++)
 		seen[handler_of(sig)] = true;
 	gz_store(&differ, seen[RESTARTS] && seen[INTERRUPTS]);

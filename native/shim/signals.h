@@ -19,8 +19,8 @@ struct signals {
 /* True if some handler of the program makes a blocking call fail. */
 bool signals_interrupt(void);
 
-/* True if the program has handlers of both kinds, as of a moment ago. */
-bool signals_differ(void);
+/* True if the program has handlers of both kinds. *sure: looked at now, or true; else as of a moment ago. */
+bool signals_differ(bool *sure);
 
 /* Holds them back in this thread. A descriptor that is readable when one waits, for this thread's event queue; or -errno, and
  * nothing is held. */

@@ -199,17 +199,20 @@ static void cancelled(void *arg)
 static int sleep_for(struct sock *s, bool (*ready)(struct sock *s), struct wait *w, struct pollfd *kernel, bool limited)
 {
 	struct sleeper sleeper = { .s = s, .queue = w->queue };
+	bool deaf = w->deaf, sure = true;
 	struct pollfd others[] = { *kernel, { .fd = -1, .events = POLLIN } };
 
 	set_interest(s, w->queue, true);
 	eventq_declare(w->queue);
-	if (!limited && signals_differ())
+	if (!limited && signals_differ(&sure))
 		others[1].fd = signals_hold(&sleeper.held, w->queue);
+	w->deaf |= !sure; /* a first sleep is short: handlers may have come since they were looked at */
 	sleeper.holds = others[1].fd >= 0;
 	pthread_cleanup_push(cancelled, &sleeper);
 	if (!ready(s))
 		sleeper.err = wait_block(w, others, 2);
 	pthread_cleanup_pop(0);
+	w->deaf = deaf;
 	eventq_retract(w->queue);
 	set_interest(s, w->queue, false);
 	kernel->revents = others[0].revents;

@@ -8,6 +8,7 @@ import struct
 
 from conformance.env import T
 from conformance.names import IN, OUT
+from conformance.ops import RDHUP
 from conformance.registry import PAIR, SOLO, case, table
 
 SOL, TCP, IP = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROTO_IP
@@ -247,7 +248,7 @@ def cork_ends_with_nodelay(t: T) -> None:
     s.setsockopt(TCP, socket.TCP_NODELAY, 1, "NODELAY")
     p.poll(IN, 30)
     s.shutdown(socket.SHUT_WR)
-    p.wait(IN)
+    p.wait(RDHUP)
     p.queued(6)
     p.recv()
 

@@ -24,6 +24,7 @@ _COMMANDS = {
     "stop": ("lifecycle", "Stop an instance and put the host back."),
     "restart": ("lifecycle", "Stop, then start."),
     "status": ("lifecycle", "Show workers, applications and which path their sockets took."),
+    "latency": ("latency", "Show where the time of requests goes."),
     "recover": ("lifecycle", "Undo what a crash left behind."),
     "run": ("run", "Run a program on the stack."),
     "nics": ("nics", "List NICs, what they are used for, and whether they can be bound."),

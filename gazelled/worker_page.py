@@ -32,6 +32,12 @@ COUNTERS = (
 )  # fmt: skip
 KERNEL_REASONS = ("family", "address", "loopback", "no_route", "not_attached", "no_resource", "client", "option")
 
+# enum gz_stage: where the time of a traced request goes, by position
+STAGES = (
+    "rx_to_stack", "stack_to_fifo", "fifo_to_read", "read_to_write", "write_to_stack", "stack_to_tx", "total",
+)  # fmt: skip
+HISTOGRAM_BUCKETS = 464
+
 
 class WorkerPageState(IntEnum):
     """enum gz_worker_state: what the worker says of itself."""
@@ -62,6 +68,14 @@ class _AppStat(ctypes.Structure):
     ]
 
 
+class _Histogram(ctypes.Structure):
+    _fields_ = [
+        ("count", ctypes.c_uint64),
+        ("max_ns", ctypes.c_uint64),
+        ("bucket", ctypes.c_uint32 * HISTOGRAM_BUCKETS),
+    ]
+
+
 class _WorkerPage(ctypes.Structure):
     _fields_ = [
         ("magic", ctypes.c_uint64),
@@ -79,6 +93,8 @@ class _WorkerPage(ctypes.Structure):
         ("counters", ctypes.c_uint64 * COUNTERS_SIZE),
         ("listeners", _Listener * LISTENERS_MAX),
         ("apps", _AppStat * APPS_MAX),
+        ("latency", _Histogram * len(STAGES)),
+        ("_line2", ctypes.c_uint8 * 16),
     ]
 
 
@@ -89,7 +105,12 @@ def layout() -> dict[str, tuple[int, dict[str, int]]]:
     """Return size and field offsets of each structure, to be compared with `lstack --abi`."""
     return {
         name: (ctypes.sizeof(cls), {row[0]: getattr(cls, row[0]).offset for row in cls._fields_ if row[0][0] != "_"})
-        for name, cls in (("gz_listener", _Listener), ("gz_app_stat", _AppStat), ("gz_worker_page", _WorkerPage))
+        for name, cls in (
+            ("gz_listener", _Listener),
+            ("gz_app_stat", _AppStat),
+            ("gz_histogram", _Histogram),
+            ("gz_worker_page", _WorkerPage),
+        )
     }
 
 
@@ -161,6 +182,11 @@ class WorkerPage:
             if app.pid:
                 kernel = {name: count for name, count in zip(KERNEL_REASONS, app.kernel, strict=False) if count}
                 yield AppStat(app.pid, app.sockets, app.paired, min(listeners[slot], app.sockets), app.arena_kb, kernel)
+
+    def latency(self) -> dict[str, tuple[int, int, list[int]]]:
+        """Return count, longest (ns) and bucket counts of each stage, since tracing was last switched on."""
+        found = zip(STAGES, self._copy().latency, strict=True)
+        return {stage: (each.count, each.max_ns, list(each.bucket)) for stage, each in found}
 
     def close(self) -> None:
         """Unmap."""

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include <gazelle/abi.h>
+#include <gazelle/attach.h>
 
 #define FIELD(type, field)                           \
 	{                                            \
@@ -47,11 +48,13 @@ static const struct {
 	       FIELD(gz_listener, backlog), FIELD(gz_listener, family)),
 	STRUCT(gz_app_stat, FIELD(gz_app_stat, pid), FIELD(gz_app_stat, sockets), FIELD(gz_app_stat, arena_kb),
 	       FIELD(gz_app_stat, paired), FIELD(gz_app_stat, kernel)),
+	STRUCT(gz_message, FIELD(gz_message, magic), FIELD(gz_message, abi_version), FIELD(gz_message, kind)),
 	STRUCT(gz_worker_page, FIELD(gz_worker_page, magic), FIELD(gz_worker_page, abi_version),
 	       FIELD(gz_worker_page, size), FIELD(gz_worker_page, pid), FIELD(gz_worker_page, state),
 	       FIELD(gz_worker_page, heartbeat_ns), FIELD(gz_worker_page, generation), FIELD(gz_worker_page, mac),
 	       FIELD(gz_worker_page, pad0), FIELD(gz_worker_page, asleep), FIELD(gz_worker_page, counters),
-	       FIELD(gz_worker_page, listeners), FIELD(gz_worker_page, apps)),
+	       FIELD(gz_worker_page, listeners), FIELD(gz_worker_page, apps), FIELD(gz_worker_page, latency)),
+	STRUCT(gz_histogram, FIELD(gz_histogram, count), FIELD(gz_histogram, max_ns), FIELD(gz_histogram, bucket)),
 };
 
 static const char *const counters[] = {

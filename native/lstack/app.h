@@ -28,6 +28,7 @@ struct app {
 	int control_fd, channel_fd;
 	int queue_fd[GZ_EVENT_QUEUES]; /* what wakes its event queues (wake.h); -1 */
 	uint64_t rung;                 /* event queues rung in this turn */
+	bool tracer;                   /* GZ_MESSAGE_TRACE */
 	bool in_rung, doomed;          /* doomed: detach at the end of the turn; hostile or gone */
 	const char *doom;              /* why, for the log */
 	pid_t pid;

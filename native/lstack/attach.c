@@ -22,6 +22,7 @@
 #include "listener.h"
 #include "log.h"
 #include "pair.h"
+#include "trace.h"
 #include "worker.h"
 
 /* Messages of one process, or new processes, per turn. The epoll is level-triggered: what is left comes with the next. */
@@ -316,6 +317,17 @@ static void on_event_queue(struct app *app, uint32_t number, int fd)
 	(void)send(fd, "", 1, GZ_WAKE_FLAGS);
 }
 
+/* The administrator wants to see where the time goes, for as long as this connection lasts. */
+static void on_trace(struct app *app)
+{
+	if (app->arena || app->tracer || app->uid) {
+		refuse(app, EPERM, "only the administrator traces");
+		return;
+	}
+	app->tracer = true;
+	trace_begin(app->apps->stack);
+}
+
 /* `sender`: who really sent it, 0 if the socket does not tell (only those of forks do). */
 static void on_message(struct app *app, const struct gz_message *message, int fd, pid_t sender)
 {
@@ -333,6 +345,8 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		return;
 	} else if (message->kind == GZ_MESSAGE_WAKE)
 		; /* we are awake */
+	else if (message->kind == GZ_MESSAGE_TRACE)
+		on_trace(app);
 	else if (message->kind == GZ_MESSAGE_HELLO)
 		on_hello(app);
 	else if (message->kind == GZ_MESSAGE_PAIR && app->channel)
@@ -413,7 +427,7 @@ static void turn_away(struct apps *apps)
 void attach_drop_silent(struct apps *apps)
 {
 	for (struct app *app = apps->all; app; app = app->next)
-		if (!app->arena && apps->stack->now_ns - app->since_ns > SILENT_NS)
+		if (!app->arena && !app->tracer && apps->stack->now_ns - app->since_ns > SILENT_NS)
 			app_doom(app, NULL);
 }
 
@@ -461,6 +475,8 @@ void app_detach(struct app *app)
 
 	(void)epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_DEL, app->control_fd, NULL);
 	close(app->control_fd);
+	if (app->tracer)
+		trace_end(apps->stack);
 	if (arena) {
 		app_finish(app);
 		/* Let go of everything first, as a process of the arena still, then leave it. */

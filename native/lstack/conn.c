@@ -92,6 +92,7 @@ void conn_destroy(struct conn *conn)
 
 	if (conn->held)
 		pbuf_free(conn->held);
+	free(conn->trace);
 	gz_store_release(&conn->shared->worker.flags, 0);
 	arena_give_block(arena, conn->rx_block);
 	arena_give_block(arena, conn->tx_block);

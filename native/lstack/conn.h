@@ -18,6 +18,7 @@ struct app;
 struct apps;
 struct arena;
 struct listener_member;
+struct trace;
 
 struct conn {
 	struct apps *apps;
@@ -31,11 +32,12 @@ struct conn {
 	struct listener_member *listens; /* this number is a listener, not a connection */
 	uint32_t n;                      /* its number in the arena */
 	uint32_t bucket;
-	uint32_t flow;      /* flows.h */
-	uint32_t holders;   /* processes */
-	uint32_t flags;     /* GZ_WORKER_*: our copy of shared->worker.flags */
-	uint32_t accept_at; /* position in the accept queue */
-	uint64_t popped_ns; /* when it was first seen popped but unclaimed; 0 = not */
+	uint32_t flow;       /* flows.h */
+	struct trace *trace; /* trace.c; NULL until it has been timed once */
+	uint32_t holders;    /* processes */
+	uint32_t flags;      /* GZ_WORKER_*: our copy of shared->worker.flags */
+	uint32_t accept_at;  /* position in the accept queue */
+	uint64_t popped_ns;  /* when it was first seen popped but unclaimed; 0 = not */
 	uint64_t deferred_until_ns;
 	/* towards the application */
 	struct pbuf *held; /* received, no room yet */

@@ -4,6 +4,7 @@
 
 #include "app.h"
 #include "conn.h"
+#include "trace.h"
 #include "listener.h"
 #include "worker.h"
 
@@ -127,6 +128,8 @@ err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 	struct conn *conn = arg;
 
 	(void)err;
+	if (__builtin_expect(conn && p && conn->apps->stack->tracing, 0))
+		trace_arrived(conn);
 	if (!conn) {
 		if (p)
 			pbuf_free(p);
@@ -145,8 +148,11 @@ err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		pbuf_cat(conn->held, p);
 	else
 		conn->held = p;
-	if (conn_receive_push(conn))
+	if (conn_receive_push(conn)) {
+		if (__builtin_expect(conn->apps->stack->tracing, 0))
+			trace_stored(conn);
 		conn_notify(conn);
+	}
 	if (conn->deferred)
 		listener_deliver(conn);
 	return ERR_OK;

@@ -4,6 +4,7 @@
 
 #include "app.h"
 #include "conn.h"
+#include "trace.h"
 #include "worker.h"
 
 /* Gives the FIFO a bigger block if the application asked and it is empty; answers in any case once it is. */
@@ -54,6 +55,8 @@ void conn_send_push(struct conn *conn)
 		conn->tx_base = gz_load(&app->out_base);
 		conn->rtt_from_ns = conn->apps->stack->now_ns;
 	}
+	if (__builtin_expect(avail && conn->apps->stack->tracing, 0))
+		trace_answered(conn);
 	uint32_t want = avail;
 	if (closing)
 		tcp_clear_flags(pcb, TF_CORK); /* nothing will follow that a short last segment should wait for */

@@ -17,7 +17,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <rte_mbuf.h>
@@ -25,12 +24,14 @@
 #include <lwip/stats.h>
 
 #include "apps.h"
+#include "clock.h"
 #include "flows.h"
 #include "netif.h"
 #include "page.h"
 #include "port.h"
 #include "steer.h"
 #include "tcp_table.h"
+#include "trace.h"
 #include "worker.h"
 
 #define NS_PER_MS 1000000ull
@@ -56,14 +57,6 @@ static void on_stop(int signal)
 	if (write(stop_fd, &one, sizeof(one)) < 0)
 		stop_wanted = 1; /* full: it is readable anyway */
 	errno = saved;
-}
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
 static int watch(struct protocol_stack *stack, int fd, void *mark)
@@ -126,6 +119,8 @@ static uint32_t turn(struct protocol_stack *stack)
 	netif_timers(stack);
 	page_beat(stack);
 	n = stack->port->ops->receive(stack->port, frames, (uint16_t)budget);
+	if (__builtin_expect(stack->tracing, 0))
+		trace_received(stack);
 	for (uint32_t i = 0; i < n; i++)
 		steer_input(stack, frames[i]);
 	work = n;
@@ -135,6 +130,8 @@ static uint32_t turn(struct protocol_stack *stack)
 	work += flows_tell_peers(stack);
 	tcp_table_timers(stack->now_ns);
 	netif_flush(stack);
+	if (__builtin_expect(stack->tracing, 0))
+		trace_sent(stack);
 	steer_flush(stack);
 	apps_flush(stack);
 	return work;

@@ -9,9 +9,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "worker.h"
 
 #define LOOK_NS 1000000ull /* how long an answer of page_running holds */
@@ -27,14 +27,6 @@ static struct {
 static void page_path(const struct protocol_stack *stack, uint32_t queue_id, char *path, size_t size)
 {
 	snprintf(path, size, "%s/worker.%u.page", stack->group->run_dir, queue_id);
-}
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
 int page_open(struct protocol_stack *stack)

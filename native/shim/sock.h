@@ -47,6 +47,8 @@ struct sock {
 	_Atomic uint32_t nospace; /* counts writes that found no room: an edge follows when there is */
 	_Atomic uint32_t refs;
 	_Atomic bool broken;        /* STREAM of a pair: it has written to a peer that is closed */
+	uint32_t traced;            /* the GZ_AUX_TRACE seen last; under rx */
+	_Atomic bool trace_open;    /* its answer is to be stamped, too */
 	_Atomic uint32_t peek_want; /* bytes a reader wants to see before it peeks */
 	bool told_connected;        /* a connect() has returned 0 */
 	bool told_refused;          /* a connect() has returned its failure: the socket counts as a fresh one again */

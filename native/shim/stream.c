@@ -31,6 +31,14 @@ static bool see_rx_block(struct sock *s)
 	return s->rx_mem != NULL;
 }
 
+/* The worker times this request (enum gz_stage): when it was read, and when the answer is written. */
+static void stamp_read(struct sock *s, uint32_t trace)
+{
+	s->traced = trace;
+	gz_store(&s->me->aux[GZ_AUX_READ_NS], (uint32_t)now_ns());
+	gz_store(&s->trace_open, true);
+}
+
 /* Copies what there is, at most `most`. Bytes, or -EPROTO if the peer's indices cannot be. */
 static ssize_t take(struct sock *s, struct iov *to, size_t most, int flags)
 {
@@ -59,6 +67,8 @@ static ssize_t take(struct sock *s, struct iov *to, size_t most, int flags)
 			continue; /* another process read meanwhile: what we copied is not ours */
 		}
 		*to = at;
+		if (__builtin_expect(gz_load(&s->peer->aux[GZ_AUX_TRACE]) != s->traced, 0))
+			stamp_read(s, gz_load(&s->peer->aux[GZ_AUX_TRACE]));
 		gz_fence(); /* pairs with the worker's between setting WANT_SPACE and looking at in_tail again */
 		if (gz_load(&s->peer->flags) & GZ_WORKER_WANT_SPACE)
 			sock_ring(s);

@@ -82,11 +82,21 @@ static uint32_t room(struct sock *s)
 	return gz_fifo_writable(s->me, s->peer, s->tx_size);
 }
 
+/* The answer to a request that the worker times (enum gz_stage). */
+static void stamp_write(struct sock *s)
+{
+	gz_store(&s->trace_open, false);
+	gz_store(&s->me->aux[GZ_AUX_WRITE_NS], (uint32_t)now_ns());
+	gz_store_release(&s->me->aux[GZ_AUX_TRACED], s->traced); /* pairs with the worker's acquire: both stamps */
+}
+
 /* Copies `len` bytes that fit, in pieces the worker is told of one by one. */
 static void put(struct sock *s, struct iov *from, uint32_t len)
 {
 	uint32_t base = gz_fifo_rebase(s->me, s->peer);
 
+	if (__builtin_expect(gz_load(&s->trace_open), 0))
+		stamp_write(s);
 	while (len) {
 		uint32_t piece = len < PIECE ? len : PIECE;
 

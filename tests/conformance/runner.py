@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,6 +103,7 @@ class Rig:
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
+                        start_new_session=True,  # the children of a case that went wrong end with it
                         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONFAULTHANDLER": "1"},
                     )
                 )
@@ -119,6 +121,7 @@ class Rig:
         os.close(self._orders)
         os.close(self._lines)
         for process in self._processes:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=10)
         self._processes.clear()

@@ -14,7 +14,7 @@ import pytest
 from fake_native import fake_native
 from machines import machine, plain, split
 
-from gazelled import group_page, worker_page
+from gazelled import group_page, latency, worker_page
 from gazelled.queue_planner import plan
 from gazelled.worker_page import WorkerPage, WorkerPageState
 
@@ -29,7 +29,7 @@ def abi() -> dict[str, Any]:
 
 
 def test_python_and_c_agree_on_every_offset(abi: dict[str, Any]) -> None:
-    ours = {**group_page.layout(), **worker_page.layout()}
+    ours = {**group_page.layout(), **worker_page.layout(), **latency.layout()}
     theirs = {name: (struct["size"], struct["fields"]) for name, struct in abi["structs"].items()}
     assert ours == theirs
     assert abi["abi_version"] == group_page.ABI_VERSION == worker_page.ABI_VERSION

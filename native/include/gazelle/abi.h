@@ -20,6 +20,7 @@
 #include <gazelle/atomic.h>
 #include <gazelle/bell.h>
 #include <gazelle/fifo.h>
+#include <gazelle/histogram.h>
 
 #define GZ_ABI_VERSION 1u
 #define GZ_CACHE_LINE 64
@@ -142,6 +143,21 @@ enum gz_counter {
 };
 /* clang-format on */
 
+/*
+ * Where the time of a request goes, while somebody traces it (GZ_MESSAGE_TRACE): one request of a connection at a time, from
+ * the burst it came with to the burst its answer left with.
+ */
+enum gz_stage {
+	GZ_STAGE_STACK, /* NIC rx to the connection: the rest of the burst, steering, TCP */
+	GZ_STAGE_FIFO,  /* copied into the FIFO */
+	GZ_STAGE_READ,  /* until the application has read it */
+	GZ_STAGE_WRITE, /* until it writes the answer */
+	GZ_STAGE_TAKEN, /* until the worker takes that up */
+	GZ_STAGE_SENT,  /* until it has left: TCP, the rest of the turn, NIC tx */
+	GZ_STAGE_TOTAL, /* NIC rx to NIC tx */
+	GZ_STAGES
+};
+
 struct gz_worker_page {
 	uint64_t magic;
 	uint32_t abi_version;
@@ -156,6 +172,7 @@ struct gz_worker_page {
 	_Alignas(64) _Atomic uint64_t counters[64]; /* enum gz_counter */
 	_Alignas(64) struct gz_listener listeners[GZ_LISTENERS_MAX];
 	struct gz_app_stat apps[GZ_APPS_MAX];
+	struct gz_histogram latency[GZ_STAGES]; /* since tracing was last switched on */
 };
 _Static_assert(GZ_COUNTERS_MAX <= 64, "counters fit the page");
 
@@ -243,14 +260,22 @@ struct gz_sock {
 _Static_assert(sizeof(struct gz_sock) == 256, "a socket entry is four lines");
 
 /* app.aux: serial of the request, bytes wished; pid of the one process of those that share the socket that writes, or 0 */
-enum { GZ_AUX_GROW_SERIAL = 0, GZ_AUX_GROW_SIZE = 1, GZ_AUX_WRITER = 8 };
+enum {
+	GZ_AUX_GROW_SERIAL = 0,
+	GZ_AUX_GROW_SIZE = 1,
+	GZ_AUX_TRACED = 2,   /* the GZ_AUX_TRACE that the next two are about; written after them */
+	GZ_AUX_READ_NS = 3,  /* CLOCK_MONOTONIC, its low 32 bits: the application has read */
+	GZ_AUX_WRITE_NS = 4, /* it writes */
+	GZ_AUX_WRITER = 8
+};
 enum {
 	GZ_AUX_GROW_SEEN = 0,
 	GZ_AUX_ACCEPT_BLOCK = 1,
 	GZ_AUX_RTT_US = 2,
 	GZ_AUX_CWND = 3,
-	GZ_AUX_RETRANS = 4
-}; /* worker.aux */
+	GZ_AUX_RETRANS = 4,
+	GZ_AUX_TRACE = 5 /* differs each time the next read is to be timed, and the write after it */
+};                       /* worker.aux */
 
 /*
  * aux of a datagram socket. ICMP errors about what it sent: those that end up in SO_ERROR of a connected socket, with

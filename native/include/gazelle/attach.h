@@ -22,6 +22,7 @@
  *   EVENT_QUEUE {number} + fd: wake.h    ->        as with a worker
  *   LEG {member, life} + fd: a leg       ->        to another process of our side: just forked, or of the listening program
  * Its EOF is the death of the process there; whoever sees it lets go, in its place, of what it held.
+ *   TRACE {}   (from the administrator)  ->        times requests (enum gz_stage) until this connection ends
  * A worker that cannot serve answers REFUSED {status = errno, text} and closes.
  */
 #ifndef GAZELLE_ATTACH_H
@@ -43,7 +44,8 @@ enum gz_message_kind {
 	GZ_MESSAGE_PAIRED = 9,
 	GZ_MESSAGE_LEG = 10,
 	GZ_MESSAGE_WAKE = 11,
-	GZ_MESSAGE_DROP = 12
+	GZ_MESSAGE_DROP = 12,
+	GZ_MESSAGE_TRACE = 13
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };

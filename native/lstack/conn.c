@@ -290,6 +290,15 @@ int conn_accept(struct listener_member *member, struct tcp_pcb *pcb)
 	return 0;
 }
 
+/* TCP_MAXSEG, set before the connection was made. */
+static void limit_segments(struct conn *conn)
+{
+	uint32_t most = gz_load(&conn->shared->options.maxseg);
+
+	if (most >= 88 && most < conn->pcb->mss) /* Linux takes no less */
+		conn->pcb->mss = (u16_t)most;
+}
+
 static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t err)
 {
 	struct conn *conn = arg;
@@ -297,6 +306,7 @@ static err_t on_connected(void *arg, struct tcp_pcb *pcb, err_t err)
 	(void)err;
 	conn->connecting = false;
 	start_window(conn);
+	limit_segments(conn);
 	write_name(conn, pcb);
 	worker_count(conn->apps->stack, GZ_COUNT_connected, 1);
 	conn_set_flags(conn, conn->flags | GZ_WORKER_CONNECTED);

@@ -278,13 +278,34 @@ static ssize_t send_message(struct sock *s, const struct msghdr *msg, int flags)
 	return err;
 }
 
+/* It would hand descriptors to another process of which the kernel knows only what stands in for sockets of the stack. */
+static bool passes_sockets(const struct msghdr *msg)
+{
+	if (!msg || !msg->msg_control)
+		return false;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR((struct msghdr *)msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+			struct sock *s;
+			int passed;
+
+			memcpy(&passed, (const char *)c + at, sizeof(passed));
+			s = fd_sock(passed);
+			if (s && sock_kind(s) != KIND_FRESH)
+				return true;
+		}
+	}
+	return false;
+}
+
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct sock *s = sock_enter_stream(fd, true);
 
 	if (s)
 		return api_return(send_message(s, msg, flags));
-	if (fast_open(fd, flags))
+	if (fast_open(fd, flags) || passes_sockets(msg))
 		return api_return(-EOPNOTSUPP);
 	s = msg ? dgram_enter(fd, msg->msg_name != NULL) : NULL;
 	return s ? api_return(dgram_send(s, fd, msg, flags)) : REAL(sendmsg)(fd, msg, flags);
@@ -296,7 +317,11 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 	unsigned int done = 0;
 	ssize_t n = 0;
 
-	if (!s || (sock_kind(s) != KIND_STREAM && !s->datagram))
+	bool ours = s && (sock_kind(s) == KIND_STREAM || s->datagram);
+
+	for (unsigned int i = 0; i < count && msgs && !ours; i++)
+		ours = passes_sockets(&msgs[i].msg_hdr); /* then one by one: those before it go out */
+	if (!ours)
 		return REAL(sendmmsg)(fd, msgs, count, flags);
 	for (; done < count; done++) {
 		n = sendmsg(fd, &msgs[done].msg_hdr, flags);

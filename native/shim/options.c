@@ -235,6 +235,12 @@ static int get_stream_only(struct sock *s, int level, int name, void *value, soc
 	}
 }
 
+/* IPv4 sockets know nothing of IPv6, not even by the name of an option. */
+static bool other_family(const struct sock *s, int level)
+{
+	return level == IPPROTO_IPV6 && s->family == AF_INET;
+}
+
 int options_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *len)
 {
 	int o = find_row(level, name), err;
@@ -245,6 +251,8 @@ int options_get(struct sock *s, int fd, int level, int name, void *value, sockle
 		return REAL(getsockopt)(fd, level, name, value, len) ? -errno : 0;
 	if (!value || !len)
 		return -EFAULT;
+	if (other_family(s, level))
+		return -EOPNOTSUPP;
 	if (o >= 0 && o != OPTION_MAXSEG && s->options.known & 1ull << o) /* of that, what came of it is told */
 		return give(value, len, &s->options.value[o], sizeof(s->options.value[o]));
 	err = get_stream_only(s, level, name, value, len);

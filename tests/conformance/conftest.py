@@ -21,6 +21,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError("the conformance suite makes namespaces and devices: run it as root")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the cases that differed once and not again."""
+    unsteady = [
+        str(value)
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("xfailed")
+        for name, value in report.user_properties
+        if name == "unsteady"
+    ]
+    if unsteady:
+        terminalreporter.section(f"{len(unsteady)} differences that did not come again")
+        terminalreporter.write_line("\n".join(unsteady))
+
+
 @pytest.fixture(scope="session")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     """Return where cases run; one instance and a few processes for the whole session."""

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -98,6 +98,12 @@ class Process:
             self.popen.kill()
         self.popen.wait(timeout=10)
 
+    def kill_group(self) -> None:
+        """End it and the children it has left behind."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.popen.wait(timeout=10)
+
     def stop(self, seconds: float = 10.0) -> int:
         """End it by SIGTERM, after `seconds` by SIGKILL; return its status."""
         if self.alive:
@@ -161,9 +167,10 @@ class Kit:
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
                 env={**os.environ, **(env or {})},
+                start_new_session=True,
             )
         process = Process(popen, log)
-        self.later(process.kill)
+        self.later(process.kill_group)
         return process
 
 

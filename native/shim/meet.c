@@ -268,13 +268,16 @@ static struct link *younger_than(uint64_t serial)
 	return NULL;
 }
 
-/* Asks a worker for an introduction and waits for its answer. shim.lock held. */
+/*
+ * Asks a worker for an introduction and waits for its answer, and for the legs to all who may accept: over a leg that is
+ * not there yet nobody can say how he is woken. shim.lock held.
+ */
 static struct link *ask(const struct served *where)
 {
 	struct link *worker = gz_load(&shim.links[where->worker]), *link;
 	struct gz_message message = { .kind = GZ_MESSAGE_PAIR, .port = where->port };
 	uint64_t until = now_ns() + ANSWER_PATIENCE_NS, last = shim.links_serial;
-	int fds[GZ_WELCOME_FDS], count, got;
+	int fds[GZ_WELCOME_FDS], count, got, more = -1; /* legs that must still come; < 0: not answered */
 
 	if (!worker)
 		return NULL;
@@ -282,17 +285,17 @@ static struct link *ask(const struct served *where)
 	lock_take(&worker->post);
 	got = attach_send(worker->control_fd, &message, -1);
 	lock_give(&worker->post);
-	while (!got) {
+	while (!got && more) {
 		got = attach_receive(worker->control_fd, &message, fds, &count);
 		if (got < 0)
 			break;
 		if (got) {
-			bool ours = message.kind == GZ_MESSAGE_PAIRED && message.number == 0;
-
+			if (message.kind == GZ_MESSAGE_PAIRED && message.number == 0)
+				more = message.legs;
+			else if (message.kind == GZ_MESSAGE_LEG && more > 0)
+				more--;
 			got = 0;
 			attach_said(worker, &message, fds, count);
-			if (ours)
-				break;
 			continue;
 		}
 		uint64_t now = now_ns();

@@ -10,6 +10,8 @@
 #include "real.h"
 #include "sock.h"
 
+#define WAKE_TRIES 16u /* whoever is there may never stop talking */
+
 struct gz_sock *pair_entry(struct link *link, uint32_t n, struct gz_end **me, struct gz_end **peer)
 {
 	struct gz_pair_sock *e = pair_sock(link, n);
@@ -98,20 +100,26 @@ static bool wake_twin(struct link *twin, const struct gz_pair_side *to, uint32_t
 	return false;
 }
 
-/* The other side's queue q sleeps: wakes it, once. It has told how before, at the latest on one of the legs. */
+/*
+ * The other side's queue q sleeps: wakes it, once. It has told how before, at the latest on one of the legs; to that leg
+ * itself another may have to lead us, if it is the child of a child.
+ */
 static void wake(struct link *link, struct gz_pair_side *to, uint32_t q)
 {
 	if (!gz_exchange(&to->to[q].asleep, 0) || wake_twin(link->pair->twin, to, q))
 		return;
-	for (int tries = 0; tries < 2; tries++) {
+	for (uint32_t tries = 0; tries < WAKE_TRIES; tries++) {
+		bool heard;
 		int fd = __atomic_load_n(&link->pair->queue_fd[q], __ATOMIC_ACQUIRE);
 
 		/* No room means that it has not even taken the last one. */
 		if (fd > 0 && (UNCANCELLED(sendto, fd, "", 1, GZ_WAKE_FLAGS, NULL, 0) == 1 || errno == EAGAIN))
 			return;
 		lock_take(&link->post);
-		leg_hear(link);
+		heard = leg_hear(link);
 		lock_give(&link->post);
+		if (!heard && tries)
+			return; /* another thread may have heard it for us, hence the second look; then it has died */
 	}
 }
 

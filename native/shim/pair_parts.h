@@ -95,8 +95,8 @@ uint32_t pair_queue(struct link *link, uint32_t queue);
 /* A leg to a member of the other side; takes fd. link->post held, or the link is not public yet. */
 void leg_add(struct link *link, uint32_t member, uint32_t life, int fd);
 
-/* Reads what is said on the legs. link->post held. */
-void leg_hear(struct link *link);
+/* Reads what is said on the legs. False: nothing was. link->post held. */
+bool leg_hear(struct link *link);
 
 /* arrival.c */
 

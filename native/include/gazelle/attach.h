@@ -15,7 +15,8 @@
  *                                        <-   WELCOME ...   (same arena, a channel of its own)
  *   DROP {number, drop}                  ->        this process does not want those of what it holds; also before its CLAIM
  *   PAIR {addr, port}                    ->        who listens there among the attached processes? (same host, no packets)
- *                                        <-   PAIRED {status, side 0, member, other} + fds: pair, leg to the program there
+ *                                        <-   PAIRED {status, side 0, member, other, legs} + fds: pair, leg to the program there
+ *                                        <-   LEG {member, life} + fd: a leg to another process of it; so many of these
  *   to each process of that program:     <-   PAIRED {0, side 1, member, other} + fds: pair, leg to the one that connects
  * From then on they need the worker no more: further connections are made in the pair's memory. A leg is a control socket
  * between one process of each side:
@@ -66,7 +67,8 @@ struct gz_message {
 	uint32_t life;   /* LEG, PAIRED: of the process at the other end, as its place has it */
 	uint8_t addr[16]; /* PAIR: where it wants to connect; PAIRED: the same */
 	uint16_t port;
-	uint8_t pad[6];
+	uint16_t legs; /* PAIRED, side 0: how many LEGs follow, to all processes that can accept what it connects */
+	uint8_t pad[4];
 	union {
 		uint64_t arena_size; /* WELCOME, bytes */
 		uint64_t drop;       /* DROP: bit i = socket 64 * number + i */

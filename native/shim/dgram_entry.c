@@ -63,13 +63,13 @@ static void write_options(struct sock *s, struct gz_sock *entry)
 	gz_store(&entry->options.ttl, o->ttl);
 }
 
-/* shim.lock held. */
+/* At workers of either role, for any may receive a datagram to it. shim.lock held. */
 static void open_entry(struct sock *s, struct link *link)
 {
 	struct listen_entry *e = &s->listener->entry[link->slot];
 	uint32_t n;
 
-	if (shim.role[link->slot] == GZ_ROLE_SEND || !link->channel)
+	if (!link->channel)
 		return;
 	n = link_take_number(link, s);
 	if (!n)

@@ -4,20 +4,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from net.conftest import kit, pytest_collection_modifyitems, pytest_sessionstart
 from net.instance import Instance, on_tap
 from net.kit import Kit
 
-__all__ = ["kit", "pytest_collection_modifyitems", "pytest_sessionstart"]
+__all__ = ["LAYOUTS", "kit", "laid_out", "pytest_collection_modifyitems", "pytest_sessionstart"]
 
 
-@pytest.fixture(params=["one", "two", "split"])
-def instance(request: pytest.FixtureRequest, kit: Kit) -> Iterator[Instance]:
-    made = on_tap(kit, 1 if request.param == "one" else 2, split=request.param == "split")
+LAYOUTS = ("one", "two", "split")
+
+
+@contextmanager
+def laid_out(kit: Kit, layout: str) -> Iterator[Instance]:
+    """Start an instance of a layout; at the end no worker may have died."""
+    made = on_tap(kit, 1 if layout == "one" else 2, split=layout == "split")
     made.start()
     yield made
     pids = {row["pid"] for row in made.status()["workers"]}
     assert None not in pids, f"a worker died: {made.logs()}"
     assert all(row["restarts"] == 0 for row in made.status()["workers"]), made.logs()
+
+
+@pytest.fixture(params=LAYOUTS)
+def instance(request: pytest.FixtureRequest, kit: Kit) -> Iterator[Instance]:
+    with laid_out(kit, request.param) as made:
+        yield made

@@ -56,9 +56,22 @@ def on_the_stack(instance: Instance, *programs: Process) -> None:
         assert held > 0, f"{program.log.name}: no accelerated socket\n{instance.status()['applications']}"
 
 
+def counted(instance: Instance) -> dict[str, int]:
+    """Return the counters of all workers, summed."""
+    pages = [instance.page(row["queue_id"]).counters() for row in instance.status()["workers"]]
+    return {name: sum(page[name] for page in pages) for name in pages[0]}
+
+
 def accepted_by_workers(instance: Instance) -> int:
     """Return how many connections the workers have accepted so far."""
-    return sum(instance.page(row["queue_id"]).counters()["accepted"] for row in instance.status()["workers"])
+    return counted(instance)["accepted"]
+
+
+def kernel_counted(instance: Instance, protocol: str, counter: str) -> int:
+    """Return a counter of the kernel of the instance's namespace, as /proc/net/snmp has it."""
+    lines = instance.home.run("cat", "/proc/net/snmp").splitlines()
+    names, values = (line.split()[1:] for line in lines if line.startswith(f"{protocol}:"))
+    return int(values[names.index(counter)])
 
 
 def plain_connection(address: str, port: int) -> socket.socket:

@@ -19,7 +19,7 @@ run: ## redis on the stack, end to end (KEEP=1 leaves it running)
 stop: ## stop what `make run KEEP=1` left running
 	@$(PYTHON) scripts/demo.py --stop
 
-test: ## everything that must hold: format, lint, types, unit, C, C under sanitizers, network, conformance
+test: ## everything that must hold: format, lint, types, unit, C, C under sanitizers, network, programs, conformance
 	@scripts/check
 
 bench: ## kernel and gazelled side by side; BENCH_ARGS=--quick

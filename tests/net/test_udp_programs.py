@@ -10,30 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from net.instance import Instance, accelerated, started
+from net.instance import Instance, started
 from net.kit import Kit
 
 DNS = str(Path(__file__).with_name("udp_dns.py"))
-MEMCACHED_CLIENT = """
-import socket, struct, sys
-client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-client.settimeout(5)
-def ask(number, text):
-    client.sendto(struct.pack(">HHHH", number, 0, 1, 0) + text, (sys.argv[1], 11311))
-    parts = {}
-    while True:
-        answer = client.recv(65536)
-        request, sequence, total, _ = struct.unpack(">HHHH", answer[:8])
-        assert request == number, (request, number)
-        parts[sequence] = answer[8:]
-        if len(parts) == total:
-            return b"".join(parts[i] for i in range(total))
-for number in range(200):
-    value = bytes([97 + number % 26]) * (number * 5)
-    assert ask(2 * number, b"set key%d 0 0 %d\\r\\n%s\\r\\n" % (number, len(value), value)) == b"STORED\\r\\n"
-    got = ask(2 * number + 1, b"get key%d\\r\\n" % number)
-    assert got == b"VALUE key%d 0 %d\\r\\n%s\\r\\nEND\\r\\n" % (number, len(value), value), got
-"""
 
 
 def _counted(instance: Instance, counter: str) -> int:
@@ -59,23 +39,6 @@ def test_iperf3_loses_nothing_that_is_not_counted(kit: Kit, reverse: bool) -> No
         counted = _counted(instance, "datagrams_dropped") + device["tx"]["dropped"]
         assert total["lost_packets"] <= counted, (total, counted)
         assert total["lost_packets"] < total["packets"] / 2, total
-
-
-def test_memcached_answers_over_udp(kit: Kit) -> None:
-    instance = started(kit, "tap", 2)
-    assert shutil.which("memcached")
-    instance.spawn("memcached", "-u", "root", "-l", instance.address, "-p", "11311", "-U", "11311", "-t", "4")
-    instance.client.run(
-        sys.executable,
-        "-c",
-        "import socket, sys, time\nend = time.monotonic() + 10\n"
-        "while True:\n    try:\n        socket.create_connection((sys.argv[1], 11311), 1).close()\n        break\n"
-        "    except OSError:\n        assert time.monotonic() < end",
-        instance.address,
-    )
-    instance.client.run(sys.executable, "-c", MEMCACHED_CLIENT, instance.address, timeout=60)
-    accelerated(instance)
-    assert _counted(instance, "datagrams_in") >= 400
 
 
 def test_a_resolver_asks_a_name_server_on_the_kernel(kit: Kit) -> None:

@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from net.holdings import Holdings, assert_nothing_lost, holdings, settled
 from net.instance import Instance, started
 from net.kit import Kit, compiled, until
 from net.redis import load, start_redis
@@ -26,56 +23,19 @@ KILLS = 1000
 AT_ONCE = 10
 REDIS_KILLS = 20
 ECHO_PORT = 7000
-GAUGES = ("connections", "sockets", "attachments")
-MEMORY_SLACK = 2 << 20  # bytes: a worker's caches may grow by this over a thousand programs, which is 2 KB for each
-
-
-@dataclass(frozen=True)
-class Holdings:
-    """What one worker holds."""
-
-    gauges: dict[str, int]
-    programs: int
-    files: int
-    mbufs_free: int
-    memory: int
-
-
-def holdings(instance: Instance, queue_id: int) -> Holdings:
-    page = instance.page(queue_id)
-    counters = page.counters()
-    process = psutil.Process(page.pid)
-    return Holdings(
-        gauges={name: counters[name] for name in GAUGES},
-        programs=len(list(page.apps())),
-        files=process.num_fds(),
-        mbufs_free=counters["mbufs_free"],
-        memory=process.memory_info().rss,
-    )
 
 
 def at_rest(instance: Instance) -> list[Holdings]:
     """Wait until the workers hold nothing of any program, and return what they hold then."""
 
-    def look() -> list[Holdings] | None:
-        both = [holdings(instance, queue_id) for queue_id in range(2)]
-        return both if all(not any(each.gauges.values()) and not each.programs for each in both) else None
+    def look() -> bool:
+        each = [holdings(instance, queue_id) for queue_id in range(2)]
+        return not any(any(worker.gauges.values()) or worker.programs for worker in each)
 
     until(look, "the workers to forget the killed programs", 20)
-    # Some gauges are written once a second, also by an idle worker, and what waits for its time may end only then.
-    rested = time.monotonic()
-    pages = [instance.page(queue_id) for queue_id in range(2)]
-    until(lambda: all(page.heartbeat > rested + 1.5 for page in pages), "the workers to write their gauges")
-    held = look()
-    assert held is not None
+    held = settled(instance)
+    assert look()
     return held
-
-
-def assert_nothing_lost(before: list[Holdings], after: list[Holdings]) -> None:
-    for queue_id, (then, now) in enumerate(zip(before, after, strict=True)):
-        assert now.files == then.files, f"worker {queue_id}: {then} {now}"
-        assert now.mbufs_free >= then.mbufs_free, f"worker {queue_id}: {then} {now}"
-        assert now.memory <= then.memory + MEMORY_SLACK, f"worker {queue_id}: {then} {now}"
 
 
 def kill_programs(instance: Instance, program: Path, environment: dict[str, str], count: int) -> None:

@@ -10,16 +10,23 @@ kernel ---- tap -- stack ------+
 from __future__ import annotations
 
 import re
+import signal
+import sys
+import time
 from pathlib import Path
 
+from net.holdings import Holdings, assert_nothing_lost, settled
 from net.instance import Instance
-from net.kit import Process, until
+from net.kit import Process, full, until
 from net.test_transfer import digest_of, make_file
 
-from programs.paths import LOOPBACK, accepted_by_workers, family, listens, on_the_stack
+from programs.paths import LOOPBACK, accepted_by_workers, counted, family, listens, on_the_stack
 
 PORT, UPSTREAM, PROXY = 8080, 8081, 8090
-RELOADS = 4
+PROCESSES = 4
+TIME_WAITS = 28_232 * 300  # bytes: each port a client has may wait for its time to end
+RELOADS = 60 if full() else 6
+CLIENT = Path(__file__).with_name("clients.py")
 
 
 def configuration(directory: Path, address: str, processes: int) -> Path:
@@ -64,43 +71,39 @@ def fetch(instance: Instance, prefix: list[str], url: str) -> str:
     return digest_of(fetched)
 
 
-def failed(instance: Instance, nginx: Process, address: str) -> int:
-    """Reload under load, each time until new workers serve; return how many requests failed.
-
-    Each request has a connection of its own: one kept alive may be closed by any nginx just as a request comes.
-    """
-    seconds = RELOADS + 1
-    url = f"http://{address}:{PORT}/small"
-    wrk = instance.kit.spawn(
-        instance.client, "wrk", "-t1", "-c20", f"-d{seconds}s", "-H", "Connection: close", url
-    )  # fmt: skip
-    for _ in range(RELOADS):
-        before = family(nginx.pid) - {nginx.pid}
-        nginx.popen.send_signal(1)
-        until(lambda before=before: len(family(nginx.pid) - before) > 2, "new nginx workers")  # type: ignore[misc]
-        until(lambda before=before: not family(nginx.pid) & before, "the old nginx workers to go")  # type: ignore[misc]
-    assert wrk.alive, "the reloads took longer than the load"
-    assert wrk.wait(30) == 0, wrk.output()
-    said = wrk.output()
-    done = re.search(r"(\d+) requests in", said)
-    assert done is not None, said
-    assert int(done[1]) > 500, said
-    errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
-    status = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    return (sum(map(int, errors.groups())) if errors else 0) + (int(status[1]) if status else 0)
+def reload(nginx: Process) -> None:
+    """Have nginx replace its workers, and wait until it has."""
+    before = family(nginx.pid) - {nginx.pid}
+    nginx.popen.send_signal(signal.SIGHUP)
+    until(lambda: len(family(nginx.pid) - before) == 1 + PROCESSES, "new nginx workers")
+    until(lambda: not family(nginx.pid) & before, "the old nginx workers to go")
 
 
-def test_reload_under_load_fails_no_request(instance: Instance) -> None:
-    file = configuration(instance.kit.directory / "kernel", instance.peer, 2)
-    plain = instance.kit.spawn(instance.client, "nginx", "-c", str(file), "-e", "stderr")
-    listens(instance, plain, instance.peer, PORT)
-    in_kernel = failed(instance, plain, instance.peer)
-    plain.stop()
-    nginx = on_stack(instance, 2)
-    before = accepted_by_workers(instance)
-    on_the = failed(instance, nginx, instance.address)
-    assert accepted_by_workers(instance) - before > 500
-    assert on_the <= in_kernel, f"failed requests: {on_the} on the stack, {in_kernel} on the kernel"
+def at_rest(instance: Instance) -> list[Holdings]:
+    """Return what the workers hold when no client is there."""
+    until(lambda: not counted(instance)["connections"], "the last connections to end", 20)
+    return settled(instance)
+
+
+def test_reload_every_second_fails_no_request_and_leaves_nothing(instance: Instance) -> None:
+    nginx = on_stack(instance, PROCESSES)
+    before: list[Holdings] = []
+    for reloads in (2, RELOADS):  # what is made once is made by the first
+        client = instance.kit.spawn(
+            instance.client, sys.executable, str(CLIENT), "closing", instance.address, str(PORT)
+        )
+        began = time.monotonic()
+        for second in range(reloads):
+            until(lambda due=began + second: time.monotonic() >= due, "the next second")  # type: ignore[misc]
+            reload(nginx)
+        client.stop()
+        said = re.search(r"(\d+) done, (\d+) failed", client.output())
+        assert said is not None, client.output()
+        assert int(said[1]) > 100 * reloads, client.output()
+        assert int(said[2]) == 0, client.output()
+        held = at_rest(instance)
+        before = before or held
+    assert_nothing_lost(before, held, slack=TIME_WAITS)
     on_the_stack(instance, nginx)
     attached = {row["pid"] for row in instance.status()["applications"]}
     assert attached <= family(nginx.pid), "attachments of nginx workers that are gone"

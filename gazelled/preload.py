@@ -57,6 +57,8 @@ def _elf_obstacle(program: Path, fd: int, head: bytes) -> str | None:
         return None  # the kernel refuses it, in its own words
     if head[4] != 2:
         return f"{program} is a 32-bit program"
+    if (head[5], head[18:20]) != _our_machine():
+        return f"{program} is a program of another kind of machine"
     offset, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
     interpreter = ""
     for index in range(count):
@@ -73,6 +75,13 @@ def _elf_obstacle(program: Path, fd: int, head: bytes) -> str | None:
     if not Path(interpreter).name.startswith("ld-linux"):
         return f"{program} uses another C library ({interpreter})"
     return None
+
+
+def _our_machine() -> tuple[int, bytes]:
+    """Return byte order and e_machine as our own interpreter's file has them, and the library built for it."""
+    with Path("/proc/self/exe").open("rb") as file:
+        head = file.read(20)
+    return head[5], head[18:20]
 
 
 def _position(entry: bytes) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""`gazelled run`: replaces itself by a program that uses the stack."""
+"""`gazelled run`: replaces itself by a program that uses the stack; with --explain it waits for its end."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -36,26 +37,49 @@ from gazelled.run_dir import RunDir
     show_default=True,
     help="What to do without a running instance, or with a program that cannot be put on the stack.",
 )
+@click.option("--explain", is_flag=True, help="Say at its end which path its sockets took, and why.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(instance: str | None, process_index: int, fallback: str, command: tuple[str, ...]) -> NoReturn:
+def run(instance: str | None, process_index: int, fallback: str, explain: bool, command: tuple[str, ...]) -> NoReturn:
     """Run COMMAND on the stack. Its exit status is ours.
 
     Sockets the stack cannot serve are the kernel's, each counted by reason in `gazelled status`.
     """
     program = _find(command[0])
+    attached = True
     try:
         environment = _attached(RunDir.of(instance_name(instance)), process_index, fallback, program)
     except GazelledError as error:
         if fallback == "fail" or error.exit_code == ExitCode.USAGE:
             raise
         print(f"gazelled: {error.message}; {command[0]} runs on the kernel", file=sys.stderr)
-        environment = dict(os.environ)
+        environment, attached = dict(os.environ), False
+    if explain and attached:
+        sys.exit(_explained(RunDir.of(instance_name(instance)), program, command, environment))
     sys.stdout.flush()
     sys.stderr.flush()
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python for itself; exec would hand that on
+        signal.signal(ignored, signal.SIG_DFL)
     try:
         os.execve(program, list(command), environment)  # noqa: S606  that is the point
     except OSError as error:
         raise GazelledError(f"{program}: {error.strerror}", exit_code=ExitCode.NOT_EXECUTABLE) from error
+
+
+def _explained(run_dir: RunDir, program: Path, command: tuple[str, ...], environment: dict[str, str]) -> int:
+    """Run a program to its end, say which path its sockets took, and return the status to end with."""
+    from gazelled.explain import Explanation, explain_lines
+    from gazelled.stand_in import run_to_end
+
+    with Explanation() as explanation:
+        try:
+            status = run_to_end(program, command, {**environment, "GAZELLED_EXPLAIN": explanation.path})
+        except OSError as error:
+            raise GazelledError(f"{program}: {error.strerror}", exit_code=ExitCode.NOT_EXECUTABLE) from error
+        accelerated, kernel = explanation.counts()
+    plan = Plan.from_json(run_dir.plan.read_text())
+    for line in explain_lines(command[0], plan.network.host_addr, accelerated, kernel):
+        print(line, file=sys.stderr)
+    return status
 
 
 def _find(name: str) -> Path:

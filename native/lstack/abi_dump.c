@@ -48,6 +48,7 @@ static const struct {
 	       FIELD(gz_listener, backlog), FIELD(gz_listener, family)),
 	STRUCT(gz_app_stat, FIELD(gz_app_stat, pid), FIELD(gz_app_stat, sockets), FIELD(gz_app_stat, arena_kb),
 	       FIELD(gz_app_stat, paired), FIELD(gz_app_stat, kernel)),
+	STRUCT(gz_explain, FIELD(gz_explain, accelerated), FIELD(gz_explain, kernel)),
 	STRUCT(gz_message, FIELD(gz_message, magic), FIELD(gz_message, abi_version), FIELD(gz_message, kind)),
 	STRUCT(gz_worker_page, FIELD(gz_worker_page, magic), FIELD(gz_worker_page, abi_version),
 	       FIELD(gz_worker_page, size), FIELD(gz_worker_page, pid), FIELD(gz_worker_page, state),

@@ -23,6 +23,8 @@
 #define FIRST_PATIENCE_MS 500   /* the program's first socket may wait this long for a worker that is just starting */
 #define ANSWER_PATIENCE_MS 1000 /* forks and claims: the worker runs, so it answers soon or never */
 #define MEND_NS 20000000ull
+#define EAGER_TRIES 50u /* so often at that pace, then so often at half of it, and so on, but never slower than */
+#define MEND_LATE_NS 1000000000ull
 #define REFUSED_NS 1000000000ull /* one that refuses us (full, or of another version) is asked less often */
 
 static struct link *all;            /* every link there ever was; shim.lock */
@@ -338,10 +340,21 @@ err_close_pending:
 	return err;
 }
 
+/* A worker that died is back within moments; one that was stopped may never come back. */
+static uint64_t until_next_try(void)
+{
+	uint32_t tries = gz_add(&shim.tries, 1);
+	uint64_t ns = MEND_NS;
+
+	for (uint32_t late = tries / EAGER_TRIES; late && ns < MEND_LATE_NS; late--)
+		ns *= 2;
+	return ns < MEND_LATE_NS ? ns : MEND_LATE_NS;
+}
+
 static uint32_t attach_missing(int patience_ms)
 {
 	uint32_t live = 0, missing = 0;
-	uint64_t again = MEND_NS;
+	uint64_t again = 0;
 
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		bool fresh = false;
@@ -360,13 +373,14 @@ static uint32_t attach_missing(int patience_ms)
 			}
 		}
 		live++;
-		if (fresh)
-			listen_restore(gz_load(&shim.links[i]));
-		if (fresh)
-			dgram_restore(gz_load(&shim.links[i]));
+		if (!fresh)
+			continue;
+		gz_store(&shim.tries, 0);
+		listen_restore(gz_load(&shim.links[i]));
+		dgram_restore(gz_load(&shim.links[i]));
 	}
 	gz_store(&shim.missing, missing);
-	gz_store(&shim.retry_ns, now_ns() + again);
+	gz_store(&shim.retry_ns, now_ns() + (again ? again : until_next_try()));
 	return live;
 }
 
@@ -405,6 +419,7 @@ void attach_lost(struct link *link)
 		pair_lost(link);
 	if (!link->pair) {
 		gz_add(&shim.missing, 1);
+		gz_store(&shim.tries, 0);
 		gz_store(&shim.retry_ns, 0);
 		listen_lost(link);
 		dgram_lost(link);
@@ -581,6 +596,15 @@ int attach_claim(struct link *link)
 out:
 	lock_give(&shim.lock);
 	return err;
+}
+
+void attach_claim_all(void)
+{
+	WORKER_EACH(link, i)
+	{
+		if (__builtin_expect(!link->channel, 0))
+			(void)attach_claim(link); /* a link that cannot be claimed is dead, which the caller sees */
+	}
 }
 
 void attach_after_fork(void)

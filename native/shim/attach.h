@@ -48,6 +48,9 @@ int attach_send(int control_fd, struct gz_message *message, int fd);
 /* In a child, on first use: takes over what the parent held at the fork. 0 or -errno; the link is dead then. No locks held. */
 int attach_claim(struct link *link);
 
+/* In a child that uses the stack by itself: claims what it holds at each worker, if it has not yet. No locks held. */
+void attach_claim_all(void);
+
 /* In a child, before the claim: number n is not wanted. No locks held. */
 void attach_dropped(struct link *link, uint32_t n);
 

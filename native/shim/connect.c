@@ -114,6 +114,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	uint32_t n;
 	int on = 1, err;
 
+	attach_claim_all(); /* in the child of a fork, else we see nobody listen */
 	if (s->template || !pair_listens(to) || (!s->bound && !pair_reaches(to)))
 		return 1;
 	if (!s->bound) {
@@ -148,6 +149,7 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 		return err;
 	if (!err) {
 		gz_store_release(&s->kind, KIND_STREAM);
+		shim_explain(GZ_EXPLAINED_SAME_HOST);
 		epoll_became(s, false);
 		return 0;
 	}
@@ -162,6 +164,7 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 	if (err)
 		return shim.fallback_fail ? err : 1;
 	gz_store_release(&s->kind, KIND_STREAM);
+	shim_explain(GZ_EXPLAINED_CONNECTED);
 	epoll_became(s, false);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "attach.h"
 #include "dgram.h"
 #include "dgram_options.h"
 #include "dgram_entry.h"
@@ -41,6 +42,7 @@ static int become(struct sock *s, int fd, bool both, const struct endpoint *peer
 		return err;
 	}
 	gz_store_release(&s->kind, KIND_DGRAM);
+	shim_explain(GZ_EXPLAINED_DATAGRAM);
 	epoll_became(s, both);
 	return 0;
 }
@@ -199,7 +201,7 @@ struct sock *dgram_enter(int fd, bool fresh)
 	sock_get(s);
 	lock_give(&s->rx);
 	if (__builtin_expect(s->born != gz_load(&shim.forks), 0))
-		dgram_entries_claim();
+		attach_claim_all();
 	return s;
 }
 

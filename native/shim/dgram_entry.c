@@ -27,15 +27,6 @@ struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct link **link)
 	return (flags & (GZ_WORKER_CONNECTED | GZ_WORKER_DEAD)) == GZ_WORKER_CONNECTED ? entry : NULL;
 }
 
-void dgram_entries_claim(void)
-{
-	WORKER_EACH(link, i)
-	{
-		if (__builtin_expect(!link->channel, 0))
-			(void)attach_claim(link);
-	}
-}
-
 static int post_bind(struct sock *s, struct link *link, uint32_t n)
 {
 	struct dgram *d = dgram_of(s);
@@ -126,7 +117,7 @@ static void close_entry(struct sock *s, struct listen_entry *e)
 
 int dgram_entries_open(struct sock *s)
 {
-	dgram_entries_claim();
+	attach_claim_all();
 	lock_take(&shim.lock);
 	WORKER_EACH(link, i)
 	{
@@ -150,7 +141,7 @@ static void repeat_bind(struct sock *s, struct link *link, uint32_t n)
 
 void dgram_entries_peer(struct sock *s)
 {
-	dgram_entries_claim();
+	attach_claim_all();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link;
 
@@ -161,7 +152,7 @@ void dgram_entries_peer(struct sock *s)
 
 void dgram_entries_options(struct sock *s)
 {
-	dgram_entries_claim();
+	attach_claim_all();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link;
 		struct gz_sock *entry = dgram_entry_at(s, i, &link);

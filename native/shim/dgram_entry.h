@@ -52,7 +52,4 @@ void dgram_entries_options(struct sock *s);
 /* The ICMP error that waits to be reported, a positive errno, 0 = none. `take`: this is the report. Any thread. */
 int dgram_error(struct sock *s, bool take);
 
-/* In a child, before the first use: makes the inherited entries its own. */
-void dgram_entries_claim(void);
-
 #endif

@@ -231,6 +231,7 @@ static int become_listener(struct sock *s, int fd, int backlog, bool both)
 	if (both)
 		set_kernel_nonblock(fd); /* accept looks there, too, and must not be held up */
 	gz_store_release(&s->kind, KIND_LISTENER);
+	shim_explain(GZ_EXPLAINED_LISTENER);
 	epoll_became(s, both);
 	return 0;
 }
@@ -255,15 +256,6 @@ static int listen_anew(struct sock *s, int backlog)
 	return 0;
 }
 
-void listen_claim(void)
-{
-	WORKER_EACH(link, i)
-	{
-		if (!link->channel)
-			(void)attach_claim(link);
-	}
-}
-
 static int set_backlog(struct sock *s, int backlog)
 {
 	if (s->listener->shut)
@@ -286,7 +278,7 @@ int listen_start(struct sock *s, int fd, int backlog)
 	enum route route = ROUTE_KERNEL;
 	int err = 0;
 
-	listen_claim();
+	attach_claim_all();
 	lock_take(&s->rx);
 	lock_take(&s->tx);
 	if (sock_kind(s) == KIND_STREAM) {
@@ -482,7 +474,7 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 	int got;
 
 	_Static_assert(SOCK_CLOEXEC == O_CLOEXEC && SOCK_NONBLOCK == O_NONBLOCK, "one flag word serves both");
-	listen_claim();
+	attach_claim_all();
 	sock_get(s);
 	for (;;) {
 		bool both = s->listener->both;

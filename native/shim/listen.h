@@ -46,9 +46,6 @@ int listen_start(struct sock *s, int fd, int backlog);
  */
 int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len, int flags);
 
-/* Claims all workers in the child of a fork, or after an exec: who waits wants to be rung. No locks of shim or links held. */
-void listen_claim(void);
-
 /* True if a connection of the stack waits. Any thread, no locks. */
 bool listen_ready(struct sock *s);
 

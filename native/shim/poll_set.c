@@ -78,7 +78,7 @@ static void enter(struct poll *p)
 			if (sock_kind(s) == KIND_STREAM)
 				sock_ready(s);
 			else if (sock_kind(s) == KIND_LISTENER)
-				listen_claim();
+				attach_claim_all();
 			sock_get(s);
 			lock_give(&s->rx);
 			p->who[i].s = s;

@@ -69,6 +69,26 @@ out_close:
 	return err;
 }
 
+/* For `gazelled run --explain`, of which this process descends. Without it nothing is missing but the explanation. */
+static void open_explain(void)
+{
+	const char *path = secure_getenv("GAZELLED_EXPLAIN");
+	struct gz_explain *explain;
+	struct stat st;
+	int fd;
+
+	if (!path)
+		return;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (!fstat(fd, &st) && (size_t)st.st_size == sizeof(*explain)) {
+		explain = mmap(NULL, sizeof(*explain), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		shim.explain = explain == MAP_FAILED ? NULL : explain;
+	}
+	REAL(close)(fd);
+}
+
 /* First socket of the process. shim.lock held. False: never again; errors that may pass are met by attach_mend. */
 static bool open_group(void)
 {
@@ -85,6 +105,7 @@ static bool open_group(void)
 		complain(path, err == -EPROTO ? "not a group page of this version" : strerror(-err));
 		return false;
 	}
+	open_explain();
 	fork_prepare_library();
 	return true;
 }
@@ -127,6 +148,12 @@ bool shim_inherit(void)
 	return !shim.disabled;
 }
 
+void shim_explain(enum gz_explained kind)
+{
+	if (__builtin_expect(shim.explain != NULL, 0))
+		gz_add(&shim.explain->accelerated[kind], 1);
+}
+
 void shim_count_kernel(enum gz_kernel_reason reason, int by)
 {
 	struct link *link;
@@ -134,6 +161,8 @@ void shim_count_kernel(enum gz_kernel_reason reason, int by)
 	if (!shim.group || reason >= GZ_KERNEL_REASONS)
 		return;
 	gz_add(&shim.kernel[reason], (uint32_t)by);
+	if (shim.explain && by > 0)
+		gz_add(&shim.explain->kernel[reason], (uint32_t)by);
 	/* The first worker shows them; it copies them to its page. Two threads may store out of order: a gauge, mended next time. */
 	link = gz_load_acquire(&shim.links[0]);
 	if (link && link->channel)

@@ -44,11 +44,13 @@ struct shim {
 	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
 	int attach_error;            /* why the last attempt to attach failed, a positive errno */
 	_Atomic uint64_t retry_ns;   /* when to try them again */
+	_Atomic uint32_t tries;      /* in vain, since one was lost or came back */
 	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */
 	_Atomic uint32_t turn;       /* round robin of outgoing connections */
 	_Atomic uint32_t forks;      /* forks of this process so far, its ancestors' included */
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* sockets on the kernel path; copied to a worker */
 	_Atomic uint32_t paired;                    /* connections with programs of this host; copied to a worker */
+	struct gz_explain *explain;                 /* `run --explain` counts there; NULL: nobody does */
 	struct sock *listeners;                     /* for workers that come back */
 	int template_fd[2]; /* IPv4, IPv6: accepted sockets are duplicates of it; 0 = none yet */
 	int scratch_fd[2];  /* where options of accepted sockets are checked by the kernel; 0 = none yet */
@@ -78,6 +80,9 @@ static inline uint64_t now_ns(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
+
+/* A socket has become one of the stack's: for `gazelled run --explain`, once for each. */
+void shim_explain(enum gz_explained kind);
 
 /* A socket entered or left the kernel path. */
 void shim_count_kernel(enum gz_kernel_reason reason, int by);

@@ -167,6 +167,7 @@ struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags)
 	sock_attach(s, link, n);
 	s->told_connected = true;
 	gz_store_release(&s->kind, KIND_STREAM);
+	shim_explain(link->pair ? GZ_EXPLAINED_SAME_HOST : GZ_EXPLAINED_ACCEPTED);
 	return s;
 }
 

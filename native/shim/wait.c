@@ -19,7 +19,7 @@
 #define SPIN_DEFAULT_US 100u
 #define LOOKS_PER_YIELD 16u
 #define CHECK_NS 1000000ull       /* control sockets, while we are too busy to sleep */
-#define MEND_SLEEP_NS 20000000ull /* while a worker is missing nobody sleeps longer */
+#define MEND_SLEEP_NS 20000000ull /* while a worker is missing and due to be looked for nobody sleeps longer */
 #define FEW_FDS 24u
 #define SKIPS_PER_CLOCK 64u
 
@@ -90,8 +90,12 @@ static const struct timespec *sleep_time(const struct wait *w, bool deaf, struct
 {
 	uint64_t ns = w->deadline == UINT64_MAX ? UINT64_MAX : w->deadline > w->now ? w->deadline - w->now : 0;
 
-	if (gz_load(&shim.missing) && ns > MEND_SLEEP_NS)
-		ns = MEND_SLEEP_NS;
+	if (gz_load(&shim.missing)) {
+		uint64_t retry = gz_load(&shim.retry_ns), until = retry > w->now ? retry - w->now : 0;
+
+		until = until > MEND_SLEEP_NS ? until : MEND_SLEEP_NS;
+		ns = ns < until ? ns : until;
+	}
 	if (deaf && ns > EVENTQ_SHARED_SLEEP_NS)
 		ns = EVENTQ_SHARED_SLEEP_NS;
 	if (ns == UINT64_MAX)

@@ -10,6 +10,7 @@ stack 10.91.0.2, 2 workers, adaptive idle
 
 from __future__ import annotations
 
+import sys
 import time
 
 import psutil
@@ -44,3 +45,22 @@ def test_an_idle_instance_uses_next_to_no_cpu(kit: Kit, with_redis: bool) -> Non
         start_redis(instance)
     measured = share(instance)
     assert measured < LIMIT, f"{measured:.1%} of one CPU"
+
+
+def test_a_program_whose_instance_was_stopped_looks_for_it_less_and_less(kit: Kit) -> None:
+    instance = started(kit, "tap", 1)
+    server = instance.spawn(sys.executable, "-m", "http.server", "--bind", instance.address, "8080")
+    ask = ("curl", "-sSf", "--max-time", "2", f"http://{instance.address}:8080/")
+    until(lambda: instance.client.try_run(*ask).returncode == 0, "the server to answer")
+    instance.stop()
+    process = psutil.Process(server.pid)
+
+    def rests() -> bool:
+        begin, before = time.monotonic(), process.num_ctx_switches().voluntary
+        until(lambda: time.monotonic() - begin >= 1, "a second to pass")
+        return process.num_ctx_switches().voluntary - before <= 20  # at first it looks fifty times a second
+
+    until(rests, "the program to look for its workers less often", 20)
+    instance.start()
+    until(lambda: instance.client.try_run(*ask).returncode == 0, "the server to answer again")
+    assert server.alive

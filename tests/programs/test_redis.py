@@ -42,8 +42,9 @@ def info(instance: Instance, port: int) -> dict[str, str]:
 
 def load(instance: Instance, prefix: list[str], address: str, *options: str) -> None:
     done = instance.client.try_run(
-        "prlimit", f"--nofile={2 * CLIENTS}:", *prefix, "redis-benchmark", "-h", address, "-p", str(PORT), "-t", "get,set,lpush", "-r", "5000", "--csv",
-        *options, timeout=60,
+        "prlimit", f"--nofile={2 * CLIENTS}:", *prefix,
+        "redis-benchmark", "-h", address, "-p", str(PORT), "-t", "get,set,lpush", "-r", "5000", "--csv", *options,
+        timeout=60,
     )  # fmt: skip
     said = done.stdout + done.stderr
     assert done.returncode == 0, said + instance.logs()

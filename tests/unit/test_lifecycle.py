@@ -340,6 +340,12 @@ def test_run_replaces_itself_by_the_program(gazelled: Gazelled) -> None:
     assert environment["GAZELLED_FALLBACK"] == "fail"
 
 
+def test_run_leaves_signals_as_they_are(gazelled: Gazelled) -> None:
+    gazelled("start")
+    show = ["sh", "-c", "grep -e SigBlk -e SigIgn /proc/self/status"]
+    assert gazelled("run", "--", *show).stdout == subprocess.run(show, capture_output=True, text=True).stdout
+
+
 def test_run_keeps_what_was_preloaded_before(gazelled: Gazelled) -> None:
     gazelled("start")
     shim = fake_native() / "shim/liblstack.so"

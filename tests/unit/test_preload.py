@@ -77,3 +77,11 @@ def test_what_is_no_program_is_left_to_the_kernel(tmp_path: Path, program: Path)
         path.write_bytes(content)
         assert obstacle(path) is None
     assert obstacle(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(("place", "value"), [(18, 0xF3), (5, 2)], ids=["machine", "byte order"])
+def test_a_program_of_another_machine_is_refused(program: Path, place: int, value: int) -> None:
+    image = bytearray(program.read_bytes())
+    image[place] = value
+    program.write_bytes(image)
+    assert obstacle(program) == f"{program} is a program of another kind of machine"

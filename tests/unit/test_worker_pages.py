@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from fake_native import fake_native
 from machines import machine, plain, split
 
-from gazelled import group_page, latency, worker_page
+from gazelled import explain, group_page, latency, worker_page
 from gazelled.queue_planner import plan
 from gazelled.worker_page import WorkerPage, WorkerPageState
 
@@ -29,7 +30,7 @@ def abi() -> dict[str, Any]:
 
 
 def test_python_and_c_agree_on_every_offset(abi: dict[str, Any]) -> None:
-    ours = {**group_page.layout(), **worker_page.layout(), **latency.layout()}
+    ours = {**group_page.layout(), **worker_page.layout(), **latency.layout(), **explain.layout()}
     theirs = {name: (struct["size"], struct["fields"]) for name, struct in abi["structs"].items()}
     assert ours == theirs
     assert abi["abi_version"] == group_page.ABI_VERSION == worker_page.ABI_VERSION
@@ -44,6 +45,14 @@ def test_python_and_c_agree_on_the_reasons_for_the_kernel() -> None:
     text = header.read_text().split("enum gz_kernel_reason {")[1].split("}")[0]
     names = [word.strip(",") for word in text.split() if word.startswith("GZ_KERNEL_") and "REASONS" not in word]
     assert [f"GZ_KERNEL_{reason.upper()}" for reason in worker_page.KERNEL_REASONS] == names
+    assert set(explain.REASONS) == set(worker_page.KERNEL_REASONS)
+
+
+def test_python_and_c_agree_on_what_is_explained() -> None:
+    header = Path(__file__).parents[2] / "native/include/gazelle/abi.h"
+    text = header.read_text().split("enum gz_explained {")[1].split("}")[0]
+    names = re.findall(r"GZ_EXPLAINED_(\w+)", text)
+    assert [kind.upper() for kind in explain.KINDS] + ["KINDS"] == names
 
 
 def unpack(data: bytes) -> Any:

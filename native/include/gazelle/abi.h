@@ -458,4 +458,22 @@ struct gz_pair {
 #define GZ_PAIR_HEADER (((uint64_t)sizeof(struct gz_pair) + GZ_ARENA_PAGE - 1) / GZ_ARENA_PAGE * GZ_ARENA_PAGE)
 #define GZ_PAIR_SIZE (GZ_PAIR_HEADER + 2ull * GZ_PAIR_SOCKS * GZ_PAIR_BLOCK)
 
+/*
+ * What `gazelled run --explain` gives to a program and all it starts, as the file $GAZELLED_EXPLAIN: each adds to it once for
+ * every socket, when it is known which path that takes.
+ */
+enum gz_explained {
+	GZ_EXPLAINED_ACCEPTED = 0, /* TCP connections by a worker */
+	GZ_EXPLAINED_CONNECTED,
+	GZ_EXPLAINED_SAME_HOST, /* TCP connections with attached programs of this host, either end */
+	GZ_EXPLAINED_LISTENER,
+	GZ_EXPLAINED_DATAGRAM,
+	GZ_EXPLAINED_KINDS
+};
+
+struct gz_explain {
+	_Atomic uint32_t accelerated[GZ_EXPLAINED_KINDS];
+	_Atomic uint32_t kernel[GZ_KERNEL_REASONS];
+};
+
 #endif

@@ -3,6 +3,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <lwip/ip4.h>
+#include <lwip/ip6.h>
 #include <lwip/udp.h>
 
 #include "app.h"
@@ -30,6 +32,9 @@ static uint32_t take_block(struct arena *arena, uint32_t order)
 static struct conn *pick_sharer(struct conn *first, const ip_addr_t *addr, uint16_t port)
 {
 	uint32_t count = 0, which = ip4_addr_get_u32(ip_2_ip4(addr)) ^ port;
+
+	for (int i = 1; IP_IS_V6(addr) && i < 4; i++)
+		which ^= ip_2_ip6(addr)->addr[i];
 
 	for (int pass = 0; pass < 2; pass++) {
 		for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next) {
@@ -81,6 +86,13 @@ static void on_datagram(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip
 		gz_store(&conn->shared->worker.out_base, conn->rx_base);
 	}
 	struct gz_datagram header = { .len = p->tot_len, .port = port };
+	if (ip_current_is_v6()) {
+		header.hops = IP6H_HOPLIM(ip6_current_header());
+		header.tos = (uint8_t)IP6H_TC(ip6_current_header());
+	} else {
+		header.hops = IPH_TTL(ip4_current_header());
+		header.tos = IPH_TOS(ip4_current_header());
+	}
 	if (ip_addr_isbroadcast(ip_current_dest_addr(), ip_current_netif()))
 		header.flags = GZ_DATAGRAM_BROADCAST;
 	conn_addr_write(addr, header.addr);
@@ -124,13 +136,12 @@ static bool open_socket(struct app *app, struct conn *conn)
 	return conn->udp;
 }
 
-static void apply_options(struct conn *conn)
+/* Where it is bound: on :: to IPv4 as well, unless the program wants IPv6 alone. */
+static void read_local(const struct gz_request *request, ip_addr_t *out)
 {
-	uint32_t tos = gz_load(&conn->shared->options.tos), ttl = gz_load(&conn->shared->options.ttl);
-
-	conn->udp->tos = (u8_t)tos;
-	if (ttl && ttl <= 255)
-		conn->udp->ttl = (u8_t)ttl;
+	conn_addr_read(request->addr, out);
+	if (!gz_addr_is4(request->addr) && gz_addr_is_any(request->addr) && !request->v6only)
+		IP_SET_TYPE(out, IPADDR_TYPE_ANY);
 }
 
 void dgram_bind(struct app *app, const struct gz_request *request)
@@ -153,9 +164,8 @@ void dgram_bind(struct app *app, const struct gz_request *request)
 	if (!conn->udp)
 		return; /* it names a connection */
 	conn->reuseport = request->reuseport;
-	apply_options(conn);
 	/* The kernel's placeholder has arbitrated the port, so lwIP's own search is skipped. */
-	conn_addr_read(request->addr, &conn->udp->local_ip);
+	read_local(request, &conn->udp->local_ip);
 	if (conn->udp->local_port != request->port) {
 		ip_addr_t local = conn->udp->local_ip;
 
@@ -188,7 +198,7 @@ static uint32_t send_one(struct conn *conn, uint32_t waiting)
 	uint32_t size = GZ_BLOCK_SIZE(conn->tx_block), space;
 	const uint8_t *block = arena_block(conn->arena, conn->tx_block);
 	struct gz_datagram header;
-	ip_addr_t to;
+	ip_addr_t to, own;
 
 	if (!waiting)
 		return 0;
@@ -207,8 +217,11 @@ static uint32_t send_one(struct conn *conn, uint32_t waiting)
 	}
 	gz_fifo_copy_out(block, size, conn->tx_base, conn->tx_acked + (uint32_t)sizeof(header), p->payload, header.len);
 	conn_addr_read(header.addr, &to);
-	bool self = ip4_addr_get_u32(ip_2_ip4(&to)) == conn->apps->stack->group->host_addr_be;
+	conn_own_addr(conn->apps->stack->group, &to, &own);
+	bool self = ip_addr_cmp(&to, &own);
 
+	conn->udp->tos = header.tos;
+	conn->udp->ttl = header.hops ? header.hops : UDP_TTL;
 	if (self)
 		netif_uncut(true);
 	err_t err = udp_sendto(conn->udp, p, &to, header.port);
@@ -229,8 +242,6 @@ void dgram_rung(struct conn *conn)
 	uint32_t size = GZ_BLOCK_SIZE(conn->tx_block), done;
 	bool moved = false;
 
-	if (gz_load(&app->flags) & GZ_APP_OPTIONS)
-		apply_options(conn);
 	if (head - conn->tx_acked > size) {
 		app_doom_arena(conn->apps, conn->arena, "impossible producer index");
 		return;
@@ -281,9 +292,32 @@ static int errno_of_icmp(uint8_t type, uint8_t code)
 	}
 }
 
+/* The same of ICMPv6. */
+static int errno_of_icmp6(uint8_t type, uint8_t code)
+{
+	enum { UNREACHABLE = 1, TOO_BIG = 2, PARAMETER = 4 };
+
+	if (type == PARAMETER)
+		return EPROTO;
+	if (type == TOO_BIG)
+		return EMSGSIZE;
+	if (type != UNREACHABLE)
+		return 0;
+	switch (code) {
+	case 1:
+	case 5:
+	case 6:
+		return EACCES;
+	case 4:
+		return ECONNREFUSED;
+	default:
+		return 0;
+	}
+}
+
 void dgram_icmp(const struct frame *frame, const uint8_t *icmp)
 {
-	int error = errno_of_icmp(icmp[0], icmp[1]);
+	int error = IP_IS_V6_VAL(frame->local) ? errno_of_icmp6(icmp[0], icmp[1]) : errno_of_icmp(icmp[0], icmp[1]);
 
 	if (!error)
 		return;

@@ -48,7 +48,7 @@ EXPORT int socket(int domain, int type, int protocol)
 		return fd;
 	}
 	/* Never the reason to fail: the kernel serves datagrams as well. */
-	if (domain == AF_INET && kind == SOCK_DGRAM && (!protocol || protocol == IPPROTO_UDP) && shim_on())
+	if (kind == SOCK_DGRAM && (!protocol || protocol == IPPROTO_UDP) && shim_on())
 		return (int)api_return(sock_open(domain, type, protocol));
 	fd = REAL(socket)(domain, type, protocol);
 	if (fd >= 0 && shim_active())

@@ -31,6 +31,7 @@ static int become(struct sock *s, int fd, bool both, const struct endpoint *peer
 	if (!d)
 		return -ENOMEM;
 	d->entries.both = both;
+	d->entries.v6only = sock_v6only(s, fd);
 	if (peer)
 		d->peer = *peer;
 	s->listener = &d->entries;
@@ -50,21 +51,23 @@ static int become(struct sock *s, int fd, bool both, const struct endpoint *peer
 /* What the kernel calls it; binds it to a port of any address if it has none yet. 0 or -errno. */
 static int learn_local(struct sock *s, int fd)
 {
-	struct sockaddr_in in;
-	socklen_t len = sizeof(in);
+	struct sockaddr_storage sa = { .ss_family = s->family };
+	socklen_t len = sizeof(sa);
 
-	if (REAL(getsockname)(fd, (struct sockaddr *)&in, &len))
+	if (REAL(getsockname)(fd, (struct sockaddr *)&sa, &len))
 		return -errno;
-	if (!in.sin_port) {
-		in = (struct sockaddr_in){ .sin_family = AF_INET };
-		if (REAL(bind)(fd, (struct sockaddr *)&in, sizeof(in)))
+	if (!endpoint_from((struct sockaddr *)&sa, len, &s->local))
+		return -EINVAL;
+	if (!s->local.port) {
+		sa = (struct sockaddr_storage){ .ss_family = s->family };
+		if (REAL(bind)(fd, (struct sockaddr *)&sa, len))
 			return -errno;
-		len = sizeof(in);
-		if (REAL(getsockname)(fd, (struct sockaddr *)&in, &len))
+		len = sizeof(sa);
+		if (REAL(getsockname)(fd, (struct sockaddr *)&sa, &len))
 			return -errno;
 	}
 	s->bound = true;
-	return endpoint_from((struct sockaddr *)&in, len, &s->local) ? 0 : -EINVAL;
+	return endpoint_from((struct sockaddr *)&sa, len, &s->local) ? 0 : -EINVAL;
 }
 
 int dgram_begin(struct sock *s, int fd)
@@ -76,11 +79,11 @@ int dgram_begin(struct sock *s, int fd)
 
 int dgram_bound(struct sock *s, int fd)
 {
-	bool any = !endpoint_ip4_be(&s->local);
+	bool any = gz_addr_is_any(s->local.addr);
 	int err;
 
 	if (!any && !route_is_stack(&s->local)) {
-		sock_to_kernel(s, fd, s->local.addr[12] == 127 ? GZ_KERNEL_LOOPBACK : GZ_KERNEL_ADDRESS);
+		sock_to_kernel(s, fd, gz_addr_is_loopback(s->local.addr) ? GZ_KERNEL_LOOPBACK : GZ_KERNEL_ADDRESS);
 		return 1;
 	}
 	lock_take(&s->rx);
@@ -95,13 +98,24 @@ int dgram_bound(struct sock *s, int fd)
 	return err;
 }
 
-bool dgram_routed(struct sock *s, const struct endpoint *to, enum gz_kernel_reason *why)
+/* False: an address of the family that the socket's own address, or its being v6only, keeps it from. */
+static bool speaks(struct sock *s, const struct endpoint *to)
+{
+	if (gz_addr_is_any(s->local.addr))
+		return gz_addr_serves(s->local.addr, s->listener->v6only, to->addr);
+	return gz_addr_is4(s->local.addr) == gz_addr_is4(to->addr);
+}
+
+bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
 {
 	struct dgram *d = sock_kind(s) == KIND_FRESH ? NULL : dgram_of(s);
 
+	*why = GZ_KERNEL_ADDRESS;
+	if (d ? !speaks(s, to) : gz_addr_is4(to->addr) && sock_v6only(s, fd))
+		return false;
 	/* Its own address: sockets of this host, which the workers know and the kernel does not. */
 	if (route_is_stack(to))
-		return !d || !endpoint_ip4_be(&s->local) || route_is_stack(&s->local);
+		return true;
 	if (!d)
 		return route_connect(NULL, to, why) == ROUTE_STACK;
 	if (memcmp(d->asked.addr, to->addr, sizeof(to->addr)) || !d->asked.port) {
@@ -117,11 +131,21 @@ bool dgram_routed(struct sock *s, const struct endpoint *to, enum gz_kernel_reas
  */
 static int quieten_kernel(struct sock *s, int fd, bool quiet)
 {
-	struct sockaddr_in in = { .sin_family = quiet ? AF_INET : AF_UNSPEC,
-		                  .sin_port = htons(s->local.port),
-		                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct endpoint self = { .addr = { [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 }, .port = s->local.port };
+	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
+	socklen_t len = sizeof(sa);
 
-	return REAL(connect)(fd, (struct sockaddr *)&in, sizeof(in)) ? -errno : 0;
+	if (!gz_addr_is4(s->local.addr) && s->listener->v6only)
+		memcpy(self.addr, &in6addr_loopback, sizeof(self.addr));
+	if (quiet)
+		endpoint_to(&self, s->family, (struct sockaddr *)&sa, &len);
+	return REAL(connect)(fd, (struct sockaddr *)&sa, len) ? -errno : 0;
+}
+
+bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t len, struct endpoint *out)
+{
+	/* A socket of IPv6 may be told IPv4 addresses as such, too. */
+	return endpoint_from(sa, len, out) && (sa->sa_family == s->family || sa->sa_family == AF_INET);
 }
 
 /* A DGRAM gets another peer, or none. Both locks held. */
@@ -142,13 +166,13 @@ static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz
 	bool fresh = sock_kind(s) == KIND_FRESH, both = !fresh && s->listener->both;
 	int err;
 
-	if (!to->port || !dgram_routed(s, to, why))
+	if (!to->port || !dgram_routed(s, fd, to, why))
 		return fresh || both ? 1 : -ENETUNREACH;
 	if (!fresh)
 		return set_peer(s, fd, to);
 	err = learn_local(s, fd);
 	if (!err)
-		err = become(s, fd, !endpoint_ip4_be(&s->local), to);
+		err = become(s, fd, gz_addr_is_any(s->local.addr), to);
 	if (!err && s->listener->both)
 		err = quieten_kernel(s, fd, true);
 	return err;
@@ -168,8 +192,8 @@ int dgram_connect(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 		err = fresh ? 1 : -EINVAL;
 	else if (sa->sa_family == AF_UNSPEC)
 		err = fresh ? 1 : set_peer(s, fd, &to);
-	else if (!endpoint_from(sa, len, &to) || sa->sa_family != AF_INET)
-		err = fresh ? 1 : sa->sa_family == AF_INET ? -EINVAL : -EAFNOSUPPORT;
+	else if (!dgram_address(s, sa, len, &to))
+		err = fresh ? 1 : sa->sa_family == AF_INET || sa->sa_family == s->family ? -EINVAL : -EAFNOSUPPORT;
 	else {
 		broadcast = !fresh && dgram_of(s)->options.broadcast;
 		err = !fresh && !broadcast && route_is_broadcast(&to) ? -EACCES : connect_to(s, fd, &to, &why);
@@ -221,8 +245,8 @@ int dgram_name(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len)
 	if (!peer && !d->peer.port)
 		return 1;
 	if (!peer)
-		memcpy(ep.addr + 12, &shim.group->host_addr_be, 4);
-	endpoint_to(&ep, AF_INET, sa, len);
+		route_own(&d->peer, &ep);
+	endpoint_to(&ep, s->family, sa, len);
 	return 0;
 }
 

@@ -2,7 +2,7 @@
 /*
  * UDP sockets of the stack. One begins FRESH; bind(), connect() or the first sendto() make it a DGRAM: the kernel's
  * placeholder arbitrates the port, and every worker that takes incoming packets has the socket under a number of its own
- * (the entries of struct listener). Bound to 0.0.0.0 the placeholder is alive, too: what the kernel hears is merged, and
+ * (the entries of struct listener). Bound to 0.0.0.0 or :: the placeholder is alive, too: what the kernel hears is merged, and
  * what the stack does not route goes out there.
  */
 #ifndef SHIM_DGRAM_H
@@ -28,7 +28,10 @@ int dgram_bound(struct sock *s, int fd);
 int dgram_begin(struct sock *s, int fd);
 
 /* True if the stack, not the kernel, reaches this address for s; else `why` says the reason. tx held. */
-bool dgram_routed(struct sock *s, const struct endpoint *to, enum gz_kernel_reason *why);
+bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why);
+
+/* An address as this socket may be told it: the endpoint. False: it is none, or of a family that is not the socket's. */
+bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t len, struct endpoint *out);
 
 /* connect(), also to AF_UNSPEC. 0, 1 = the kernel is to do it, or -errno. No locks held; the caller has a reference. */
 int dgram_connect(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len);

@@ -35,8 +35,9 @@ static int post_bind(struct sock *s, struct link *link, uint32_t n)
 		.sock = n,
 		.port = s->local.port,
 		.peer_port = d->peer.port,
-		.family = AF_INET,
+		.family = s->family,
 		.type = SOCK_DGRAM,
+		.v6only = s->listener->v6only,
 		.reuseport = d->options.reuseport,
 	};
 
@@ -47,11 +48,7 @@ static int post_bind(struct sock *s, struct link *link, uint32_t n)
 
 static void write_options(struct sock *s, struct gz_sock *entry)
 {
-	struct dgram_options *o = &dgram_of(s)->options;
-
-	gz_store(&entry->options.rcvbuf, o->rcvbuf);
-	gz_store(&entry->options.tos, o->tos);
-	gz_store(&entry->options.ttl, o->ttl);
+	gz_store(&entry->options.rcvbuf, dgram_of(s)->options.rcvbuf);
 }
 
 /* At workers of either role, for any may receive a datagram to it. shim.lock held. */

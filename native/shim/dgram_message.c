@@ -14,6 +14,7 @@
 #include "wait.h"
 
 #define HEADERS 28u          /* IPv4 and UDP */
+#define HEADERS6 48u         /* IPv6 and UDP */
 #define STEAL_NS 10000000ull /* a process that holds the write lock this long has died in it */
 
 /* ------------------------------------------------------------------ receiving */
@@ -55,20 +56,57 @@ static void put_control(struct msghdr *msg, size_t *used, int level, int type, c
 	*used += CMSG_SPACE(len) < room ? CMSG_SPACE(len) : room;
 }
 
+/* What IPv4's options ask for of a datagram that came over IPv4. */
+static void put_controls4(struct sock *s, struct msghdr *msg, size_t *used, const struct gz_datagram *header)
+{
+	struct in_pktinfo info = { .ipi_spec_dst.s_addr = shim.group->host_addr_be };
+	uint32_t told = dgram_of(s)->options.told;
+	int hops = header->hops;
+
+	if (told & TOLD_PKTINFO) {
+		info.ipi_ifindex = route_ifindex();
+		info.ipi_addr.s_addr = header->flags & GZ_DATAGRAM_BROADCAST ? INADDR_BROADCAST : info.ipi_spec_dst.s_addr;
+		put_control(msg, used, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+	}
+	if (told & TOLD_TTL)
+		put_control(msg, used, IPPROTO_IP, IP_TTL, &hops, sizeof(hops));
+	if (told & TOLD_TOS)
+		put_control(msg, used, IPPROTO_IP, IP_TOS, &header->tos, sizeof(header->tos));
+}
+
+/* IPV6_PKTINFO, also of what came over IPv4. */
+static void put_pktinfo6(struct msghdr *msg, size_t *used, const struct gz_datagram *header, const struct endpoint *from)
+{
+	struct in6_pktinfo info = { .ipi6_ifindex = (unsigned int)route_ifindex() };
+	struct endpoint own;
+
+	route_own(from, &own);
+	if (header->flags & GZ_DATAGRAM_BROADCAST)
+		memset(own.addr + 12, 0xff, 4);
+	memcpy(&info.ipi6_addr, own.addr, sizeof(own.addr));
+	put_control(msg, used, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
+}
+
 /* What recvmsg tells of a datagram besides its bytes; msg_flags is set. */
 static void fill_header(struct sock *s, struct msghdr *msg, const struct gz_datagram *header)
 {
 	struct endpoint from = { .port = header->port };
-	struct in_pktinfo info = { .ipi_spec_dst.s_addr = shim.group->host_addr_be };
+	uint32_t told = dgram_of(s)->options.told;
+	int hops = header->hops, tos = header->tos;
 	size_t used = 0;
 
 	memcpy(from.addr, header->addr, sizeof(from.addr));
 	if (msg->msg_name)
-		endpoint_to(&from, AF_INET, msg->msg_name, &msg->msg_namelen);
-	if (dgram_of(s)->options.pktinfo) {
-		info.ipi_ifindex = route_ifindex();
-		info.ipi_addr.s_addr = header->flags & GZ_DATAGRAM_BROADCAST ? INADDR_BROADCAST : info.ipi_spec_dst.s_addr;
-		put_control(msg, &used, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+		endpoint_to(&from, s->family, msg->msg_name, &msg->msg_namelen);
+	if (told & TOLD_PKTINFO6)
+		put_pktinfo6(msg, &used, header, &from);
+	if (gz_addr_is4(from.addr)) {
+		put_controls4(s, msg, &used, header);
+	} else {
+		if (told & TOLD_HOPLIMIT)
+			put_control(msg, &used, IPPROTO_IPV6, IPV6_HOPLIMIT, &hops, sizeof(hops));
+		if (told & TOLD_TCLASS)
+			put_control(msg, &used, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof(tos));
 	}
 	msg->msg_controllen = used;
 }
@@ -245,7 +283,12 @@ static int put(struct sock *s, const struct endpoint *to, struct iov *from, uint
 	struct link *link;
 	struct gz_sock *entry = sender(s, &link);
 	bool shared = s->born != gz_load(&shim.forks);
-	struct gz_datagram header = { .len = len, .port = to->port };
+	struct dgram_options *o = &dgram_of(s)->options;
+	bool four = gz_addr_is4(to->addr);
+	struct gz_datagram header = { .len = (uint16_t)len,
+		                      .port = to->port,
+		                      .hops = four ? o->ttl : o->hops,
+		                      .tos = four ? o->tos : o->tclass };
 	int err = -EAGAIN;
 
 	if (!entry)
@@ -276,15 +319,32 @@ static int put(struct sock *s, const struct endpoint *to, struct iov *from, uint
 	return err;
 }
 
-/* Control messages of sendmsg: an IP_PKTINFO that names the stack's address or none. 0 or -EINVAL. */
-static int check_control(const struct msghdr *msg)
+/* True for the address a datagram to `to` comes from anyway, or none. */
+static bool is_source(const struct endpoint *to, const uint8_t addr[16])
+{
+	struct endpoint own;
+
+	route_own(to, &own);
+	return gz_addr_is_any(addr) || !memcmp(addr, own.addr, sizeof(own.addr));
+}
+
+/* Control messages of sendmsg: an IP_PKTINFO or IPV6_PKTINFO that names the stack's address or none. 0 or -EINVAL. */
+static int check_control(const struct sock *s, const struct endpoint *to, const struct msghdr *msg)
 {
 	const struct cmsghdr *cmsg = msg->msg_controllen ? CMSG_FIRSTHDR(msg) : NULL;
 
 	for (; cmsg; cmsg = CMSG_NXTHDR((struct msghdr *)msg, (struct cmsghdr *)cmsg)) {
+		struct in6_pktinfo info6;
 		struct in_pktinfo info;
 
-		if (cmsg->cmsg_level != IPPROTO_IP || cmsg->cmsg_type != IP_PKTINFO ||
+		if (s->family == AF_INET6 && cmsg->cmsg_level == IPPROTO_IPV6 && cmsg->cmsg_type == IPV6_PKTINFO &&
+		    cmsg->cmsg_len == CMSG_LEN(sizeof(info6))) {
+			memcpy(&info6, CMSG_DATA(cmsg), sizeof(info6));
+			if (!is_source(to, info6.ipi6_addr.s6_addr))
+				return -EINVAL;
+			continue;
+		}
+		if (!gz_addr_is4(to->addr) || cmsg->cmsg_level != IPPROTO_IP || cmsg->cmsg_type != IP_PKTINFO ||
 		    cmsg->cmsg_len != CMSG_LEN(sizeof(info)))
 			return -EINVAL;
 		memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
@@ -307,16 +367,17 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 		*to = dgram_of(s)->peer;
 		return to->port ? 0 : -EDESTADDRREQ;
 	}
-	if (!endpoint_from(sa, msg->msg_namelen, to) || sa->sa_family != AF_INET || !to->port) {
+	if (!dgram_address(s, sa, msg->msg_namelen, to) || !to->port) {
 		if (fresh || s->listener->both)
 			return 1; /* the kernel finds the right words */
-		return msg->msg_namelen < sizeof(struct sockaddr_in) || sa->sa_family == AF_INET || sa->sa_family == AF_UNSPEC
+		return s->family == AF_INET6 || msg->msg_namelen < sizeof(struct sockaddr_in) || sa->sa_family == AF_INET ||
+		                       sa->sa_family == AF_UNSPEC
 		               ? -EINVAL
 		               : -EAFNOSUPPORT;
 	}
 	if (route_is_broadcast(to) && !fresh && !dgram_of(s)->options.broadcast)
 		return -EACCES;
-	if (!dgram_routed(s, to, &why))
+	if (!dgram_routed(s, fd, to, &why))
 		return fresh || s->listener->both ? 1 : -ENETUNREACH;
 	if (!fresh)
 		return 0;
@@ -327,13 +388,15 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 static int check(struct sock *s, const struct endpoint *to, const struct msghdr *msg, size_t total, int flags)
 {
 	struct dgram *d = dgram_of(s);
-	int err = check_control(msg);
+	bool four = gz_addr_is4(to->addr);
+	int err = check_control(s, to, msg);
 
 	if (err)
 		return err;
 	if (route_is_broadcast(to) && !d->options.broadcast)
 		return -EACCES;
-	if (total > GZ_DATAGRAM_MAX || (d->options.whole && total + HEADERS > dgram_mtu(to)))
+	if (total > (four ? GZ_DATAGRAM_MAX : GZ_DATAGRAM_MAX6) ||
+	    ((four ? d->options.whole : d->options.whole6) && total + (four ? HEADERS : HEADERS6) > dgram_mtu(to)))
 		return -EMSGSIZE;
 	if (flags & MSG_MORE)
 		return -EOPNOTSUPP;

@@ -15,8 +15,12 @@
 static bool served(int level, int name)
 {
 	if (level == IPPROTO_IP)
-		return name == IP_TOS || name == IP_TTL || name == IP_PKTINFO || name == IP_MTU_DISCOVER ||
-		       name == IP_FREEBIND || name == IP_BIND_ADDRESS_NO_PORT || name == IP_MTU;
+		return name == IP_TOS || name == IP_TTL || name == IP_PKTINFO || name == IP_RECVTTL || name == IP_RECVTOS ||
+		       name == IP_MTU_DISCOVER || name == IP_FREEBIND || name == IP_BIND_ADDRESS_NO_PORT || name == IP_MTU;
+	if (level == IPPROTO_IPV6)
+		return name == IPV6_TCLASS || name == IPV6_UNICAST_HOPS || name == IPV6_RECVPKTINFO ||
+		       name == IPV6_RECVHOPLIMIT || name == IPV6_RECVTCLASS || name == IPV6_MTU_DISCOVER ||
+		       name == IPV6_V6ONLY || name == IPV6_FREEBIND || name == IPV6_MTU;
 	if (level != SOL_SOCKET)
 		return false;
 	switch (name) {
@@ -53,6 +57,9 @@ static bool served(int level, int name)
 /* Multicast is the kernel's in every case: it works as far as a socket has a side there. */
 static bool multicast(int level, int name)
 {
+	if (level == IPPROTO_IPV6)
+		return name == IPV6_MULTICAST_IF || name == IPV6_MULTICAST_HOPS || name == IPV6_MULTICAST_LOOP ||
+		       name == IPV6_MULTICAST_ALL || name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP;
 	return level == IPPROTO_IP &&
 	       (name == IP_MULTICAST_IF || name == IP_MULTICAST_TTL || name == IP_MULTICAST_LOOP ||
 	        name == IP_MULTICAST_ALL || name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP ||
@@ -73,19 +80,52 @@ uint32_t dgram_mtu(const struct endpoint *to)
 	return route_is_stack(to) ? 65535 : shim.group->mtu;
 }
 
+/* Which of the pieces of information about a datagram are wanted. */
+static uint8_t load_told(const struct sock *s, int fd)
+{
+	static const struct {
+		int level, name;
+		uint8_t told;
+	} all[] = {
+		{ IPPROTO_IP, IP_PKTINFO, TOLD_PKTINFO },
+		{ IPPROTO_IP, IP_RECVTTL, TOLD_TTL },
+		{ IPPROTO_IP, IP_RECVTOS, TOLD_TOS },
+		{ IPPROTO_IPV6, IPV6_RECVPKTINFO, TOLD_PKTINFO6 },
+		{ IPPROTO_IPV6, IPV6_RECVHOPLIMIT, TOLD_HOPLIMIT },
+		{ IPPROTO_IPV6, IPV6_RECVTCLASS, TOLD_TCLASS },
+	};
+	uint8_t told = 0;
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if ((all[i].level == IPPROTO_IP || s->family == AF_INET6) && value_of(fd, all[i].level, all[i].name))
+			told |= all[i].told;
+	return told;
+}
+
+static bool whole(uint32_t discover)
+{
+	_Static_assert(IP_PMTUDISC_DO == IPV6_PMTUDISC_DO && IP_PMTUDISC_PROBE == IPV6_PMTUDISC_PROBE &&
+	                       IP_PMTUDISC_INTERFACE == IPV6_PMTUDISC_INTERFACE,
+	               "the values are the same");
+	return discover == IP_PMTUDISC_DO || discover == IP_PMTUDISC_PROBE || discover == IP_PMTUDISC_INTERFACE;
+}
+
 void dgram_options_load(struct sock *s, int fd)
 {
-	uint32_t discover = value_of(fd, IPPROTO_IP, IP_MTU_DISCOVER);
+	bool six = s->family == AF_INET6;
 
 	dgram_of(s)->options = (struct dgram_options){
 		.rcvbuf = s->options.known & 1u << OPTION_RCVBUF ? value_of(fd, SOL_SOCKET, SO_RCVBUF) : 0,
 		.sndbuf = value_of(fd, SOL_SOCKET, SO_SNDBUF),
-		.tos = value_of(fd, IPPROTO_IP, IP_TOS),
-		.ttl = value_of(fd, IPPROTO_IP, IP_TTL),
+		.tos = (uint8_t)value_of(fd, IPPROTO_IP, IP_TOS),
+		.ttl = (uint8_t)value_of(fd, IPPROTO_IP, IP_TTL),
+		.tclass = six ? (uint8_t)value_of(fd, IPPROTO_IPV6, IPV6_TCLASS) : 0,
+		.hops = six ? (uint8_t)value_of(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS) : 0,
+		.told = load_told(s, fd),
 		.broadcast = value_of(fd, SOL_SOCKET, SO_BROADCAST) != 0,
 		.reuseport = value_of(fd, SOL_SOCKET, SO_REUSEPORT) != 0,
-		.pktinfo = value_of(fd, IPPROTO_IP, IP_PKTINFO) != 0,
-		.whole = discover == IP_PMTUDISC_DO || discover == IP_PMTUDISC_PROBE || discover == IP_PMTUDISC_INTERFACE,
+		.whole = whole(value_of(fd, IPPROTO_IP, IP_MTU_DISCOVER)),
+		.whole6 = six && whole(value_of(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER)),
 	};
 }
 
@@ -141,7 +181,8 @@ int dgram_option_get(struct sock *s, int fd, int level, int name, void *value, s
 			if (error)
 				return give(error, value, len);
 		}
-		if (level == IPPROTO_IP && name == IP_MTU)
+		if ((level == IPPROTO_IP && name == IP_MTU) ||
+		    (level == IPPROTO_IPV6 && name == IPV6_MTU && s->family == AF_INET6))
 			return dgram_of(s)->peer.port ? give((int)dgram_mtu(&dgram_of(s)->peer), value, len) : -ENOTCONN;
 	}
 	return REAL(getsockopt)(fd, level, name, value, len) ? -errno : 0;

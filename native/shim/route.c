@@ -58,6 +58,16 @@ bool route_is_stack(const struct endpoint *local)
 	return !gz_addr_is_any(local->addr) && !memcmp(local->addr, shim.group->host_addr6, sizeof(local->addr));
 }
 
+void route_own(const struct endpoint *towards, struct endpoint *out)
+{
+	if (!gz_addr_is4(towards->addr)) {
+		memcpy(out->addr, shim.group->host_addr6, sizeof(out->addr));
+		return;
+	}
+	memcpy(out->addr, mapped, sizeof(mapped));
+	memcpy(out->addr + sizeof(mapped), &shim.group->host_addr_be, 4);
+}
+
 int route_ifindex(void)
 {
 	static _Atomic uint32_t known; /* 1 + index: the device lives as long as the instance */

@@ -38,6 +38,9 @@ static inline uint32_t endpoint_ip4_be(const struct endpoint *ep)
 /* True if the stack owns this address, so that a placeholder may bind it although no interface of the kernel has it. */
 bool route_is_stack(const struct endpoint *local);
 
+/* The stack's own address of the family of `towards`; the port stays. */
+void route_own(const struct endpoint *towards, struct endpoint *out);
+
 /* Index of the device the stack's packets use, as IP_PKTINFO tells it; 0: it has none in this network namespace. */
 int route_ifindex(void);
 

@@ -304,14 +304,19 @@ struct gz_accept_queue {
  * consumed whole. Towards the application addr:port is the sender, towards the worker the destination.
  */
 struct gz_datagram {
-	uint32_t len;
+	uint16_t len;
 	uint16_t port;
-	uint16_t flags; /* GZ_DATAGRAM_BROADCAST */
+	uint8_t flags; /* GZ_DATAGRAM_BROADCAST */
+	uint8_t hops;  /* its TTL or hop limit; towards the worker 0 = the usual one */
+	uint8_t tos;   /* its TOS or traffic class */
+	uint8_t pad;
 	uint8_t addr[16];
 };
+_Static_assert(sizeof(struct gz_datagram) == 24, "no holes");
 #define GZ_DATAGRAM_BROADCAST 1u /* it was sent to everybody, not to the stack's address */
 #define GZ_DATAGRAM_ALIGN 8u
 #define GZ_DATAGRAM_MAX 65507u
+#define GZ_DATAGRAM_MAX6 65487u /* over IPv6, of which lwIP makes one packet of 64 KiB with its header at most */
 #define GZ_DATAGRAM_SPACE(len) \
 	(((uint32_t)sizeof(struct gz_datagram) + (len) + GZ_DATAGRAM_ALIGN - 1) & ~(GZ_DATAGRAM_ALIGN - 1))
 

@@ -285,10 +285,9 @@ static int put(struct sock *s, const struct endpoint *to, struct iov *from, uint
 	bool shared = s->born != gz_load(&shim.forks);
 	struct dgram_options *o = &dgram_of(s)->options;
 	bool four = gz_addr_is4(to->addr);
-	struct gz_datagram header = { .len = (uint16_t)len,
-		                      .port = to->port,
-		                      .hops = four ? o->ttl : o->hops,
-		                      .tos = four ? o->tos : o->tclass };
+	struct gz_datagram header = {
+		.len = (uint16_t)len, .port = to->port, .hops = four ? o->ttl : o->hops, .tos = four ? o->tos : o->tclass
+	};
 	int err = -EAGAIN;
 
 	if (!entry)
@@ -361,7 +360,8 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 	const struct sockaddr *sa = msg->msg_name;
 	enum gz_kernel_reason why;
 
-	if (!sa) {
+	/* IPv6 takes a name of no family for none. */
+	if (!sa || (s->family == AF_INET6 && msg->msg_namelen >= sizeof(sa->sa_family) && sa->sa_family == AF_UNSPEC)) {
 		if (fresh)
 			return 1;
 		*to = dgram_of(s)->peer;
@@ -370,8 +370,8 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 	if (!dgram_address(s, sa, msg->msg_namelen, to) || !to->port) {
 		if (fresh || s->listener->both)
 			return 1; /* the kernel finds the right words */
-		return s->family == AF_INET6 || msg->msg_namelen < sizeof(struct sockaddr_in) || sa->sa_family == AF_INET ||
-		                       sa->sa_family == AF_UNSPEC
+		return s->family == AF_INET6 || msg->msg_namelen < sizeof(struct sockaddr_in) ||
+		                       sa->sa_family == AF_INET || sa->sa_family == AF_UNSPEC
 		               ? -EINVAL
 		               : -EAFNOSUPPORT;
 	}
@@ -393,6 +393,8 @@ static int check(struct sock *s, const struct endpoint *to, const struct msghdr 
 
 	if (err)
 		return err;
+	if (flags & MSG_OOB && four)
+		return -EOPNOTSUPP;
 	if (route_is_broadcast(to) && !d->options.broadcast)
 		return -EACCES;
 	if (total > (four ? GZ_DATAGRAM_MAX : GZ_DATAGRAM_MAX6) ||
@@ -411,7 +413,10 @@ ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
 	struct endpoint to;
 	struct iov from;
 	ssize_t total = iov_begin(&from, msg->msg_iov, (int)msg->msg_iovlen);
-	int err = total < 0 ? (int)total : total > 0xffff ? -EMSGSIZE : flags & MSG_OOB ? -EOPNOTSUPP : 0;
+	int err = total < 0 ? (int)total : total > 0xffff ? -EMSGSIZE : 0;
+
+	if (!err && flags & MSG_OOB && s->family == AF_INET)
+		err = -EOPNOTSUPP;
 
 	lock_take(&s->rx);
 	lock_take(&s->tx);

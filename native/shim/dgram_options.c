@@ -15,8 +15,9 @@
 static bool served(int level, int name)
 {
 	if (level == IPPROTO_IP)
-		return name == IP_TOS || name == IP_TTL || name == IP_PKTINFO || name == IP_RECVTTL || name == IP_RECVTOS ||
-		       name == IP_MTU_DISCOVER || name == IP_FREEBIND || name == IP_BIND_ADDRESS_NO_PORT || name == IP_MTU;
+		return name == IP_TOS || name == IP_TTL || name == IP_PKTINFO || name == IP_RECVTTL ||
+		       name == IP_RECVTOS || name == IP_MTU_DISCOVER || name == IP_FREEBIND ||
+		       name == IP_BIND_ADDRESS_NO_PORT || name == IP_MTU;
 	if (level == IPPROTO_IPV6)
 		return name == IPV6_TCLASS || name == IPV6_UNICAST_HOPS || name == IPV6_RECVPKTINFO ||
 		       name == IPV6_RECVHOPLIMIT || name == IPV6_RECVTCLASS || name == IPV6_MTU_DISCOVER ||

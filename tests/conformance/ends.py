@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from conformance import names
 from conformance.libc import Address, Errno
-from conformance.ops import OPS
+from conformance.ops import OPS, Control
 from conformance.trace import Trace, data
 
 OPENS = {"socket", "accept", "dup"}
@@ -198,10 +198,13 @@ class Sock:
     def readv(self, sizes: list[int]) -> Any:
         return self._do("readv", _many(sizes), sizes)
 
-    def sendmsg(self, parts: list[bytes], flags: int = 0, address: Address | None = None) -> Any:
+    def sendmsg(
+        self, parts: list[bytes], flags: int = 0, address: Address | None = None, control: Control | None = None
+    ) -> Any:
         shown = _many(parts) + (f", {names.flags(flags)}" if flags else "")
+        shown += f", {self.trace.address(address)}" if address else ""
         return self._do(
-            "sendmsg", shown + (f", {self.trace.address(address)}" if address else ""), parts, flags, address
+            "sendmsg", shown + (f", control {control[:2]}" if control else ""), parts, flags, address, control
         )
 
     def recvmsg(self, sizes: list[int], flags: int = 0) -> Any:
@@ -211,12 +214,14 @@ class Sock:
         return value
 
     def control(self, room: int = 512) -> Any:
-        """Receive a datagram with its control messages; of IP_PKTINFO's device only that there is one."""
+        """Receive a datagram with its control messages; of a packet info's device only that there is one."""
         value = self.end.run("control", self.fd, room)
         if not isinstance(value, Errno):
             for row in value[2]:
                 if row[:2] == [0, 8] and len(row[2]) >= 4:
                     row[2] = [row[2][:4] != bytes(4), *row[2][4:]]
+                elif row[:2] == [41, 50] and len(row[2]) == 20:
+                    row[2] = [*row[2][:16], row[2][16:] != bytes(4)]
                 else:
                     row[2] = list(row[2])
             value = [value[0], names.flags(value[1]), str(value[2])]

@@ -22,7 +22,7 @@ from conformance import libc, names, ops
 from conformance.ends import End, Here, Sock, There
 from conformance.epoll import Epoll
 from conformance.libc import Address, Errno, call
-from conformance.registry import Mode
+from conformance.registry import HOST6, STACK6, Mode
 from conformance.trace import Trace
 
 _STEADY_LOOKS = 4
@@ -118,9 +118,22 @@ class T:
         self, mode: Mode, trace: Trace, me: Here, peer: There, first_port: int, hold: Callable[[], None]
     ) -> None:
         self.mode, self.trace, self.me, self.peer, self.hold = mode, trace, me, peer, hold
-        self.here, self.there = mode.here, mode.there
+        self.here, self.there, self.family = mode.here, mode.there, socket.AF_INET
         self._next_port, self._named = first_port, 0
         self._closers: list[Callable[[], object]] = []
+
+    def over_ipv6(self) -> None:
+        """Have both ends meet over IPv6; a socket is one of IPv6 if nothing else is said."""
+        self.family = socket.AF_INET6
+        if self.here.startswith("127."):
+            self.here = self.there = "::1"
+        else:
+            self.here, self.there = STACK6, HOST6 if self.mode.wire else STACK6
+
+    @property
+    def any(self) -> str:
+        """The unspecified address."""
+        return "::" if self.family == socket.AF_INET6 else "0.0.0.0"
 
     # -- sockets
     def port(self) -> int:
@@ -131,10 +144,10 @@ class T:
         return self._next_port
 
     def socket(
-        self, label: str = "s", kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET, end: End | None = None
+        self, label: str = "s", kind: int = socket.SOCK_STREAM, family: int | None = None, end: End | None = None
     ) -> Sock:
         """Make a socket at this end, or at the other."""
-        value = (end or self.me).run("socket", family, kind, 0)
+        value = (end or self.me).run("socket", family or self.family, kind, 0)
         if isinstance(value, Errno):
             raise SetupError(f"socket: {value}")
         return Sock(end or self.me, self.trace, value, label)

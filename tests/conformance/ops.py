@@ -27,6 +27,7 @@ RDHUP = 0x2000
 ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 Op = Callable[..., Any]
+Control = tuple[int, int, bytes]  # a control message: level, type, data
 OPS: dict[str, Op] = {}
 
 
@@ -170,11 +171,19 @@ def _header(rooms: list[Any], name: Any = None) -> libc.Msghdr:
 
 
 @op
-def sendmsg(fd: int, parts: list[bytes], flags: int = 0, address: Address | None = None) -> int | Errno:
+def sendmsg(
+    fd: int, parts: list[bytes], flags: int = 0, address: Address | None = None, control: Control | None = None
+) -> int | Errno:
     raw = pack(_tuple(address)) if address is not None else b""
     name = (ctypes.c_char * len(raw)).from_buffer_copy(raw) if raw else None
     filled = libc.filled(parts)
-    return call("sendmsg", fd, ctypes.byref(_header(filled, name)), flags)
+    header = _header(filled, name)
+    if control:
+        level, kind, data = control
+        said = struct.pack("=Qii", 16 + len(data), level, kind) + data + bytes(-len(data) % 8)
+        raw_control = ctypes.create_string_buffer(said, len(said))
+        header.control, header.controllen = ctypes.addressof(raw_control), len(said)
+    return call("sendmsg", fd, ctypes.byref(header), flags)
 
 
 @op

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,30 @@ from net.redis import load, start_redis
 from net.test_transfer import SERVER, make_file
 
 REQUESTS = 100_000
+DATAGRAMS = Path(__file__).with_name("udp_echo.py")
+UDP_CLIENT = """
+import socket, sys
+for number in range(8):
+    client = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+    client.settimeout(3)
+    client.connect((sys.argv[1], 5300))
+    for size in (0, 1, 1400, 5000, 65000):
+        data = bytes([number]) * size
+        client.send(data)
+        assert client.recv(65536) == data, (number, size)
+"""
+REFUSED = """
+import errno, socket, sys
+client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+client.settimeout(3)
+client.connect((sys.argv[1], 5301))
+client.send(b"anybody there?")
+try:
+    client.recv(100)
+    raise AssertionError("an answer from nobody")
+except ConnectionRefusedError:
+    pass
+"""
 PORTS = pytest.mark.parametrize(("port", "workers"), [("tap", 1), ("tap", 2), ("veth", 2)])
 
 
@@ -83,5 +108,44 @@ def test_a_listener_on_all_addresses_serves_kernel_and_stack_in_both_families(ki
             done = instance.home.try_run(*command)
             assert done.stdout == "what was asked for", (command, done.stderr, server.output())
     assert instance.page(0).counters()["accepted"] == 2, "by the wire: one connection of each family"
+    server.stop()
+    instance.stop()
+
+
+@PORTS
+@pytest.mark.parametrize("how", ["recv", "epoll"])
+def test_datagrams_come_back_whole(kit: Kit, port: str, workers: int, how: str) -> None:
+    instance = _started(kit, port, workers)
+    server = instance.spawn(sys.executable, str(DATAGRAMS), instance.address, "5300", how)
+    server.said("serving")
+    instance.client.run(sys.executable, "-c", UDP_CLIENT, instance.address)
+    took = [instance.page(queue_id).counters()["datagrams_in"] for queue_id in range(workers)]
+    assert sum(took) == 40, took
+    instance.client.run(sys.executable, "-c", REFUSED, instance.address)
+    instance.home.run(*instance.attached(sys.executable, "-c", UDP_CLIENT, instance.address))
+    assert server.alive
+    server.stop()
+    instance.stop()
+
+
+@PORTS
+def test_a_client_of_datagrams_hears_that_nobody_is_there(kit: Kit, port: str, workers: int) -> None:
+    instance = _started(kit, port, workers)
+    kit.spawn(instance.client, sys.executable, str(DATAGRAMS), instance.peer, "5300", "recv").said("serving")
+    instance.home.run(*instance.attached(sys.executable, "-c", UDP_CLIENT, instance.peer))
+    instance.home.run(*instance.attached(sys.executable, "-c", REFUSED, instance.peer))
+    assert sum(instance.page(queue_id).counters()["datagrams_out"] for queue_id in range(workers)) >= 41
+    instance.stop()
+
+
+def test_a_socket_on_all_addresses_hears_kernel_and_stack_in_both_families(kit: Kit) -> None:
+    instance = _started(kit, "tap", 2)
+    server = instance.spawn(sys.executable, str(DATAGRAMS), "::", "5300", "epoll")
+    server.said("serving")
+    for host in ("::1", "127.0.0.1", "fd00:91::2", "10.91.0.2"):
+        instance.home.run(sys.executable, "-c", UDP_CLIENT, host)
+        instance.home.run(*instance.attached(sys.executable, "-c", UDP_CLIENT, host))
+    took = sum(instance.page(queue_id).counters()["datagrams_in"] for queue_id in range(2))
+    assert took >= 80, "by the wire: forty of each family"
     server.stop()
     instance.stop()

@@ -9,7 +9,7 @@ import sys
 
 
 def main(address: str, port: int, how: str) -> None:
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     server.bind((address, port))
     print("serving", flush=True)
     poll = select.poll()

@@ -35,6 +35,8 @@ def _stream6(t: T) -> Sock:
 def _socket(t: T, row: Row) -> Sock:
     """Return a socket as rows are about: with data to read and room to write."""
     if row.kind == "udp":
+        if row.group == "IPPROTO_IPV6":
+            t.over_ipv6()
         u, here = t.udp()
         p, there = t.udp("p", t.peer)
         u.quietly("connect", there)

@@ -89,7 +89,7 @@ def ipv6_reset_and_epoll(t: T) -> None:
     a.recv()
 
 
-@case(("server", "both", "loopback", "mixed"), "udp", "udp6")
+@case(("server", "both", "loopback", "mixed"), "udp", "ipv6")
 def ipv6_datagrams(t: T) -> None:
     u, here = t.udp(host=_ours(t))
     p, there = t.udp("p", t.peer, _theirs(t))

@@ -246,7 +246,7 @@ def udp_bind_in_use(t: T, option: int) -> None:
 
 @case(BOTH_ENDS, "udp")
 def udp_on_any_address(t: T) -> None:
-    u, address = t.udp(host="0.0.0.0")
+    u, address = t.udp(host=t.any)
     p, _ = t.udp("p", t.peer)
     p.sendto(b"to one of yours", (t.here, int(address[1])))
     got = u.recvfrom()

@@ -96,7 +96,7 @@ def udp_pktinfo(t: T) -> None:
 
 @case(("server", "both", "loopback"), "udp")
 def udp_pktinfo_on_any_address(t: T) -> None:
-    u, address = t.udp(host="0.0.0.0")
+    u, address = t.udp(host=t.any)
     p, _ = t.udp("p", t.peer)
     u.setsockopt(SOL_IP, PKTINFO, 1)
     p.sendto(b"where to?", (t.here, int(address[1])))

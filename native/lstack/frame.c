@@ -15,8 +15,10 @@
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER 12
 #define ICMP6_UNREACHABLE 1
+#define ICMP6_TOO_BIG 2
 #define ICMP6_PARAMETER 4
 #define ICMP6_ADVERTISEMENT 136
+#define IP6_LEAST_MTU 1280u
 
 static uint16_t get16(const uint8_t *p)
 {
@@ -87,6 +89,13 @@ static void parse_icmp6(const uint8_t *icmp, uint32_t have, struct frame *frame)
 {
 	const uint8_t *inner = icmp + 8, *ports = inner + 40;
 
+	if (have >= 8 && icmp[0] == ICMP6_TOO_BIG) {
+		frame->mtu = (uint32_t)get16(icmp + 4) << 16 | get16(icmp + 6);
+		if (frame->mtu < IP6_LEAST_MTU) {
+			frame->kind = FRAME_BAD; /* every path takes as much (RFC 8201, 4), and lwIP would cut to nothing */
+			return;
+		}
+	}
 	if (have >= 24 && icmp[0] == ICMP6_ADVERTISEMENT)
 		frame->kind = FRAME_NEIGHBOR;
 	if (have < 8 + 40 + 8 || icmp[0] < ICMP6_UNREACHABLE || icmp[0] > ICMP6_PARAMETER || inner[0] >> 4 != 6 ||
@@ -134,6 +143,7 @@ void frame_parse(const struct rte_mbuf *m, struct frame *frame)
 	uint32_t have = m->data_len;
 
 	frame->kind = FRAME_BAD;
+	frame->mtu = 0;
 	frame->l3 = RTE_ETHER_HDR_LEN;
 	if (have < RTE_ETHER_HDR_LEN + 1u)
 		return;

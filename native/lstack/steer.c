@@ -262,8 +262,8 @@ static void copy_arp(struct protocol_stack *stack, const struct rte_mbuf *m)
 	rte_pktmbuf_free(copy);
 }
 
-/* Everybody may have asked for it; who has not does not mind. */
-static void copy_advertisement(struct protocol_stack *stack, const struct rte_mbuf *m)
+/* Of a neighbour, or of a path that takes less: everybody may have asked for it; who has not does not mind. */
+static void copy_to_all(struct protocol_stack *stack, const struct rte_mbuf *m)
 {
 	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
 		if (q != stack->queue_id && page_running(stack, q))
@@ -291,6 +291,20 @@ static bool icmp_checksum_ok(const struct rte_mbuf *m, const struct frame *frame
 	return checksum_fold(sum) == 0xffff;
 }
 
+/*
+ * A path takes less than the device: lwIP cuts what it sends there, at every worker, for any may send there. Also what was
+ * cut already is too big, so it need not be about a flow.
+ */
+static void steer_too_big(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame, struct journey journey)
+{
+	if (journey.at < 0) {
+		copy_to_all(stack, m);
+		if (frame->kind == FRAME_ICMP_ERROR && frame->udp && icmp_checksum_ok(m, frame))
+			apps_icmp(frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l4));
+	}
+	netif_feed(stack, m, NETIF_NO_BUCKET); /* lwIP verifies the checksum */
+}
+
 static void drop(struct protocol_stack *stack, struct rte_mbuf *m, enum gz_counter why)
 {
 	worker_count(stack, why, 1);
@@ -302,6 +316,12 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 	struct frame frame;
 
 	frame_parse(m, &frame);
+	if (frame.mtu && frame.mtu >= stack->port->mtu)
+		frame.kind = FRAME_BAD; /* lwIP would believe that the path takes more than its first link */
+	if (frame.mtu && frame.kind != FRAME_BAD) {
+		steer_too_big(stack, m, &frame, journey);
+		return;
+	}
 	switch (frame.kind) {
 	case FRAME_TCP:
 	case FRAME_UDP:
@@ -344,7 +364,7 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 		return;
 	case FRAME_NEIGHBOR:
 		if (journey.at < 0)
-			copy_advertisement(stack, m);
+			copy_to_all(stack, m);
 		netif_feed(stack, m, NETIF_NO_BUCKET);
 		return;
 	case FRAME_OTHER:

@@ -63,8 +63,8 @@ void apps_icmp(const struct frame *frame, const uint8_t *icmp)
 {
 	told++;
 	told_of = *frame;
-	assert_int_equal(icmp[0], 3);
-	assert_int_equal(icmp[1], 3);
+	assert_int_equal(icmp[0], IP_IS_V6_VAL(frame->local) ? 2 : 3);
+	assert_int_equal(icmp[1], IP_IS_V6_VAL(frame->local) ? 0 : 3);
 }
 
 bool apps_expect_listener(struct protocol_stack *s, uint16_t p)
@@ -524,6 +524,42 @@ static void an_advertisement_reaches_all(void **state)
 			assert_int_equal(handed_to(q), 0);
 }
 
+/* "Packet too big" about a datagram from our port 5353, by a path that takes so much. */
+static void too_big(uint16_t mtu)
+{
+	uint8_t f[128], *icmp = make_ip6(f, IPPROTO_ICMPV6, 56), *inner = icmp + 8;
+
+	icmp[0] = 2;
+	icmp[6] = (uint8_t)(mtu >> 8), icmp[7] = (uint8_t)mtu;
+	inner[0] = 0x60, inner[6] = IPPROTO_UDP;
+	memcpy(inner + 8, f + 38, 16);
+	memcpy(inner + 24, f + 22, 16);
+	inner[40] = 5353 >> 8, inner[41] = 5353 & 255;
+	finish6(f, IPPROTO_ICMPV6, 56, 2);
+	steer_input(&stack, frame_of(f, 54 + 56));
+}
+
+static void a_path_that_takes_less_is_told_to_all_unless_it_lies(void **state)
+{
+	static const uint16_t lies[] = { 0, 48, 1279, 1500, 65535 };
+	uint64_t dropped = gz_load(&stack.page->counters[GZ_COUNT_rx_dropped]);
+
+	told = 0;
+	too_big(1280);
+	assert_int_equal(told, 1);
+	assert_int_equal(told_of.local_port, 5353);
+	for (uint32_t q = 0; q < WORKERS; q++)
+		if (q != SELF)
+			assert_int_equal(handed_to(q), 0);
+	for (uint32_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++)
+		too_big(lies[i]);
+	assert_int_equal(gz_load(&stack.page->counters[GZ_COUNT_rx_dropped]), dropped + 5);
+	assert_int_equal(told, 1);
+	for (uint32_t q = 0; q < WORKERS; q++)
+		if (q != SELF)
+			assert_int_equal(handed_to(q), -1);
+}
+
 static void an_outgoing_port_brings_its_replies_home(void **state)
 {
 	ip_addr_t remote = IPADDR4_INIT(PEER), local = IPADDR4_INIT(group->host_addr_be);
@@ -753,6 +789,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup(a_wrong_checksum_is_dropped_a_partial_one_only_where_trusted, set_up),
 		cmocka_unit_test_setup(fragments_meet_and_the_whole_is_steered, set_up),
 		cmocka_unit_test_setup(an_icmp_error_about_a_datagram_is_told_here, set_up),
+		cmocka_unit_test_setup(a_path_that_takes_less_is_told_to_all_unless_it_lies, set_up),
 		cmocka_unit_test_setup(noise_is_survived_and_nothing_leaks, set_up),
 	};
 

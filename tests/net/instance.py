@@ -138,11 +138,13 @@ def _instance(kit: Kit, home: Namespace, client: Namespace, net: int, device: st
     return instance
 
 
-def on_tap(kit: Kit, workers: int, stack: str = "", split: bool = False, ipv6: bool = False) -> Instance:
+def on_tap(
+    kit: Kit, workers: int, stack: str = "", split: bool = False, ipv6: bool = False, routed: bool = False
+) -> Instance:
     """Make an instance on a tap of its own; its peer is the kernel of the same namespace.
 
     With `split`, half of the workers serve accepted connections and the other half outgoing ones.
-    With `ipv6` both sides have addresses of that, too: fd00:91::2 and fd00:91::1.
+    With `ipv6` both sides have addresses of that, too: fd00:91::2 and fd00:91::1, which is the way out if `routed`.
     """
     home = kit.namespace("s")
     if ipv6:
@@ -157,6 +159,7 @@ def on_tap(kit: Kit, workers: int, stack: str = "", split: bool = False, ipv6: b
 [network]
 host_addr = "10.91.0.2/24"
 {'host_addr6 = "fd00:91::2/64"' if ipv6 else ""}
+{'gateway_addr6 = "fd00:91::1"' if routed else ""}
 """
     return _instance(kit, home, home, 91, None, toml)
 

@@ -38,6 +38,21 @@ for number in range(8):
         client.send(data)
         assert client.recv(65536) == data, (number, size)
 """
+NARROW = """
+import errno, socket, sys
+client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+client.settimeout(3)
+client.connect((sys.argv[1], 5300))
+client.send(b"x" * 1400)
+try:
+    client.recv(2000)
+    raise AssertionError("it went through")
+except OSError as error:
+    assert error.errno == errno.EMSGSIZE, error
+for size in (1400, 5000):
+    client.send(b"y" * size)
+    assert client.recv(6000) == b"y" * size
+"""
 REFUSED = """
 import errno, socket, sys
 client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -148,4 +163,21 @@ def test_a_socket_on_all_addresses_hears_kernel_and_stack_in_both_families(kit: 
     took = sum(instance.page(queue_id).counters()["datagrams_in"] for queue_id in range(2))
     assert took >= 80, "by the wire: forty of each family"
     server.stop()
+    instance.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_datagrams_find_a_path_that_takes_less_than_the_device(kit: Kit, workers: int) -> None:
+    instance = on_tap(kit, workers, ipv6=True, routed=True)
+    instance.start()
+    beyond = kit.namespace("b")
+    kit.veth(instance.home, "near", beyond, "far")
+    for place, device, own in ((instance.home, "near", "1"), (beyond, "far", "2")):
+        place.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0", "net.ipv6.conf.all.forwarding=1")
+        place.run("ip", "link", "set", device, "mtu", "1300", "up")
+        place.run("ip", "addr", "add", f"fd00:99::{own}/64", "dev", device, "nodad")
+    beyond.run("ip", "route", "add", "fd00:91::/64", "via", "fd00:99::1")
+    kit.spawn(beyond, sys.executable, str(DATAGRAMS), "fd00:99::2", "5300", "recv").said("serving")
+    done = instance.home.try_run(*instance.attached(sys.executable, "-c", NARROW, "fd00:99::2"))
+    assert done.returncode == 0, done.stdout + done.stderr + instance.logs()
     instance.stop()

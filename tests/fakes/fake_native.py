@@ -22,7 +22,7 @@ T = TypeVar("T")
 def fake_native() -> Path:
     """Return the directory, for $GAZELLED_NATIVE."""
     native = Path(tempfile.mkdtemp(prefix="gazelled-fake-native-"))
-    atexit.register(shutil.rmtree, native, ignore_errors=True)
+    atexit.register(remove_fake_native)  # not in the processes of xdist, which end without: see conftest.py
     (native / "lstack").mkdir()
     (native / "shim").mkdir()
     lstack = REPOSITORY / "native/lstack"
@@ -32,6 +32,13 @@ def fake_native() -> Path:
     empty.write_text("extern int nothing;\nint nothing;\n")
     compile_c([empty], native / "shim/liblstack.so", "-shared", "-fPIC")
     return native
+
+
+def remove_fake_native() -> None:
+    """Remove the directory, if there is one."""
+    if fake_native.cache_info().currsize:
+        shutil.rmtree(fake_native(), ignore_errors=True)
+        fake_native.cache_clear()
 
 
 def compile_c(sources: list[Path], output: Path, *options: str) -> None:

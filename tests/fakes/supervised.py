@@ -56,7 +56,13 @@ class Supervised:
         """Start the supervisor, on what is there."""
         self.run_dir.path.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(self.run_dir.path), json.dumps(asdict(self._policy))],
+            [
+                sys.executable,
+                __file__,
+                str(self.run_dir.path),
+                json.dumps(asdict(self._policy)),
+                str(fake_native() / "lstack/lstack"),
+            ],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -138,14 +144,13 @@ class Supervised:
         clean_up(self.run_dir, lambda sentence: None)
 
 
-def main(run_dir: str, policy: str) -> int:
+def main(run_dir: str, policy: str, program: str) -> int:
     """Be the supervisor."""
 
     def say(sentence: str) -> None:
         print(sentence, flush=True)
 
-    program = fake_native() / "lstack/lstack"
-    supervisor = Supervisor(two_workers(), RunDir(Path(run_dir)), program, say, Policy(**json.loads(policy)))
+    supervisor = Supervisor(two_workers(), RunDir(Path(run_dir)), Path(program), say, Policy(**json.loads(policy)))
     supervisor.reload = lambda: ["reload asked"]
     problems = supervisor.run(lambda: say("[ready]"))
     return 1 if problems else 0

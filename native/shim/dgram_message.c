@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "dgram.h"
+#include "dgram_control.h"
 #include "dgram_entry.h"
 #include "dgram_message.h"
 #include "iov.h"
@@ -33,82 +34,6 @@ static uint32_t peek(struct gz_sock *entry, struct link *link, struct gz_datagra
 		return 0;
 	gz_fifo_copy_out(*mem, size, gz_load(&entry->worker.out_base), *tail, header, sizeof(*header));
 	return header->len <= GZ_DATAGRAM_MAX && GZ_DATAGRAM_SPACE(header->len) <= waiting ? waiting : 0;
-}
-
-/* One control message, as much of it as there is room for; *used counts what is taken. */
-static void put_control(struct msghdr *msg, size_t *used, int level, int type, const void *data, size_t len)
-{
-	struct cmsghdr header = { .cmsg_len = CMSG_LEN(len), .cmsg_level = level, .cmsg_type = type };
-	size_t room = msg->msg_control ? msg->msg_controllen - *used : 0;
-	char *at = (char *)msg->msg_control + *used;
-
-	if (room < sizeof(header)) {
-		msg->msg_flags |= MSG_CTRUNC;
-		return;
-	}
-	if (room < header.cmsg_len) {
-		msg->msg_flags |= MSG_CTRUNC;
-		header.cmsg_len = room;
-		len = room - CMSG_LEN(0);
-	}
-	memcpy(at, &header, sizeof(header));
-	memcpy(at + CMSG_LEN(0), data, len);
-	*used += CMSG_SPACE(len) < room ? CMSG_SPACE(len) : room;
-}
-
-/* What IPv4's options ask for of a datagram that came over IPv4. */
-static void put_controls4(struct sock *s, struct msghdr *msg, size_t *used, const struct gz_datagram *header)
-{
-	struct in_pktinfo info = { .ipi_spec_dst.s_addr = shim.group->host_addr_be };
-	uint32_t told = dgram_of(s)->options.told;
-	int hops = header->hops;
-
-	if (told & TOLD_PKTINFO) {
-		info.ipi_ifindex = route_ifindex();
-		info.ipi_addr.s_addr = header->flags & GZ_DATAGRAM_BROADCAST ? INADDR_BROADCAST : info.ipi_spec_dst.s_addr;
-		put_control(msg, used, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
-	}
-	if (told & TOLD_TTL)
-		put_control(msg, used, IPPROTO_IP, IP_TTL, &hops, sizeof(hops));
-	if (told & TOLD_TOS)
-		put_control(msg, used, IPPROTO_IP, IP_TOS, &header->tos, sizeof(header->tos));
-}
-
-/* IPV6_PKTINFO, also of what came over IPv4. */
-static void put_pktinfo6(struct msghdr *msg, size_t *used, const struct gz_datagram *header, const struct endpoint *from)
-{
-	struct in6_pktinfo info = { .ipi6_ifindex = (unsigned int)route_ifindex() };
-	struct endpoint own;
-
-	route_own(from, &own);
-	if (header->flags & GZ_DATAGRAM_BROADCAST)
-		memset(own.addr + 12, 0xff, 4);
-	memcpy(&info.ipi6_addr, own.addr, sizeof(own.addr));
-	put_control(msg, used, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
-}
-
-/* What recvmsg tells of a datagram besides its bytes; msg_flags is set. */
-static void fill_header(struct sock *s, struct msghdr *msg, const struct gz_datagram *header)
-{
-	struct endpoint from = { .port = header->port };
-	uint32_t told = dgram_of(s)->options.told;
-	int hops = header->hops, tos = header->tos;
-	size_t used = 0;
-
-	memcpy(from.addr, header->addr, sizeof(from.addr));
-	if (msg->msg_name)
-		endpoint_to(&from, s->family, msg->msg_name, &msg->msg_namelen);
-	if (told & TOLD_PKTINFO6)
-		put_pktinfo6(msg, &used, header, &from);
-	if (gz_addr_is4(from.addr)) {
-		put_controls4(s, msg, &used, header);
-	} else {
-		if (told & TOLD_HOPLIMIT)
-			put_control(msg, &used, IPPROTO_IPV6, IPV6_HOPLIMIT, &hops, sizeof(hops));
-		if (told & TOLD_TCLASS)
-			put_control(msg, &used, IPPROTO_IPV6, IPV6_TCLASS, &tos, sizeof(tos));
-	}
-	msg->msg_controllen = used;
 }
 
 /* One datagram of the stack, -EAGAIN if there is none. rx held. */
@@ -145,7 +70,7 @@ static ssize_t take(struct sock *s, struct msghdr *msg, size_t room, int flags)
 		continue;
 found:
 		msg->msg_flags = header.len > len ? MSG_TRUNC : 0;
-		fill_header(s, msg, &header);
+		dgram_control_fill(s, msg, &header);
 		return flags & MSG_TRUNC ? header.len : len;
 	}
 	return -EAGAIN;
@@ -278,16 +203,12 @@ bool dgram_has_room(struct sock *s)
 }
 
 /* Puts one datagram into the FIFO. 0, -EAGAIN or -errno. tx held. */
-static int put(struct sock *s, const struct endpoint *to, struct iov *from, uint32_t len)
+static int put(struct sock *s, struct gz_datagram *header, struct iov *from)
 {
 	struct link *link;
 	struct gz_sock *entry = sender(s, &link);
 	bool shared = s->born != gz_load(&shim.forks);
-	struct dgram_options *o = &dgram_of(s)->options;
-	bool four = gz_addr_is4(to->addr);
-	struct gz_datagram header = {
-		.len = (uint16_t)len, .port = to->port, .hops = four ? o->ttl : o->hops, .tos = four ? o->tos : o->tclass
-	};
+	uint32_t len = header->len;
 	int err = -EAGAIN;
 
 	if (!entry)
@@ -302,12 +223,11 @@ static int put(struct sock *s, const struct endpoint *to, struct iov *from, uint
 	if (room == GZ_FIFO_BROKEN)
 		err = -EPROTO;
 	else if (room >= GZ_DATAGRAM_SPACE(len) && size - room < send_limit(s, entry)) {
-		memcpy(header.addr, to->addr, sizeof(header.addr));
 		gz_and(&entry->app.flags, ~GZ_APP_WANT_SPACE);
 		base = gz_fifo_rebase(&entry->app, &entry->worker);
 		head = gz_load(&entry->app.out_head);
-		gz_fifo_copy_in(mem, size, base, head, &header, sizeof(header));
-		iov_copy_in(from, mem, size, base, head + (uint32_t)sizeof(header), len);
+		gz_fifo_copy_in(mem, size, base, head, header, sizeof(*header));
+		iov_copy_in(from, mem, size, base, head + (uint32_t)sizeof(*header), len);
 		gz_fifo_publish(&entry->app, GZ_DATAGRAM_SPACE(len));
 		err = 0;
 	}
@@ -316,41 +236,6 @@ static int put(struct sock *s, const struct endpoint *to, struct iov *from, uint
 	if (!err)
 		link_ring(link, s->listener->entry[link->slot].n);
 	return err;
-}
-
-/* True for the address a datagram to `to` comes from anyway, or none. */
-static bool is_source(const struct endpoint *to, const uint8_t addr[16])
-{
-	struct endpoint own;
-
-	route_own(to, &own);
-	return gz_addr_is_any(addr) || !memcmp(addr, own.addr, sizeof(own.addr));
-}
-
-/* Control messages of sendmsg: an IP_PKTINFO or IPV6_PKTINFO that names the stack's address or none. 0 or -EINVAL. */
-static int check_control(const struct sock *s, const struct endpoint *to, const struct msghdr *msg)
-{
-	const struct cmsghdr *cmsg = msg->msg_controllen ? CMSG_FIRSTHDR(msg) : NULL;
-
-	for (; cmsg; cmsg = CMSG_NXTHDR((struct msghdr *)msg, (struct cmsghdr *)cmsg)) {
-		struct in6_pktinfo info6;
-		struct in_pktinfo info;
-
-		if (s->family == AF_INET6 && cmsg->cmsg_level == IPPROTO_IPV6 && cmsg->cmsg_type == IPV6_PKTINFO &&
-		    cmsg->cmsg_len == CMSG_LEN(sizeof(info6))) {
-			memcpy(&info6, CMSG_DATA(cmsg), sizeof(info6));
-			if (!is_source(to, info6.ipi6_addr.s6_addr))
-				return -EINVAL;
-			continue;
-		}
-		if (!gz_addr_is4(to->addr) || cmsg->cmsg_level != IPPROTO_IP || cmsg->cmsg_type != IP_PKTINFO ||
-		    cmsg->cmsg_len != CMSG_LEN(sizeof(info)))
-			return -EINVAL;
-		memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
-		if (info.ipi_spec_dst.s_addr && info.ipi_spec_dst.s_addr != shim.group->host_addr_be)
-			return -EINVAL;
-	}
-	return 0;
 }
 
 /* Where this message goes. 0 = by the stack, 1 = by the kernel, or -errno. Both locks held; a FRESH socket may become DGRAM. */
@@ -384,12 +269,13 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 	return dgram_begin(s, fd) ? 1 : 0;
 }
 
-/* What may be wrong with a datagram for the stack, in the kernel's order. 0 or -errno. */
-static int check(struct sock *s, const struct endpoint *to, const struct msghdr *msg, size_t total, int flags)
+/* What may be wrong with a datagram for the stack, in the kernel's order; fills in its header. 0 or -errno. */
+static int check(struct sock *s, const struct endpoint *to, const struct msghdr *msg, size_t total, int flags,
+                 struct gz_datagram *header)
 {
 	struct dgram *d = dgram_of(s);
 	bool four = gz_addr_is4(to->addr);
-	int err = check_control(s, to, msg);
+	int err = dgram_control_read(s, to, msg, header);
 
 	if (err)
 		return err;
@@ -402,6 +288,9 @@ static int check(struct sock *s, const struct endpoint *to, const struct msghdr 
 		return -EMSGSIZE;
 	if (flags & MSG_MORE)
 		return -EOPNOTSUPP;
+	header->len = (uint16_t)total;
+	header->port = to->port;
+	memcpy(header->addr, to->addr, sizeof(header->addr));
 	err = dgram_error(s, true);
 	if (err)
 		return -err;
@@ -410,6 +299,7 @@ static int check(struct sock *s, const struct endpoint *to, const struct msghdr 
 
 ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
 {
+	struct gz_datagram header = { 0 };
 	struct endpoint to;
 	struct iov from;
 	ssize_t total = iov_begin(&from, msg->msg_iov, (int)msg->msg_iovlen);
@@ -424,16 +314,16 @@ ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
 		err = destination(s, fd, msg, &to);
 	lock_give(&s->rx);
 	if (!err)
-		err = check(s, &to, msg, (size_t)total, flags);
+		err = check(s, &to, msg, (size_t)total, flags, &header);
 	while (!err) {
-		err = put(s, &to, &from, (uint32_t)total);
+		err = put(s, &header, &from);
 		if (err != -EAGAIN || flags & MSG_DONTWAIT || gz_load(&s->nonblock))
 			break;
 		lock_give(&s->tx);
 		err = wait_for(s, dgram_has_room, -1, options_patience(s->options.sndtimeo_ns));
 		lock_take(&s->tx);
 		if (!err)
-			err = check(s, &to, msg, (size_t)total, flags);
+			err = check(s, &to, msg, (size_t)total, flags, &header);
 	}
 	if (err == -EAGAIN && sock_kind(s) == KIND_DGRAM) {
 		gz_add(&s->nospace, 1);

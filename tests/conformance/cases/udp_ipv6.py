@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from conformance.cases import udp, udp_more
 from conformance.env import T
+from conformance.libc import Errno
 from conformance.names import ERR, IN
 from conformance.ops import pattern
 from conformance.registry import CASES, add, case, table
@@ -215,3 +216,40 @@ def udp_ipv6_refused_tells_each_time(t: T) -> None:
         u.send(b"anybody?")
         u.wait(ERR)
         u.error()
+
+
+def _int(number: int) -> bytes:
+    return struct.pack("=i", number)
+
+
+@table(
+    {
+        "hoplimit": (6, SOL_IPV6, 52, _int(9)),
+        "usual-hoplimit": (6, SOL_IPV6, 52, _int(-1)),
+        "large-hoplimit": (6, SOL_IPV6, 52, _int(256)),
+        "tclass": (6, SOL_IPV6, TCLASS, _int(0x2C)),
+        "short-tclass": (6, SOL_IPV6, TCLASS, b"\x2c"),
+        "ttl-over-ipv6": (6, SOL_IP, socket.IP_TTL, _int(9)),
+        "foreign-source": (6, SOL_IPV6, PKTINFO, struct.pack("16si", socket.inet_pton(INET6, "fd00:77::7"), 0)),
+        "ttl": (4, SOL_IP, socket.IP_TTL, _int(9)),
+        "zero-ttl": (4, SOL_IP, socket.IP_TTL, _int(0)),
+        "tos": (4, SOL_IP, socket.IP_TOS, _int(0x2C)),
+        "short-tos": (4, SOL_IP, socket.IP_TOS, b"\x2c"),
+        "large-tos": (4, SOL_IP, socket.IP_TOS, _int(256)),
+    },
+    MODES,
+    "udp",
+    "ipv6",
+)
+def udp_marked_by_a_control_message(t: T, family: int, level: int, kind: int, data: bytes) -> None:
+    if family == 6:
+        t.over_ipv6()
+    u, _ = t.udp()
+    p, there = t.udp("p", t.peer)
+    for name in (RECVHOPLIMIT, RECVTCLASS) if family == 6 else (12, 13):
+        p.setsockopt(SOL_IPV6 if family == 6 else SOL_IP, name, 1)
+    marked = u.sendmsg([b"marked"], 0, there, (level, kind, data))
+    u.sendto(b"not marked", there)
+    for _ in range(1 if isinstance(marked, Errno) else 2):
+        p.wait(IN)
+        p.control()

@@ -47,10 +47,18 @@ static void see_grow_answer(struct sock *s)
 		s->grow_refused = s->tx_size;
 }
 
+/* How much of a FIFO of `size` may be full: SO_SNDBUF is a bound if the program has set it, as far as it is one. */
+static uint32_t bound(const struct sock *s, uint32_t size)
+{
+	uint32_t sndbuf = s->options.known & 1ull << OPTION_SNDBUF ? (uint32_t)s->options.value[OPTION_SNDBUF] : 0;
+
+	return sndbuf && sndbuf < size ? sndbuf : size;
+}
+
 /* Asks for a block four times as big, and gives the worker a moment to answer. True if there is room at once. */
 static bool grow(struct sock *s)
 {
-	if (s->tx_size >= 1u << GZ_BLOCK_ORDER_MAX || s->grow_refused == s->tx_size)
+	if (bound(s, 1u << GZ_BLOCK_ORDER_MAX) <= s->tx_size || s->grow_refused == s->tx_size)
 		return false;
 	gz_store(&s->me->aux[GZ_AUX_GROW_SIZE], s->tx_size * 4);
 	/* Pairs with the worker's acquire of the serial: the size is written. */
@@ -72,6 +80,8 @@ static bool grow(struct sock *s)
 /* Room to write to now; 0 also while a bigger block is awaited. UINT32_MAX: the peer's indices cannot be. */
 static uint32_t room(struct sock *s)
 {
+	uint32_t space, kept;
+
 	if (__builtin_expect(gz_load(&s->me->flags) & GZ_APP_GROW, 0)) {
 		if (grow_pending(s))
 			return 0;
@@ -79,7 +89,11 @@ static uint32_t room(struct sock *s)
 	}
 	if (!see_tx_block(s))
 		return UINT32_MAX;
-	return gz_fifo_writable(s->me, s->peer, s->tx_size);
+	space = gz_fifo_writable(s->me, s->peer, s->tx_size);
+	kept = s->tx_size - bound(s, s->tx_size);
+	if (__builtin_expect(!kept || space == UINT32_MAX, 1))
+		return space;
+	return space > kept ? space - kept : 0;
 }
 
 /* The answer to a request that the worker times (enum gz_stage). */
@@ -107,10 +121,13 @@ static void put(struct sock *s, struct iov *from, uint32_t len)
 	}
 }
 
-/* Enough room for a writer that found none: half of the FIFO, as the kernel's sockets do it, so that it is not woken for crumbs. */
+/*
+ * Enough room for a writer that found none: half of what it may fill, as the kernel's sockets do it, so that it is not woken
+ * for crumbs. Who wakes it knows the FIFO's size alone, so below a smaller bound it is woken early and wishes again.
+ */
 static bool has_half(const struct sock *s)
 {
-	uint32_t size = GZ_BLOCK_SIZE(gz_load(&s->peer->in_block));
+	uint32_t size = bound(s, GZ_BLOCK_SIZE(gz_load(&s->peer->in_block)));
 
 	/* The acquire pairs with the worker's release of in_tail. */
 	return !grow_pending(s) && gz_load(&s->me->out_head) - gz_load_acquire(&s->peer->in_tail) <= size / 2;

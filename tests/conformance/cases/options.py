@@ -155,6 +155,17 @@ def small_send_buffer_blocks_early(t: T) -> None:
 
 
 @case()
+def small_send_buffer_stays_small(t: T) -> None:
+    s, p = t.pair(nonblock=True)
+    s.setsockopt(SOL, socket.SO_SNDBUF, 4096, "SNDBUF")
+    for _ in range(3):
+        sent = s.quietly("send", b"x" * 1_000_000)
+        t.note("some", 0 < sent < 200_000)
+        p.quietly("recv_all", sent)
+        s.wait(OUT)
+
+
+@case()
 def maxseg_is_sane(t: T) -> None:
     s, _ = t.pair()
     value = s.quietly("getsockopt", TCP, socket.TCP_MAXSEG, 4)

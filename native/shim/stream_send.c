@@ -152,13 +152,16 @@ bool stream_writable(struct sock *s)
 	return flags & GZ_WORKER_CONNECTED && stream_want_space(s);
 }
 
-/* Why nothing can be sent any more; 0 = it can, -EAGAIN = not connected yet. */
-static int tx_end(struct sock *s)
+/*
+ * Why nothing can be sent any more; 0 = it can, -EAGAIN = not connected yet. Who has sent `some` says how much, and leaves
+ * the connection's error to the next call.
+ */
+static int tx_end(struct sock *s, bool some)
 {
 	uint32_t flags = sock_peer_flags(s);
 
 	if (__builtin_expect(flags & GZ_WORKER_DEAD, 0)) {
-		int error = sock_take_error(s);
+		int error = some ? 0 : sock_take_error(s);
 
 		return error ? -error : -EPIPE;
 	}
@@ -236,6 +239,12 @@ static int await_room(struct sock *s, int end, int flags, uint32_t *waits)
 	return wait_tx(s);
 }
 
+/* The other program of a pair has closed: what was written will not be read. */
+static bool sent_in_vain(const struct sock *s)
+{
+	return __builtin_expect(s->link->pair != NULL, 0) && pair_nobody_reads(s);
+}
+
 ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flags)
 {
 	struct iov from;
@@ -250,7 +259,7 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 	}
 	stream_writer_begin(s);
 	while (done < total || (!total && !end && !done)) {
-		end = tx_end(s);
+		end = tx_end(s, done > 0);
 		if (end && end != -EAGAIN)
 			break;
 		uint32_t space = end ? 0 : room(s);
@@ -269,8 +278,9 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 			}
 			put(s, &from, len);
 			done += len;
-			if (__builtin_expect(s->link->pair != NULL, 0) && pair_nobody_reads(s))
-				broke = true;
+			broke = sent_in_vain(s);
+			if (broke)
+				break; /* or it would wait for room that nobody makes */
 			continue;
 		}
 		end = await_room(s, end, flags, &waits);
@@ -306,11 +316,12 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 {
 	ssize_t done = 0, got = 0;
 	uint32_t waits = 0;
+	bool broke = false;
 	int end = 0;
 
 	stream_writer_begin(s);
-	while ((size_t)done < len) {
-		end = tx_end(s);
+	while ((size_t)done < len && !broke) {
+		end = tx_end(s, done > 0);
 		if (end && end != -EAGAIN)
 			break;
 		uint32_t space = end ? 0 : room(s);
@@ -340,9 +351,17 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 		gz_fifo_publish(s->me, (uint32_t)got);
 		sock_ring(s);
 		done += got;
+		broke = sent_in_vain(s);
 	}
 	stream_writer_end(s);
+	if (broke) {
+		gz_store(&s->broken, true); /* as in stream_send */
+		sock_get(s);
+		waits++;
+	}
 	lock_give(&s->tx);
+	if (broke)
+		epoll_activate(s);
 	while (waits--)
 		sock_put(s);
 	if (!done && end == -EPIPE)

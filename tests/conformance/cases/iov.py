@@ -12,7 +12,7 @@ import tempfile
 from conformance import libc
 from conformance.env import T
 from conformance.libc import call, size
-from conformance.names import IN
+from conformance.names import HUP, IN
 from conformance.ops import RDHUP, pattern
 from conformance.registry import PAIR, SOLO, case, table
 
@@ -186,6 +186,26 @@ def sendfile_large(t: T) -> None:
         sent += got
     t.note("sent", sent)
     p.finish("recv_all")
+
+
+@case()
+def sendfile_to_a_closed_peer(t: T) -> None:
+    s, p = t.pair()
+    fd = _file(t, pattern(2000))
+    p.close()
+    s.wait(RDHUP)
+    t.call("sendfile", s.fd, fd, None, size(1000))
+    s.wait(HUP)
+    t.call("sendfile", s.fd, fd, None, size(1000))
+
+
+@case()
+def large_send_to_a_closed_peer_ends(t: T) -> None:
+    s, p = t.pair()
+    p.close()
+    s.wait(RDHUP)
+    s.quietly("send", b"x" * 3_000_000)
+    s.wait(HUP)
 
 
 @case()

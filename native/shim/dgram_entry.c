@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "attach.h"
@@ -110,6 +111,20 @@ static void close_entry(struct sock *s, struct listen_entry *e)
 		return;
 	epoll_unclaim(s, link, e->n); /* sets that have s must not take the next socket of that number for it */
 	link_let_go(link, e->n);
+}
+
+struct listener *dgram_inherit(struct sock *s, bool both, const struct endpoint *peer, uint32_t shut)
+{
+	struct dgram *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return NULL;
+	d->entries.both = both;
+	d->peer = *peer;
+	gz_store(&d->shut, shut);
+	d->next = all;
+	all = s;
+	return &d->entries;
 }
 
 int dgram_entries_open(struct sock *s)

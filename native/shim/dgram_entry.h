@@ -40,6 +40,12 @@ struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct link **link);
 /* Asks all workers for an entry and waits for their answers. 0, or an error of one of them; -ENETDOWN: there is none. Both locks. */
 int dgram_entries_open(struct sock *s);
 
+/*
+ * exec.c, in the new image: what becomes s->listener, with no entry yet. The options follow when a descriptor is known. NULL: no
+ * memory.
+ */
+struct listener *dgram_inherit(struct sock *s, bool both, const struct endpoint *peer, uint32_t shut);
+
 /* Lets go of all of them. Both locks. */
 void dgram_entries_close(struct sock *s);
 

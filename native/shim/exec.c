@@ -10,6 +10,8 @@
 
 #include "api.h"
 #include "attach.h"
+#include "dgram_entry.h"
+#include "dgram_options.h"
 #include "exec.h"
 #include "fdtable.h"
 #include "link.h"
@@ -35,13 +37,16 @@ struct image_sock {
 	uint32_t kind; /* enum sock_kind */
 	uint32_t slot; /* STREAM: the worker, or GZ_WORKERS_MAX + the pair in the record; and the number there */
 	uint32_t n;
-	int32_t backlog; /* LISTENER, and the next two */
-	bool both, shut;
+	int32_t backlog;   /* LISTENER */
+	bool both, v6only; /* LISTENER, DGRAM */
+	bool shut;         /* LISTENER */
 	bool nonblock, template, datagram, bound, error_taken, told_connected, told_refused;
 	uint8_t family;
 	struct endpoint local;
+	struct endpoint peer; /* DGRAM, and the next */
+	uint32_t shut_how;    /* 1 << SHUT_RD | 1 << SHUT_WR */
 	struct options options;
-	uint32_t entry[GZ_WORKERS_MAX]; /* LISTENER: number at each worker, 0 = none */
+	uint32_t entry[GZ_WORKERS_MAX]; /* LISTENER, DGRAM: number at each worker, 0 = none */
 };
 
 struct image_fd {
@@ -109,10 +114,8 @@ static bool passable(struct sock *s)
 	switch (sock_kind(s)) {
 	case KIND_STREAM:
 		return !gz_load(&s->link->dead);
-	case KIND_LISTENER:
-		return true;
 	default:
-		return !s->datagram;
+		return true;
 	}
 }
 
@@ -131,6 +134,8 @@ static bool needs(struct sock *s, uint32_t slot)
 {
 	if (sock_kind(s) == KIND_STREAM)
 		return s->link->slot == slot;
+	if (sock_kind(s) == KIND_DGRAM)
+		return slot < GZ_WORKERS_MAX && s->listener->entry[slot].link;
 	if (sock_kind(s) != KIND_LISTENER)
 		return false;
 	/* Who has connected to us before does so by the same pair again. */
@@ -171,6 +176,12 @@ static void write_sock(struct sock *s, struct image_sock *image)
 		image->backlog = s->listener->backlog;
 		image->both = s->listener->both;
 		image->shut = s->listener->shut;
+		image->v6only = s->listener->v6only;
+	} else if (image->kind == KIND_DGRAM) {
+		image->both = s->listener->both;
+		image->v6only = s->listener->v6only;
+		image->peer = dgram_of(s)->peer;
+		image->shut_how = gz_load(&dgram_of(s)->shut);
 	}
 }
 
@@ -202,7 +213,8 @@ static void enter(struct sock *s, struct image_sock *image)
 
 		if (image->kind == KIND_STREAM && s->link == link) {
 			keep(i, s->n);
-		} else if (image->kind == KIND_LISTENER && s->listener->entry[link->slot].link == link) {
+		} else if ((image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) &&
+		           s->listener->entry[link->slot].link == link) {
 			image->entry[link->slot] = s->listener->entry[link->slot].n;
 			keep(i, image->entry[link->slot]);
 		}
@@ -423,9 +435,14 @@ static struct link *restore_link(const struct image_link *image)
 	return link;
 }
 
-static void restore_listener(struct sock *s, const struct image_sock *image)
+static void restore_entries(struct sock *s, const struct image_sock *image)
 {
-	s->listener = listen_inherit(s, image->backlog, image->both, image->shut);
+	if (image->kind == KIND_DGRAM)
+		s->listener = dgram_inherit(s, image->both, &image->peer, image->shut_how);
+	else
+		s->listener = listen_inherit(s, image->backlog, image->both, image->shut);
+	if (s->listener)
+		s->listener->v6only = image->v6only;
 	for (uint32_t i = 0; s->listener && i < shim.workers; i++) {
 		struct link *link = image->entry[i] ? gz_load(&shim.links[i]) : NULL;
 
@@ -459,10 +476,11 @@ static struct sock *restore_sock(const struct image_sock *image, struct link *co
 		s->told_connected = image->told_connected;
 		s->told_refused = image->told_refused;
 		link_hold(link, s->n, s);
-	} else if (image->kind == KIND_LISTENER) {
-		restore_listener(s, image);
+	} else if (image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) {
+		restore_entries(s, image);
 	}
-	if ((image->kind == KIND_STREAM && !link) || (image->kind == KIND_LISTENER && !s->listener)) {
+	if ((image->kind == KIND_STREAM && !link) ||
+	    ((image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) && !s->listener)) {
 		sock_free(s);
 		return NULL;
 	}
@@ -491,6 +509,8 @@ static void restore(struct record *record)
 			continue;
 		sock_get(socks[image->sock]);
 		fd_put(image->fd, (uintptr_t)socks[image->sock]);
+		if (sock_kind(socks[image->sock]) == KIND_DGRAM)
+			dgram_options_load(socks[image->sock], image->fd); /* the placeholder has them */
 	}
 	free(socks);
 	api_cover_stdio();

@@ -69,3 +69,56 @@ def test_a_program_talks_through_the_connection_it_was_started_with(kit: Kit, ho
         "what the programs held is released",
     )
     instance.stop()
+
+
+BEFORE = """
+import os, socket, sys
+u = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+u.bind((sys.argv[1], 5300))
+data, peer = u.recvfrom(100)
+u.sendto(b"before " + data, peer)
+os.dup2(u.fileno(), 0)
+print("ready", flush=True)
+data, peer = u.recvfrom(100, socket.MSG_PEEK)
+os.execvp(sys.executable, [sys.executable, "-c", sys.argv[2]])
+"""
+AFTER = """
+import select, socket
+u = socket.socket(fileno=0)
+print(u.getsockname()[1], flush=True)
+for _ in range(2):
+    while not select.select([u], [], [], 5)[0]:
+        pass
+    data, peer = u.recvfrom(100)
+    u.sendto(b"after " + data, peer)
+"""
+ASKER = """
+import socket, sys
+c = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+c.settimeout(0.2)
+c.connect((sys.argv[1], 5300))
+for word in ("before", "after", "after"):
+    for _ in range(50):
+        c.send(b"question")
+        try:
+            said = c.recv(100)
+        except (TimeoutError, ConnectionRefusedError):
+            continue
+        if word == "after" and said.startswith(b"before"):
+            continue
+        break
+    assert said == word.encode() + b" question", (word, said)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("address", ["10.91.0.2", "fd00:91::2", "0.0.0.0"])
+def test_a_socket_of_datagrams_goes_on_in_the_new_program(kit: Kit, workers: int, address: str) -> None:
+    instance = on_tap(kit, workers, ipv6=True)
+    instance.start()
+    process = instance.spawn(sys.executable, "-c", BEFORE, address, AFTER)
+    reach = "10.91.0.2" if address == "0.0.0.0" else address
+    until(lambda: any(app["sockets"] for app in instance.status()["applications"]), "it is bound")
+    instance.client.run(sys.executable, "-c", ASKER, reach)
+    process.said("5300")
+    instance.stop()

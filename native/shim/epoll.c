@@ -341,15 +341,6 @@ static int sleep_in(struct epoll *ep, int epfd, struct wait *w)
 	return err;
 }
 
-static void claim_links(void)
-{
-	WORKER_EACH(link, i)
-	{
-		if (__builtin_expect(!link->channel, 0))
-			(void)attach_claim(link);
-	}
-}
-
 static int wait_in(struct epoll *ep, int epfd, struct epoll_event *events, int most, int64_t timeout_ns,
                    const sigset_t *sigmask)
 {
@@ -403,7 +394,7 @@ int epoll_wait_for(struct epoll *ep, int epfd, struct epoll_event *events, int m
 	epoll_need_queue(ep);
 	epoll_get(ep);
 	lock_give(&ep->lock);
-	claim_links();
+	attach_claim_all();
 	n = wait_in(ep, epfd, events, most, timeout_ns, sigmask);
 	epoll_put(ep);
 	return n;

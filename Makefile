@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 DESTDIR ?=
 
-.PHONY: help run stop test bench setup build lint format unit ctest asan net conformance programs install clean
+.PHONY: help run stop test bench setup build lint format unit ctest asan net conformance programs cpython install clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ build: ## native/ into build/
 
 lint unit ctest asan net conformance programs: ## one stage of `make test`
 	@scripts/check setup build $@
+
+cpython: ## CPython's own network tests, on the kernel and on the stack (8 to 10 minutes; not in `make test`)
+	@scripts/check setup build cpython
 
 format: ## write Python and C as the linters want them
 	@.venv/bin/ruff format -q gazelled tests bench scripts && .venv/bin/ruff check -q --fix-only gazelled tests bench scripts

@@ -109,6 +109,21 @@ static int kernel_fd(struct sock *s, int fd)
 	return s->template ? sock_scratch(s->family) : fd;
 }
 
+/*
+ * A kernel socket that has this one's receive buffer and no other's: the kernel bounds SO_RCVLOWAT by it. The caller closes
+ * it.
+ */
+static int like_ours(const struct sock *s)
+{
+	int fd = REAL(socket)(s->family, SOCK_STREAM | SOCK_CLOEXEC, 0), half = s->options.value[OPTION_RCVBUF] / 2;
+
+	if (fd < 0)
+		return -errno;
+	if (s->options.known & 1ull << OPTION_RCVBUF)
+		(void)REAL(setsockopt)(fd, SOL_SOCKET, SO_RCVBUF, &half, sizeof(half));
+	return fd;
+}
+
 static int set_congestion(const void *value, socklen_t len)
 {
 	/* The stack has one algorithm, and says so. */
@@ -134,7 +149,7 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 	bool stream = sock_kind(s) == KIND_STREAM;
 	int o = find_row(level, name), kfd, err = 0, now = 0;
 	bool timeo = level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO);
-	bool linger = level == SOL_SOCKET && name == SO_LINGER;
+	bool linger = level == SOL_SOCKET && name == SO_LINGER, own;
 	socklen_t now_len = sizeof(now);
 
 	if (s->datagram)
@@ -143,11 +158,14 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 		return set_congestion(value, len);
 	if (stream && (o < 0 || o == OPTION_V6ONLY) && !timeo && !linger)
 		return refusal(s->family, level, name, value, len);
-	kfd = kernel_fd(s, fd);
+	own = s->template && o == OPTION_RCVLOWAT;
+	kfd = own ? like_ours(s) : kernel_fd(s, fd);
 	if (kfd < 0)
 		return kfd;
-	if (REAL(setsockopt)(kfd, level, name, value, len))
-		return -errno;
+	if (REAL(setsockopt)(kfd, level, name, value, len)) {
+		err = -errno;
+		goto out;
+	}
 	lock_take(&s->tx);
 	if (timeo && name == SO_RCVTIMEO)
 		s->options.rcvtimeo_ns = timeo_ns(value);
@@ -176,6 +194,9 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 	lock_give(&s->tx);
 	if (o == OPTION_DEFER_ACCEPT && sock_kind(s) == KIND_LISTENER)
 		listen_options(s);
+out:
+	if (own)
+		REAL(close)(kfd);
 	return err;
 }
 

@@ -79,6 +79,8 @@ def drive(suite: str, journal: Path, limit: float, host: str | None) -> None:
 
             def startTest(self, test: unittest.TestCase) -> None:
                 super().startTest(test)
+                if host:
+                    move_udp_lite(suite, test.id(), host)
                 self.note(test, "began")
                 faulthandler.dump_traceback_later(limit, exit=True)
 
@@ -140,6 +142,18 @@ def name_host(host: str, directory: str) -> None:
 
     sys.path_hooks.insert(0, below)
     sys.path_importer_cache.clear()
+
+
+def move_udp_lite(suite: str, test: str, host: str) -> None:
+    """Let a test of UDP-Lite use loopback, and any other `host`: that protocol is the kernel's, at addresses it has."""
+    from test.support import socket_helper
+
+    module = sys.modules[f"test.{suite}"]
+    if not hasattr(module, "SendrecvmsgUDPLITETestBase"):
+        return
+    address = "127.0.0.1" if "UDPLITE" in test else host
+    socket_helper.HOST = socket_helper.HOSTv4 = module.HOST = module.InetTestBase.host = address  # type: ignore[attr-defined]
+    socket_helper.bind_port.__defaults__ = (address,)
 
 
 def flat(tests: unittest.TestSuite | unittest.TestCase) -> list[unittest.TestCase]:

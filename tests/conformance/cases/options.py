@@ -311,6 +311,17 @@ def rcvlowat_holds_readiness(t: T) -> None:
 
 
 @case()
+def rcvlowat_is_bounded_by_our_own_buffer(t: T) -> None:
+    a, _ = t.pair()
+    b, _ = t.pair()
+    a.setsockopt(SOL, socket.SO_RCVBUF, 8192)
+    a.setsockopt(SOL, socket.SO_RCVLOWAT, 1 << 20)
+    a.getsockopt(SOL, socket.SO_RCVLOWAT)
+    b.setsockopt(SOL, socket.SO_RCVLOWAT, 1 << 20)
+    b.getsockopt(SOL, socket.SO_RCVLOWAT)
+
+
+@case()
 def congestion_control(t: T) -> None:
     s, _ = t.pair()
     name = s.quietly("getsockopt", TCP, socket.TCP_CONGESTION, 16)

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from net.kit import Kit
 
-from conformance.places import Places
+from conformance.places import Places, placed
 
 HERE = Path(__file__).parent
 
@@ -37,8 +36,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     """Return where cases run; one instance and a few processes for the whole session."""
-    kit = Kit(tmp_path_factory.mktemp("conformance"))
-    try:
-        yield Places(kit)
-    finally:
-        kit.close()
+    with placed(tmp_path_factory.mktemp("conformance")) as made:
+        yield made

@@ -11,7 +11,10 @@ The addresses are the same on both sides, so the traces are comparable as they a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 from net.instance import Instance, on_tap
 from net.kit import Kit, Namespace
@@ -86,3 +89,13 @@ class Places:
                 namespace.run("ip", "-6", "address", "add", f"{address6}/64", "dev", device, "nodad")
             self._kernel = near, far
         return self._kernel
+
+
+@contextmanager
+def placed(directory: Path) -> Iterator[Places]:
+    """Make a place of its own; with it goes all it has made."""
+    kit = Kit(directory)
+    try:
+        yield Places(kit)
+    finally:
+        kit.close()

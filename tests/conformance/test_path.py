@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from net.kit import Kit, until
+from net.kit import until
 
-from conformance.places import Places
+from conformance.places import Places, placed
 from conformance.registry import MODES
 
 # mode -> connections on the stack of the case's process, and of the other end
@@ -21,11 +21,8 @@ ON_KERNEL = {"server": 1, "client": 1, "both": 0, "loopback": 0, "mixed": 2}
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     """Return a place of our own: here sockets are counted, and cases before us may have left some open."""
-    kit = Kit(tmp_path_factory.mktemp("path"))
-    try:
-        yield Places(kit)
-    finally:
-        kit.close()
+    with placed(tmp_path_factory.mktemp("path")) as made:
+        yield made
 
 
 def _hold(places: Places, mode: str, look: Callable[[], None]) -> None:

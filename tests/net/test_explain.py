@@ -43,10 +43,10 @@ everywhere.accept()                                            # on loopback, of
 socket.socketpair()
 """
 LISTENER = """
-import socket, sys, time
+import signal, socket, sys
 server = socket.create_server((sys.argv[1], 7777))
 print("on", flush=True)
-time.sleep(60)
+signal.pause()
 """
 CLIENT = """
 import socket, sys

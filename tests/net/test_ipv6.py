@@ -24,20 +24,10 @@ from net.instance import Instance, accelerated, on_tap, on_veth
 from net.kit import Kit
 from net.redis import load, start_redis
 from net.test_transfer import SERVER, make_file
+from net.test_udp import CLIENT
 
 REQUESTS = 100_000
 DATAGRAMS = Path(__file__).with_name("udp_echo.py")
-UDP_CLIENT = """
-import socket, sys
-for number in range(8):
-    client = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
-    client.settimeout(3)
-    client.connect((sys.argv[1], 5300))
-    for size in (0, 1, 1400, 5000, 65000):
-        data = bytes([number]) * size
-        client.send(data)
-        assert client.recv(65536) == data, (number, size)
-"""
 NARROW = """
 import errno, socket, sys
 client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -133,11 +123,11 @@ def test_datagrams_come_back_whole(kit: Kit, port: str, workers: int, how: str) 
     instance = _started(kit, port, workers)
     server = instance.spawn(sys.executable, str(DATAGRAMS), instance.address, "5300", how)
     server.said("serving")
-    instance.client.run(sys.executable, "-c", UDP_CLIENT, instance.address)
+    instance.client.run(sys.executable, "-c", CLIENT, instance.address)
     took = [instance.page(queue_id).counters()["datagrams_in"] for queue_id in range(workers)]
     assert sum(took) == 40, took
     instance.client.run(sys.executable, "-c", REFUSED, instance.address)
-    instance.home.run(*instance.attached(sys.executable, "-c", UDP_CLIENT, instance.address))
+    instance.home.run(*instance.attached(sys.executable, "-c", CLIENT, instance.address))
     assert server.alive
     server.stop()
     instance.stop()
@@ -147,7 +137,7 @@ def test_datagrams_come_back_whole(kit: Kit, port: str, workers: int, how: str) 
 def test_a_client_of_datagrams_hears_that_nobody_is_there(kit: Kit, port: str, workers: int) -> None:
     instance = _started(kit, port, workers)
     kit.spawn(instance.client, sys.executable, str(DATAGRAMS), instance.peer, "5300", "recv").said("serving")
-    instance.home.run(*instance.attached(sys.executable, "-c", UDP_CLIENT, instance.peer))
+    instance.home.run(*instance.attached(sys.executable, "-c", CLIENT, instance.peer))
     instance.home.run(*instance.attached(sys.executable, "-c", REFUSED, instance.peer))
     assert sum(instance.page(queue_id).counters()["datagrams_out"] for queue_id in range(workers)) >= 41
     instance.stop()
@@ -158,8 +148,8 @@ def test_a_socket_on_all_addresses_hears_kernel_and_stack_in_both_families(kit: 
     server = instance.spawn(sys.executable, str(DATAGRAMS), "::", "5300", "epoll")
     server.said("serving")
     for host in ("::1", "127.0.0.1", "fd00:91::2", "10.91.0.2"):
-        instance.home.run(sys.executable, "-c", UDP_CLIENT, host)
-        instance.home.run(*instance.attached(sys.executable, "-c", UDP_CLIENT, host))
+        instance.home.run(sys.executable, "-c", CLIENT, host)
+        instance.home.run(*instance.attached(sys.executable, "-c", CLIENT, host))
     took = sum(instance.page(queue_id).counters()["datagrams_in"] for queue_id in range(2))
     assert took >= 80, "by the wire: forty of each family"
     server.stop()

@@ -17,7 +17,7 @@ SERVER = str(Path(__file__).with_name("udp_echo.py"))
 CLIENT = """
 import socket, sys
 for number in range(8):
-    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
     client.settimeout(3)
     client.connect((sys.argv[1], 5300))
     for size in (0, 1, 1400, 5000, 65000):

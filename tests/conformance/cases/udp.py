@@ -75,6 +75,11 @@ def udp_disconnect(t: T) -> None:
 
 @table({"empty": (0,), "one": (1,), "mtu": (1472,), "big": (9000,), "biggest": (65507,)}, BOTH_ENDS, "udp")
 def udp_size(t: T, count: int) -> None:
+    exchange(t, count)
+
+
+def exchange(t: T, count: int) -> None:
+    """Send one datagram of `count` bytes each way."""
     u, here = t.udp()
     p, there = t.udp("p", t.peer)
     p.sendto(pattern(count), here)

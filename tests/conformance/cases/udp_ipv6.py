@@ -54,14 +54,7 @@ _enter()
 @table({"mtu": (1452,), "more": (1453,), "biggest": (65487,)}, MODES, "udp", "ipv6")
 def udp_ipv6_sizes(t: T, count: int) -> None:
     t.over_ipv6()
-    u, here = t.udp()
-    p, there = t.udp("p", t.peer)
-    p.sendto(pattern(count), here)
-    u.wait(IN)
-    u.recvfrom(70000)
-    u.sendto(pattern(count), there)
-    p.wait(IN)
-    p.recvfrom(70000)
+    udp.exchange(t, count)
 
 
 @case(MODES, "udp", "ipv6")

@@ -262,10 +262,12 @@ static void on_claim(struct app *app)
 	app_publish(app);
 }
 
-static void on_fork(struct app *parent, int fd)
+/* `n`: what it is to hold, 0 = all that its parent does. */
+static void on_fork(struct app *parent, uint32_t n, int fd)
 {
 	struct gz_message answer = { .kind = GZ_MESSAGE_FORKED };
-	struct app *child = parent->arena && fd >= 0 ? new_app(parent->apps, fd, parent->pid, parent->uid) : NULL;
+	bool all = !n, may = parent->arena && fd >= 0 && (all || (n < GZ_SOCKS_MAX && app_holds(parent, n)));
+	struct app *child = may ? new_app(parent->apps, fd, parent->pid, parent->uid) : NULL;
 	int on = 1;
 
 	if (child) {
@@ -273,16 +275,37 @@ static void on_fork(struct app *parent, int fd)
 		(void)setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 		answer.attach_id = child->slot;
 		join_arena(child, parent->arena);
-		for (uint32_t w = 0; w < GZ_SOCKS_MAX / 64; w++)
+		if (!all)
+			app_hold(child, parent->arena->conns[n]);
+		for (uint32_t w = 0; all && w < GZ_SOCKS_MAX / 64; w++)
 			for (uint64_t bits = parent->holds[w]; bits; bits &= bits - 1)
 				app_hold(child, parent->arena->conns[w * 64 + (uint32_t)__builtin_ctzll(bits)]);
 	} else {
-		answer.status = fd < 0 ? EBADF : EUSERS;
+		answer.status = may ? EUSERS : EBADF;
 		if (fd >= 0)
 			close(fd);
 	}
 	if (!send_message(parent->control_fd, &answer, NULL, 0))
 		app_doom(parent, NULL);
+}
+
+/*
+ * A descriptor has come to it from a relative: what stood for it on the way holds the socket until then. Nobody of another
+ * program has a say in it, and nothing is held that was not.
+ */
+static void on_adopt(struct app *app, const struct gz_message *message)
+{
+	struct gz_message answer = { .kind = GZ_MESSAGE_ADOPTED, .status = EPERM };
+	uint32_t n = message->number;
+
+	for (struct app *from = app->arena->apps; from && n < GZ_SOCKS_MAX; from = from->arena_next) {
+		if (from->slot != message->attach_id || !app_holds(from, n))
+			continue;
+		app_hold(app, app->arena->conns[n]);
+		answer.status = 0;
+	}
+	if (!send_message(app->control_fd, &answer, NULL, 0))
+		app_doom(app, NULL);
 }
 
 /* It need not have claimed: what it never uses is closed as well. */
@@ -338,7 +361,7 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 	else if (message->abi_version != GZ_ABI_VERSION)
 		refuse(app, EPROTO, "library and worker are of different versions");
 	else if (message->kind == GZ_MESSAGE_FORK) {
-		on_fork(app, fd);
+		on_fork(app, message->number, fd);
 		return;
 	} else if (message->kind == GZ_MESSAGE_EVENT_QUEUE) {
 		on_event_queue(app, message->number, fd);
@@ -353,6 +376,8 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		pair_introduce(app, message);
 	else if (message->kind == GZ_MESSAGE_DROP && app->arena)
 		on_drop(app, message);
+	else if (message->kind == GZ_MESSAGE_ADOPT && app->channel)
+		on_adopt(app, message);
 	else if (message->kind == GZ_MESSAGE_CLAIM)
 		on_claim(app);
 	else

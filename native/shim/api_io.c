@@ -13,6 +13,7 @@
 #include "dgram.h"
 #include "dgram_message.h"
 #include "real.h"
+#include "rights.h"
 #include "sock.h"
 #include "splice.h"
 #include "stream.h"
@@ -141,6 +142,15 @@ static ssize_t recv_message(struct sock *s, struct msghdr *msg, int flags)
 	return n;
 }
 
+static ssize_t recv_of_kernel(int fd, struct msghdr *msg, int flags)
+{
+	ssize_t n = REAL(recvmsg)(fd, msg, flags);
+
+	if (n >= 0 && msg->msg_controllen)
+		rights_received(msg);
+	return n;
+}
+
 EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	struct sock *s = sock_enter_stream(fd, false);
@@ -148,7 +158,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 	if (s)
 		return api_return(recv_message(s, msg, flags));
 	s = dgram_enter(fd, false);
-	return s ? api_return(dgram_recv(s, fd, msg, flags)) : REAL(recvmsg)(fd, msg, flags);
+	return s ? api_return(dgram_recv(s, fd, msg, flags)) : recv_of_kernel(fd, msg, flags);
 }
 
 /* recvmmsg's own idea of a time limit: it is looked at after each message, and a wait for the next one is not cut short. */
@@ -159,8 +169,13 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
 	unsigned int done = 0;
 	ssize_t n = 0;
 
-	if (!s || sock_kind(s) == KIND_FRESH || sock_kind(s) == KIND_LISTENER)
-		return REAL(recvmmsg)(fd, msgs, count, flags, timeout);
+	if (!s || sock_kind(s) == KIND_FRESH || sock_kind(s) == KIND_LISTENER) {
+		int got = REAL(recvmmsg)(fd, msgs, count, flags, timeout);
+
+		for (int i = 0; i < got; i++)
+			rights_received(&msgs[i].msg_hdr);
+		return got;
+	}
 	if (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000)) {
 		errno = EINVAL;
 		return -1;
@@ -278,39 +293,16 @@ static ssize_t send_message(struct sock *s, const struct msghdr *msg, int flags)
 	return err;
 }
 
-/* It would hand descriptors to another process of which the kernel knows only what stands in for sockets of the stack. */
-static bool passes_sockets(const struct msghdr *msg)
-{
-	if (!msg || !msg->msg_control)
-		return false;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR((struct msghdr *)msg, c)) {
-		size_t room = (size_t)((char *)msg->msg_control + msg->msg_controllen - (char *)c);
-
-		if (c->cmsg_len > room)
-			return false; /* the kernel says EINVAL */
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
-			struct sock *s;
-			int passed;
-
-			memcpy(&passed, (const char *)c + at, sizeof(passed));
-			s = fd_sock(passed);
-			if (s && sock_kind(s) != KIND_FRESH)
-				return true;
-		}
-	}
-	return false;
-}
-
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct sock *s = sock_enter_stream(fd, true);
 
 	if (s)
 		return api_return(send_message(s, msg, flags));
-	if (fast_open(fd, flags) || passes_sockets(msg))
+	if (fast_open(fd, flags))
 		return api_return(-EOPNOTSUPP);
+	if (rights_any(msg))
+		return api_return(rights_send(fd, msg, flags));
 	s = msg ? dgram_enter(fd, msg->msg_name != NULL) : NULL;
 	return s ? api_return(dgram_send(s, fd, msg, flags)) : REAL(sendmsg)(fd, msg, flags);
 }
@@ -324,7 +316,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 	bool ours = s && (sock_kind(s) == KIND_STREAM || s->datagram);
 
 	for (unsigned int i = 0; i < count && msgs && !ours; i++)
-		ours = passes_sockets(&msgs[i].msg_hdr); /* then one by one: those before it go out */
+		ours = rights_any(&msgs[i].msg_hdr); /* then one by one: those before it go out */
 	if (!ours)
 		return REAL(sendmmsg)(fd, msgs, count, flags);
 	for (; done < count; done++) {

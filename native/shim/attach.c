@@ -467,9 +467,9 @@ void attach_check(void)
 
 /* ------------------------------------------------------------------ forks */
 
-int attach_fork(struct link *link)
+int attach_fork(struct link *link, uint32_t n, uint32_t *attach_id)
 {
-	struct gz_message message = { .kind = GZ_MESSAGE_FORK };
+	struct gz_message message = { .kind = GZ_MESSAGE_FORK, .number = n };
 	int pair[2], fds[GZ_WELCOME_FDS], count, err;
 
 	if (link->unclaimed || gz_load(&link->dead))
@@ -488,7 +488,26 @@ int attach_fork(struct link *link)
 		REAL(close)(pair[0]);
 		return err;
 	}
+	if (attach_id)
+		*attach_id = message.attach_id;
 	return pair[0];
+}
+
+int attach_adopt(struct link *link, uint32_t attach_id, uint32_t n)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_ADOPT, .attach_id = attach_id, .number = n };
+	int fds[GZ_WELCOME_FDS], count, err = -ENOTCONN;
+
+	lock_take(&link->post);
+	if (link->channel && !gz_load(&link->dead))
+		err = attach_send(link->control_fd, &message, -1);
+	if (!err)
+		err = await(link, link->control_fd, GZ_MESSAGE_ADOPTED, &message, fds, &count, ANSWER_PATIENCE_MS);
+	lock_give(&link->post);
+	if (err)
+		return err;
+	close_fds(fds, count);
+	return -message.status;
 }
 
 void attach_drop_later(struct link *link, uint32_t n)

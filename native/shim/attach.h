@@ -65,10 +65,14 @@ void attach_tell_dropped(struct link *link);
 struct link *attach_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size);
 
 /*
- * fork.c, in the parent before the fork, shim.lock held: introduces a child to the peer. Returns the child's end of the
- * control socket (close-on-exec), or -errno.
+ * Introduces a child to the worker, which is to hold socket n alone (0: all we hold). Returns the child's end of its control
+ * socket (close-on-exec), or -errno. *attach_id (may be NULL): the child at this worker. shim.lock and link->post held, and all
+ * requests settled.
  */
-int attach_fork(struct link *link);
+int attach_fork(struct link *link, uint32_t n, uint32_t *attach_id);
+
+/* This process holds number n, which that child of our program holds, from now on, too. 0 or -errno. shim.lock held. */
+int attach_adopt(struct link *link, uint32_t attach_id, uint32_t n);
 
 /* A peer is gone: buries it. shim.lock held. */
 void attach_lost(struct link *link);

@@ -10,10 +10,10 @@
 
 #include "api.h"
 #include "attach.h"
-#include "dgram_entry.h"
 #include "dgram_options.h"
 #include "exec.h"
 #include "fdtable.h"
+#include "image.h"
 #include "link.h"
 #include "listen.h"
 #include "pair.h"
@@ -31,22 +31,6 @@ struct image_link {
 	uint32_t pad;
 	uint64_t arena_size;
 	uint64_t drop[GZ_SOCKS_MAX / 64]; /* numbers held there that no inherited descriptor stands for */
-};
-
-struct image_sock {
-	uint32_t kind; /* enum sock_kind */
-	uint32_t slot; /* STREAM: the worker, or GZ_WORKERS_MAX + the pair in the record; and the number there */
-	uint32_t n;
-	int32_t backlog;   /* LISTENER */
-	bool both, v6only; /* LISTENER, DGRAM */
-	bool shut;         /* LISTENER */
-	bool nonblock, template, datagram, bound, error_taken, told_connected, told_refused;
-	uint8_t family;
-	struct endpoint local;
-	struct endpoint peer; /* DGRAM, and the next */
-	uint32_t shut_how;    /* 1 << SHUT_RD | 1 << SHUT_WR */
-	struct options options;
-	uint32_t entry[GZ_WORKERS_MAX]; /* LISTENER, DGRAM: number at each worker, 0 = none */
 };
 
 struct image_fd {
@@ -151,38 +135,9 @@ static int introduce(struct link *link)
 		return link->control_fd; /* not claimed by us: let the new image do it */
 	lock_take(&link->post);
 	link_settle(link);
-	fd = attach_fork(link);
+	fd = attach_fork(link, 0, NULL);
 	lock_give(&link->post);
 	return fd < 0 ? -1 : fd;
-}
-
-static void write_sock(struct sock *s, struct image_sock *image)
-{
-	image->kind = sock_kind(s);
-	image->family = s->family;
-	image->nonblock = gz_load(&s->nonblock);
-	image->template = s->template;
-	image->datagram = s->datagram;
-	image->bound = s->bound;
-	image->local = s->local;
-	image->options = s->options;
-	if (image->kind == KIND_STREAM) {
-		image->slot = s->link->slot;
-		image->n = s->n;
-		image->error_taken = gz_load(&s->error_taken);
-		image->told_connected = s->told_connected;
-		image->told_refused = s->told_refused;
-	} else if (image->kind == KIND_LISTENER) {
-		image->backlog = s->listener->backlog;
-		image->both = s->listener->both;
-		image->shut = s->listener->shut;
-		image->v6only = s->listener->v6only;
-	} else if (image->kind == KIND_DGRAM) {
-		image->both = s->listener->both;
-		image->v6only = s->listener->v6only;
-		image->peer = dgram_of(s)->peer;
-		image->shut_how = gz_load(&dgram_of(s)->shut);
-	}
 }
 
 static void keep_pair(struct sock *s, struct image_sock *image)
@@ -202,7 +157,7 @@ static void keep(uint32_t at, uint32_t n)
 /* Enters a socket with the numbers it needs; a worker that could not be introduced to leaves it a dead one. */
 static void enter(struct sock *s, struct image_sock *image)
 {
-	write_sock(s, image);
+	image_of(s, image);
 	if (image->kind == KIND_STREAM && s->link->pair) {
 		image->slot = UINT32_MAX;
 		keep_pair(s, image);
@@ -435,57 +390,13 @@ static struct link *restore_link(const struct image_link *image)
 	return link;
 }
 
-static void restore_entries(struct sock *s, const struct image_sock *image)
-{
-	if (image->kind == KIND_DGRAM)
-		s->listener = dgram_inherit(s, image->both, &image->peer, image->shut_how);
-	else
-		s->listener = listen_inherit(s, image->backlog, image->both, image->shut);
-	if (s->listener)
-		s->listener->v6only = image->v6only;
-	for (uint32_t i = 0; s->listener && i < shim.workers; i++) {
-		struct link *link = image->entry[i] ? gz_load(&shim.links[i]) : NULL;
-
-		if (!link)
-			continue;
-		s->listener->entry[i].n = image->entry[i] % GZ_SOCKS_MAX;
-		s->listener->entry[i].link = link;
-		link_hold(link, s->listener->entry[i].n, s);
-	}
-}
-
 static struct sock *restore_sock(const struct image_sock *image, struct link *const *pairs, uint32_t pair_count)
 {
 	struct link *link = image->slot < shim.workers ? gz_load(&shim.links[image->slot]) : NULL;
-	struct sock *s = sock_new(image->family);
 
-	if (!s)
-		return NULL;
 	if (image->slot >= GZ_WORKERS_MAX && image->slot - GZ_WORKERS_MAX < pair_count)
 		link = pairs[image->slot - GZ_WORKERS_MAX];
-	gz_store(&s->refs, 0);
-	gz_store(&s->nonblock, image->nonblock);
-	s->template = image->template;
-	s->datagram = image->datagram;
-	s->bound = image->bound;
-	s->local = image->local;
-	s->options = image->options;
-	if (image->kind == KIND_STREAM && link) {
-		sock_attach(s, link, image->n % GZ_SOCKS_MAX);
-		gz_store(&s->error_taken, image->error_taken);
-		s->told_connected = image->told_connected;
-		s->told_refused = image->told_refused;
-		link_hold(link, s->n, s);
-	} else if (image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) {
-		restore_entries(s, image);
-	}
-	if ((image->kind == KIND_STREAM && !link) ||
-	    ((image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) && !s->listener)) {
-		sock_free(s);
-		return NULL;
-	}
-	gz_store_release(&s->kind, image->kind);
-	return s;
+	return image_restore(image, link);
 }
 
 static void restore(struct record *record)

@@ -35,7 +35,7 @@ static void before(void)
 			lock_take(&link->post);
 			/* The child is to hold what was just accepted, too: claims come before the introduction. */
 			link_settle(link);
-			child_fd[i] = attach_fork(link);
+			child_fd[i] = attach_fork(link, 0, NULL);
 		}
 	}
 	pair_before_fork();

@@ -299,7 +299,8 @@ static int child_leg_to_twin(struct link *twin, uint32_t place, uint32_t life)
 	return ends[0];
 }
 
-static void prepare_child(struct link *link)
+/* It is to hold number n, or all that we hold (0). */
+static void prepare_child(struct link *link, uint32_t n)
 {
 	struct pair *pair = link->pair;
 	struct gz_pair_side *mine = pair_our_side(link);
@@ -310,7 +311,9 @@ static void prepare_child(struct link *link)
 	if (pair->child == PAIR_NOBODY)
 		return;
 	life = GZ_MEMBER_LIFE(gz_load(&mine->member[pair->child]));
-	for (uint32_t w = 0; w < GZ_PAIR_SOCKS / 64; w++)
+	if (n)
+		pair_hold(link, pair->side, n, pair->child);
+	for (uint32_t w = 0; !n && w < GZ_PAIR_SOCKS / 64; w++)
 		for (uint64_t bits = gz_load(&mine->holds[pair->member][w]); bits; bits &= bits - 1)
 			pair_hold(link, pair->side, w * 64 + (uint32_t)__builtin_ctzll(bits), pair->child);
 	LEG_EACH(pair, m)
@@ -334,7 +337,7 @@ void pair_before_fork(void)
 	}
 	PAIR_EACH(link, i)
 	{
-		prepare_child(link);
+		prepare_child(link, 0);
 	}
 }
 
@@ -363,15 +366,31 @@ bool pair_leave(struct link *link, struct pair_image *image)
 	return true;
 }
 
-void pair_after_fork_in_parent(void)
+bool pair_give(struct link *link, uint32_t n, struct pair_image *image)
+{
+	lock_take(&link->post);
+	(void)leg_hear(link);
+	prepare_child(link, n);
+	if (pair_leave(link, image))
+		return true;
+	pair_given(link);
+	return false;
+}
+
+void pair_given(struct link *link)
 {
 	/* If there is no child, its legs end here, and the other side lets go of what it was to hold. */
+	for (uint32_t m = 0; m < GZ_PAIR_MEMBERS; m++)
+		if (link->pair->child_fd[m] >= 0)
+			REAL(close)(link->pair->child_fd[m]);
+	lock_give(&link->post);
+}
+
+void pair_after_fork_in_parent(void)
+{
 	PAIR_EACH(link, i)
 	{
-		for (uint32_t m = 0; m < GZ_PAIR_MEMBERS; m++)
-			if (link->pair->child_fd[m] >= 0)
-				REAL(close)(link->pair->child_fd[m]);
-		lock_give(&link->post);
+		pair_given(link);
 	}
 }
 

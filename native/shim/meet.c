@@ -204,6 +204,40 @@ struct link *pair_inherit(const struct pair_image *image)
 	return link;
 }
 
+/* Of the same two programs, and the same side. */
+static struct link *like(uint32_t side, ino_t inode)
+{
+	PAIR_EACH(link, i)
+	{
+		if (link->pair->inode == inode && link->pair->side == side && link->pair->member != PAIR_NOBODY &&
+		    !gz_load(&link->dead))
+			return link;
+	}
+	return NULL;
+}
+
+struct link *pair_take(const struct pair_image *image, uint32_t n, bool *taken)
+{
+	struct link *link;
+	struct stat st;
+
+	*taken = false;
+	if (image->side > 1 || image->member >= GZ_PAIR_MEMBERS || fstat(image->memory_fd, &st))
+		return NULL;
+	link = like(image->side, st.st_ino);
+	if (!link) {
+		link = pair_inherit(image);
+		*taken = link != NULL;
+		if (link && link->pair->side)
+			arrival_begin(link);
+		return link;
+	}
+	if (!(gz_load(&pair_our_side(link)->holds[link->pair->member][n / 64]) >> n % 64 & 1))
+		pair_hold(link, image->side, n, link->pair->member);
+	pair_release(link, image->side, n, image->member); /* the place goes when its legs end */
+	return link;
+}
+
 void pair_arrived(struct link *worker, const struct gz_message *message, int *fds, int count)
 {
 	struct link *link;

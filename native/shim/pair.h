@@ -101,6 +101,19 @@ bool pair_leave(struct link *link, struct pair_image *image);
 /* In the new one, before main: the link, NULL if it cannot be had. Takes the descriptors. */
 struct link *pair_inherit(const struct pair_image *image);
 
+/*
+ * parcel.c: introduces whoever gets the image, who holds number n alone, as a child. True: link->post is held until pair_given(),
+ * by which the image must be on its way. False: there is no place, or nobody on the other side. shim.lock held.
+ */
+bool pair_give(struct link *link, uint32_t n, struct pair_image *image);
+void pair_given(struct link *link);
+
+/*
+ * In the process that got it: number n is ours, too. The link it is on: the one we have to those programs, or this one. NULL: it
+ * cannot be had. Takes the descriptors, but only if it takes the image for its link: *taken. shim.lock held.
+ */
+struct link *pair_take(const struct pair_image *image, uint32_t n, bool *taken);
+
 /* fork.c: the child is made a member of every pair; called in the parent before, in both after. */
 void pair_before_fork(void);
 void pair_after_fork_in_parent(void);

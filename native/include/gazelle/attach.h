@@ -9,11 +9,14 @@
  *                                        <-   WELCOME {queue_id, attach_id, sizes} + fds: arena, channel, page
  *   EVENT_QUEUE {number} + fd: wake.h    ->        (no answer; sent before the queue first sleeps)
  *   WAKE {}                              ->        the worker sleeps, and there is something for it
- *   FORK {} + fd: end of a socketpair    ->        the other end now stands for the child: it holds all this process holds
- *                                        <-   FORKED {status}
+ *   FORK {number} + fd: end of a socketpair ->     the other end now stands for a child: it holds all this process holds, or
+ *                                                  that socket alone
+ *                                        <-   FORKED {attach_id, status}
  *   CLAIM {magic, abi}  (child, on its end of that socketpair)  ->
  *                                        <-   WELCOME ...   (same arena, a channel of its own)
  *   DROP {number, drop}                  ->        this process does not want those of what it holds; also before its CLAIM
+ *   ADOPT {attach_id, number}            ->        what that child of this program holds, this process holds from now on, too
+ *                                        <-   ADOPTED {status}
  *   PAIR {addr, port}                    ->        who listens there among the attached processes? (same host, no packets)
  *                                        <-   PAIRED {status, side 0, member, other, legs} + fds: pair, leg to the program there
  *                                        <-   LEG {member, life} + fd: a leg to another process of it; so many of these
@@ -46,7 +49,9 @@ enum gz_message_kind {
 	GZ_MESSAGE_LEG = 10,
 	GZ_MESSAGE_WAKE = 11,
 	GZ_MESSAGE_DROP = 12,
-	GZ_MESSAGE_TRACE = 13
+	GZ_MESSAGE_TRACE = 13,
+	GZ_MESSAGE_ADOPT = 14,
+	GZ_MESSAGE_ADOPTED = 15
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };
@@ -57,11 +62,11 @@ struct gz_message {
 	uint64_t magic; /* GZ_ATTACH_MAGIC */
 	uint32_t abi_version;
 	uint32_t kind;
-	/* EVENT_QUEUE: which; DROP: sockets from 64 * number on; WELCOME: queue_id; PAIRED: the receiver's side, 0 connects,
-	 * 1 listens */
+	/* EVENT_QUEUE: which; DROP: sockets from 64 * number on; FORK, ADOPT: which socket, FORK: 0 = all; WELCOME: queue_id;
+	 * PAIRED: the receiver's side, 0 connects, 1 listens */
 	uint32_t number;
-	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED: the child */
-	int32_t status;     /* REFUSED, FORKED, PAIRED: 0 or an errno */
+	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED, ADOPT: the child */
+	int32_t status;     /* REFUSED, FORKED, ADOPTED, PAIRED: 0 or an errno */
 	uint32_t member; /* PAIRED: the receiver's place on its side; LEG: the place of who is at the other end of it */
 	uint32_t other;  /* PAIRED: the place of the process at the other end of the leg */
 	uint32_t life;   /* LEG, PAIRED: of the process at the other end, as its place has it */

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include "parcel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "attach.h"
+#include "dgram_options.h"
+#include "fdtable.h"
+#include "image.h"
+#include "link.h"
+#include "listen.h"
+#include "pair.h"
+#include "real.h"
+#include "shim.h"
+#include "sock.h"
+
+#define PARCEL_MAGIC 0x6c65637261707a67ull
+#define PARCEL_FDS 253u /* the kernel's SCM_MAX_FD */
+
+enum { PLACEHOLDER = 0, PAIR_MEMORY = 1, PAIR_LEGS = 2, FIRST_END = 1 };
+
+/* What lies in the queue, with `fds` descriptors: the placeholder, then one for each end, or the pair's memory and its legs. */
+struct parcel {
+	uint64_t magic;
+	uint32_t abi_version;
+	uint32_t fds;
+	bool paired;
+	struct image_sock image;
+	struct {
+		uint32_t slot, queue_id, attach_id, n;
+	} end[GZ_WORKERS_MAX]; /* the child at each worker that has the socket */
+	struct pair_image pair;
+};
+
+/* The one being made or opened, and its descriptors; shim.lock. */
+static struct parcel parcel;
+static int fds[PARCEL_FDS];
+
+union control {
+	char buf[CMSG_SPACE(PARCEL_FDS * sizeof(int))];
+	struct cmsghdr align;
+};
+
+/* ------------------------------------------------------------------ making one */
+
+static int add_end(struct link *link, uint32_t n)
+{
+	uint32_t at = parcel.fds - FIRST_END, attach_id = 0;
+	int end;
+
+	if (parcel.fds == PARCEL_FDS)
+		return -ETOOMANYREFS;
+	lock_take(&link->post);
+	link_settle(link);
+	end = attach_fork(link, n, &attach_id);
+	lock_give(&link->post);
+	if (end < 0)
+		return end == -EUSERS ? -ETOOMANYREFS : -ECONNRESET;
+	parcel.end[at].slot = link->slot;
+	parcel.end[at].queue_id = link->queue_id;
+	parcel.end[at].attach_id = attach_id;
+	parcel.end[at].n = n;
+	fds[parcel.fds++] = end;
+	return 0;
+}
+
+/* A listener or a datagram socket: at every worker that has it. One that cannot take a child goes without. */
+static int add_ends(struct sock *s)
+{
+	int err = -ECONNRESET;
+
+	WORKER_EACH(link, i)
+	{
+		int got = s->listener->entry[i].link == link ? add_end(link, s->listener->entry[i].n) : err;
+
+		if (got == -ETOOMANYREFS)
+			return got;
+		err = err && got ? got : 0;
+	}
+	return err;
+}
+
+static bool add_pair(struct sock *s)
+{
+	if (!pair_give(s->link, s->n, &parcel.pair))
+		return false;
+	if (PAIR_LEGS + parcel.pair.legs > PARCEL_FDS) {
+		pair_given(s->link);
+		return false;
+	}
+	parcel.paired = true;
+	memset(parcel.pair.keep, 0, sizeof(parcel.pair.keep));
+	parcel.pair.keep[s->n % GZ_PAIR_SOCKS / 64] = 1ull << s->n % 64;
+	fds[PAIR_MEMORY] = parcel.pair.memory_fd;
+	for (uint32_t i = 0; i < parcel.pair.legs; i++)
+		fds[PAIR_LEGS + i] = parcel.pair.leg[i].fd;
+	parcel.fds = PAIR_LEGS + parcel.pair.legs;
+	return true;
+}
+
+/* Into the queue of a new socketpair. Its other end, or -errno. */
+static int seal(void)
+{
+	union control control = { 0 };
+	struct iovec iov = { .iov_base = &parcel, .iov_len = sizeof(parcel) };
+	struct msghdr msg = { .msg_iov = &iov,
+		              .msg_iovlen = 1,
+		              .msg_control = control.buf,
+		              .msg_controllen = CMSG_SPACE(parcel.fds * sizeof(int)) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	int ends[2], err = 0;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+		return -errno;
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(parcel.fds * sizeof(int));
+	memcpy(CMSG_DATA(c), fds, parcel.fds * sizeof(int));
+	if (UNCANCELLED(sendmsg, ends[1], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(parcel))
+		err = -errno;
+	REAL(close)(ends[1]);
+	if (err)
+		REAL(close)(ends[0]);
+	return err ? err : ends[0];
+}
+
+static int pack(int fd, struct sock *s)
+{
+	int err, made;
+
+	parcel = (struct parcel){ .magic = PARCEL_MAGIC, .abi_version = GZ_ABI_VERSION, .fds = FIRST_END };
+	image_of(s, &parcel.image);
+	fds[PLACEHOLDER] = fd;
+	if (sock_kind(s) == KIND_STREAM && s->link->pair)
+		err = add_pair(s) ? 0 : -ECONNRESET;
+	else if (sock_kind(s) == KIND_STREAM)
+		err = add_end(s->link, s->n);
+	else
+		err = add_ends(s);
+	made = err ? err : seal();
+	if (parcel.paired)
+		pair_given(s->link);
+	for (uint32_t i = FIRST_END; !parcel.paired && i < parcel.fds; i++)
+		REAL(close)(fds[i]);
+	if (made >= 0)
+		gz_add(&shim.forks, 1); /* another process may read from it, too */
+	return made;
+}
+
+int parcel_make(int fd)
+{
+	struct sock *s;
+	int made;
+
+	attach_claim_all();
+	s = sock_enter(fd, true);
+	if (!s)
+		return -EBADF; /* closed by another thread just now */
+	sock_get(s);
+	lock_give(&s->tx);
+	lock_take(&shim.lock);
+	made = pack(fd, s);
+	lock_give(&shim.lock);
+	sock_put(s);
+	return made;
+}
+
+/* ------------------------------------------------------------------ opening one */
+
+/* True if there may be a parcel in it: it says so in a place where none but us look. */
+static bool looks_like_one(int fd)
+{
+	int domain = -1, type = -1;
+	socklen_t len = sizeof(int);
+	uint64_t magic = 0;
+
+	return !REAL(getsockopt)(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_SEQPACKET &&
+	       !REAL(getsockopt)(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_UNIX &&
+	       UNCANCELLED(recvfrom, fd, &magic, sizeof(magic), MSG_PEEK | MSG_DONTWAIT, NULL, NULL) ==
+	               (ssize_t)sizeof(magic) &&
+	       magic == PARCEL_MAGIC;
+}
+
+/* Left where it is, for whoever else may receive it. False: it is not as we make them. *count of fds[] are to be closed. */
+static bool unseal(int fd, uint32_t *count)
+{
+	union control control;
+	struct iovec iov = { .iov_base = &parcel, .iov_len = sizeof(parcel) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
+	};
+	ssize_t n = UNCANCELLED(recvmsg, fd, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&msg);
+
+	*count = 0;
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+		*count = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(c), *count * sizeof(int));
+	}
+	return n == (ssize_t)sizeof(parcel) && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
+	       parcel.magic == PARCEL_MAGIC && parcel.abi_version == GZ_ABI_VERSION && parcel.fds == *count &&
+	       *count >= FIRST_END && (!parcel.paired || *count == PAIR_LEGS + parcel.pair.legs);
+}
+
+/* The socket that holds number n here already, with a reference: its descriptors are all the same open file. */
+static struct sock *holder(struct link *link, uint32_t n)
+{
+	struct sock *s = gz_load(&link->socks[n % GZ_SOCKS_MAX]);
+	uint32_t refs = s ? gz_load(&s->refs) : 0;
+
+	while (refs && !gz_cas(&s->refs, &refs, refs + 1))
+		;
+	return refs ? s : NULL;
+}
+
+/* A number that was taken over for a socket there is no memory for. */
+static void give_up(struct link *link, uint32_t n)
+{
+	link_hold(link, n, NULL);
+	link_let_go(link, n);
+}
+
+static struct sock *restored(const struct image_sock *image, struct link *link)
+{
+	struct sock *s = image_restore(image, link);
+
+	if (s)
+		sock_get(s);
+	else if (link)
+		give_up(link, image->n % GZ_SOCKS_MAX);
+	gz_add(&shim.forks, 1); /* after that: it has been another's */
+	return s;
+}
+
+static int open_paired(struct sock **s, bool *taken)
+{
+	uint32_t n = parcel.image.n;
+	struct link *link;
+
+	parcel.pair.memory_fd = fds[PAIR_MEMORY];
+	for (uint32_t i = 0; i < parcel.pair.legs; i++)
+		parcel.pair.leg[i].fd = fds[PAIR_LEGS + i];
+	if (parcel.image.kind != KIND_STREAM || !n || n >= GZ_PAIR_SOCKS)
+		return -EPROTO;
+	link = pair_take(&parcel.pair, n, taken);
+	if (!link)
+		return -EPERM;
+	*s = holder(link, n);
+	if (!*s)
+		*s = restored(&parcel.image, link);
+	return *s ? 0 : -ENOMEM;
+}
+
+/* Takes over the number of end `i`, or finds who has it. 0, or -errno. */
+static int open_end(uint32_t i, struct link **link, struct sock **s)
+{
+	uint32_t slot = parcel.end[i].slot, n = parcel.end[i].n;
+
+	*link = slot < shim.workers ? gz_load(&shim.links[slot]) : NULL;
+	if (!*link || (*link)->queue_id != parcel.end[i].queue_id || !n || n >= GZ_SOCKS_MAX)
+		return -EPERM;
+	*s = holder(*link, n);
+	return *s ? 0 : attach_adopt(*link, parcel.end[i].attach_id, n);
+}
+
+static int open_stream(struct sock **s)
+{
+	struct link *link;
+	int err = parcel.fds == FIRST_END + 1 ? open_end(0, &link, s) : -EPROTO;
+
+	if (err || *s)
+		return err;
+	parcel.image.n = parcel.end[0].n;
+	*s = restored(&parcel.image, link);
+	return *s ? 0 : -ENOMEM;
+}
+
+static int open_entries(struct sock **s)
+{
+	int err = -EPERM;
+
+	memset(parcel.image.entry, 0, sizeof(parcel.image.entry));
+	for (uint32_t i = 0; i < parcel.fds - FIRST_END && i < GZ_WORKERS_MAX && !*s; i++) {
+		struct link *link;
+		int got = open_end(i, &link, s);
+
+		if (!got && !*s)
+			parcel.image.entry[link->slot] = parcel.end[i].n;
+		err = err && got ? got : 0;
+	}
+	if (err || *s)
+		return err;
+	*s = restored(&parcel.image, NULL);
+	return *s ? 0 : -ENOMEM;
+}
+
+static int unpack(int fd, struct sock **s)
+{
+	uint32_t count;
+	bool taken = false;
+	int err, flags = REAL(fcntl)(fd, F_GETFD);
+
+	if (!unseal(fd, &count))
+		err = -EPROTO;
+	else if (parcel.paired)
+		err = open_paired(s, &taken);
+	else
+		err = parcel.image.kind == KIND_STREAM ? open_stream(s) : open_entries(s);
+	if (!err && REAL(dup3)(fds[PLACEHOLDER], fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
+		err = -errno;
+	for (uint32_t i = 0; i < count; i++)
+		if (!taken || i == PLACEHOLDER)
+			REAL(close)(fds[i]);
+	return err;
+}
+
+int parcel_open(int fd)
+{
+	struct sock *s = NULL;
+	int err;
+
+	if (!looks_like_one(fd))
+		return 0;
+	if (!shim_active())
+		return -EPERM;
+	attach_claim_all();
+	fd_forget(fd); /* what was here may have been closed behind our back */
+	lock_take(&shim.lock);
+	err = unpack(fd, &s);
+	lock_give(&shim.lock);
+	if (err) {
+		if (s)
+			sock_put(s);
+		return err;
+	}
+	if (sock_kind(s) == KIND_DGRAM)
+		dgram_options_load(s, fd);
+	fd_put(fd, (uintptr_t)s);
+	return 0;
+}

@@ -28,6 +28,13 @@ static struct sock *borrow(int fd)
 	return s;
 }
 
+EXPORT int socketpair(int domain, int type, int protocol, int ends[2])
+{
+	if (domain == AF_UNIX)
+		shim_expect_passing();
+	return REAL(socketpair)(domain, type, protocol, ends);
+}
+
 EXPORT int socket(int domain, int type, int protocol)
 {
 	bool inet = domain == AF_INET || domain == AF_INET6;

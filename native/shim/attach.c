@@ -474,7 +474,7 @@ int attach_fork(struct link *link, uint32_t n, uint32_t *attach_id)
 
 	if (link->unclaimed || gz_load(&link->dead))
 		return -ENOTCONN;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
 		return -errno;
 	err = attach_send(link->control_fd, &message, pair[1]);
 	REAL(close)(pair[1]);

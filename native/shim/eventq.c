@@ -81,7 +81,7 @@ int eventq_fd(uint32_t queue)
 	if (fd > 0)
 		return fd;
 	lock_take(&make);
-	if (queue_fd[queue] <= 0 && !socketpair(GZ_WAKE_DOMAIN, GZ_WAKE_TYPE | SOCK_CLOEXEC, 0, ends)) {
+	if (queue_fd[queue] <= 0 && !REAL(socketpair)(GZ_WAKE_DOMAIN, GZ_WAKE_TYPE | SOCK_CLOEXEC, 0, ends)) {
 		fd_own(ends[1], &wake_fd[queue]);
 		fd_own(ends[0], &queue_fd[queue]);
 	}

@@ -20,6 +20,9 @@ static int child_fd[GZ_WORKERS_MAX];
 
 static void before(void)
 {
+	/* A socket made later can be passed to the child only if the workers know whose it is. */
+	if (gz_load(&shim.passes))
+		(void)shim_on();
 	/* A child that forks must hold what it inherited first. */
 	WORKER_EACH(link, i)
 	{

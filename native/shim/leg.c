@@ -278,7 +278,7 @@ static int child_leg(int to, uint32_t place, uint32_t life)
 	struct gz_message message = { .kind = GZ_MESSAGE_LEG, .member = place, .life = life };
 	int ends[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
+	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
 		return -1;
 	if (attach_send(to, &message, ends[1])) {
 		REAL(close)(ends[0]);
@@ -293,7 +293,7 @@ static int child_leg_to_twin(struct link *twin, uint32_t place, uint32_t life)
 {
 	int ends[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
+	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
 		return -1;
 	leg_add(twin, place, life, ends[1]);
 	return ends[0];

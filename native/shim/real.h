@@ -21,6 +21,7 @@
 
 #define REAL_CALLS(X)                                                                                     \
 	X(int, socket, (int, int, int))                                                                   \
+	X(int, socketpair, (int, int, int, int *))                                                        \
 	X(int, bind, (int, const struct sockaddr *, socklen_t))                                           \
 	X(int, listen, (int, int))                                                                        \
 	X(int, accept, (int, struct sockaddr *, socklen_t *))                                             \

@@ -47,6 +47,7 @@ struct shim {
 	_Atomic uint32_t tries;      /* in vain, since one was lost or came back */
 	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */
 	_Atomic uint32_t turn;       /* round robin of outgoing connections */
+	_Atomic bool passes;         /* shim_expect_passing() was called */
 	_Atomic uint32_t forks;      /* forks of this process so far, its ancestors' included */
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* sockets on the kernel path; copied to a worker */
 	_Atomic uint32_t paired;                    /* connections with programs of this host; copied to a worker */
@@ -63,6 +64,9 @@ extern struct shim shim;
  * milliseconds. Called where a program makes a socket, never before.
  */
 bool shim_on(void);
+
+/* The program has made a pair of UNIX sockets, by which it may pass sockets to a child: it is attached before its next fork. */
+void shim_expect_passing(void);
 
 /* exec.c, before main: maps the group page, attaches to nobody. False: there is none. */
 bool shim_inherit(void);

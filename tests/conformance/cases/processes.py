@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""fork, exec, posix_spawn, descriptors passed over UNIX sockets."""
+"""fork, exec, posix_spawn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from conformance.env import T
 from conformance.names import IN, OUT
 from conformance.ops import RDHUP
-from conformance.registry import DIAL, LISTEN, PAIR, case, table
+from conformance.registry import DIAL, LISTEN, PAIR, case
 
 DONTWAIT, NOSIG = socket.MSG_DONTWAIT, socket.MSG_NOSIGNAL
 
@@ -363,49 +363,6 @@ def exec_inherits_listener(t: T) -> None:
     p.recv()
     t.note("status", child.wait(8))
     child.stdout.close()
-
-
-@table({"kept": (False,), "closed": (True,)})
-def descriptor_passed_to_a_child(t: T, closed: bool) -> None:
-    s, p = t.pair()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-
-    def child() -> None:
-        s.close()
-        gate.open()
-        _, fds, _, _ = socket.recv_fds(theirs, 10, 1)
-        got = s.sock(fds[0], "passed")
-        got.getpeername()
-        got.send(b"by the child")
-        got.recv()
-
-    gate = t.gate()
-    running = t.fork(child)
-    gate.wait()
-    socket.send_fds(ours, [b"x"], [s.fd])
-    if closed:
-        s.close()
-    p.recv()
-    p.send(b"answer")
-    running.join()
-    for end in (ours, theirs):
-        end.close()
-
-
-@case()
-def descriptor_passed_to_oneself(t: T) -> None:
-    s, p = t.pair()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    socket.send_fds(ours, [b"x"], [s.fd])
-    _, fds, _, _ = socket.recv_fds(theirs, 10, 1)
-    s.close()
-    got = s.sock(fds[0], "passed")
-    got.send(b"the same one")
-    p.recv()
-    got.close()
-    p.wait(RDHUP)
-    for end in (ours, theirs):
-        end.close()
 
 
 @case(PAIR)

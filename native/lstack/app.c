@@ -51,9 +51,11 @@ void app_let_go(struct app *app, uint32_t n)
 	app->held--;
 	app_publish(app);
 	if (--conn->holders) {
-		/* What it was woken for alone, and did not accept, is for the others now. */
+		/* What it was woken for alone, and did not accept, is for the others now; what it wrote last is to go out. */
 		if (conn->listens)
 			app_notify(app->apps, app->arena, n);
+		else
+			conn_rung(conn);
 		return;
 	}
 	if (conn->listens)

@@ -499,8 +499,10 @@ int attach_adopt(struct link *link, uint32_t attach_id, uint32_t n)
 	int fds[GZ_WELCOME_FDS], count, err = -ENOTCONN;
 
 	lock_take(&link->post);
-	if (link->channel && !gz_load(&link->dead))
+	if (link->channel && !gz_load(&link->dead)) {
+		link_settle(link); /* what we have let go of before must not take this away again */
 		err = attach_send(link->control_fd, &message, -1);
+	}
 	if (!err)
 		err = await(link, link->control_fd, GZ_MESSAGE_ADOPTED, &message, fds, &count, ANSWER_PATIENCE_MS);
 	lock_give(&link->post);

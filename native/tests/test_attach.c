@@ -136,6 +136,96 @@ static void an_unclaimed_fork_drops_its_references(void **state)
 	assert_int_equal(counter(GZ_COUNT_sockets), 0);
 }
 
+/* Socket n goes on its way (0: a child, to whom all go); the end that travels. */
+static int send_off(struct process *p, uint32_t n, struct gz_message *answer)
+{
+	struct gz_message m = message(GZ_MESSAGE_FORK);
+	int pair[2], fds[GZ_WELCOME_FDS];
+
+	m.number = n;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	say(p->fd, &m, sizeof(m), pair[1]);
+	close(pair[1]);
+	turn();
+	assert_int_equal(hear(p->fd, answer, fds), sizeof(*answer));
+	assert_int_equal(answer->kind, GZ_MESSAGE_FORKED);
+	return pair[0];
+}
+
+static int adopt(struct process *p, uint32_t attach_id, uint32_t n)
+{
+	struct gz_message m = message(GZ_MESSAGE_ADOPT), answer;
+	int fds[GZ_WELCOME_FDS];
+
+	m.attach_id = attach_id;
+	m.number = n;
+	say(p->fd, &m, sizeof(m), -1);
+	turn();
+	assert_int_equal(hear(p->fd, &answer, fds), sizeof(answer));
+	assert_int_equal(answer.kind, GZ_MESSAGE_ADOPTED);
+	return answer.status;
+}
+
+static void a_socket_is_passed_to_a_child(void **state)
+{
+	(void)state;
+	struct process parent = greet(dial(), GZ_MESSAGE_HELLO), stranger = greet(dial(), GZ_MESSAGE_HELLO);
+	struct gz_message forked, sent;
+	struct process child = greet(send_off(&parent, 0, &forked), GZ_MESSAGE_CLAIM);
+	uint32_t n = from_stock(&parent), other = from_stock(&parent);
+
+	post(&parent, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	post(&parent, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = other, .port = 81, .arg = 5 });
+	int end = send_off(&parent, n, &sent);
+	assert_int_equal(sent.status, 0);
+	assert_int_equal(gz_load(&fx->stack.page->apps[sent.attach_id].sockets), 0); /* nobody shows what is under way */
+	post(&parent, (struct gz_request){ .op = GZ_REQUEST_RELEASE, .sock = n });
+	turn();
+	assert_int_equal(counter(GZ_COUNT_sockets), 2);
+	assert_int_equal(adopt(&child, sent.attach_id, other), EPERM); /* not in it */
+	assert_int_equal(adopt(&child, sent.attach_id, GZ_SOCKS_MAX + n), EPERM);
+	assert_int_equal(adopt(&child, GZ_APPS_MAX, n), EPERM);
+	assert_int_equal(adopt(&stranger, sent.attach_id, n), EPERM);
+	assert_int_equal(adopt(&child, sent.attach_id, n), 0);
+	assert_int_equal(adopt(&child, sent.attach_id, n), 0); /* twice is once */
+	close(end);
+	turn();
+	turn();
+	assert_int_equal(adopt(&child, sent.attach_id, n), EPERM); /* it has arrived */
+	assert_int_equal(gz_load(&child.arena->sock[n].worker.flags), GZ_WORKER_OPEN | GZ_WORKER_LISTENING);
+	post(&child, (struct gz_request){ .op = GZ_REQUEST_RELEASE, .sock = n });
+	turn();
+	turn();
+	assert_int_equal(counter(GZ_COUNT_sockets), 1);
+	leave(&child);
+	leave(&parent);
+	leave(&stranger);
+	turn();
+	turn();
+	assert_int_equal(counter(GZ_COUNT_sockets), 0);
+}
+
+static void what_nobody_takes_is_let_go(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	uint32_t n = from_stock(&p);
+	struct gz_message sent;
+
+	close(send_off(&p, n, &sent));
+	assert_int_equal(sent.status, EBADF); /* not a socket yet */
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	int end = send_off(&p, n, &sent);
+	assert_int_equal(sent.status, 0);
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_RELEASE, .sock = n });
+	close(end);
+	turn();
+	turn();
+	assert_int_equal(counter(GZ_COUNT_sockets), 0);
+	assert_int_equal(counter(GZ_COUNT_attachments), 1);
+	leave(&p);
+}
+
 static void a_thousand_attachments_leave_nothing(void **state)
 {
 	(void)state;
@@ -161,6 +251,8 @@ int main(void)
 		TEST(a_listener_opens_and_dies_with_its_process),
 		TEST(a_fork_keeps_the_listener_until_both_are_gone),
 		TEST(an_unclaimed_fork_drops_its_references),
+		TEST(a_socket_is_passed_to_a_child),
+		TEST(what_nobody_takes_is_let_go),
 		TEST(a_thousand_attachments_leave_nothing),
 	};
 

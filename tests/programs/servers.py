@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
 import socketserver
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -49,6 +51,42 @@ def prefork(address: str, port: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def handing(address: str, port: int) -> None:
+    """Serve by children to whom the parent, which accepts, hands each connection over a UNIX socket."""
+    children = []
+    for _ in range(CHILDREN):
+        ours, theirs = socket.socketpair()
+        if (pid := os.fork()) == 0:
+            ours.close()
+            serve_what_comes(theirs)
+        theirs.close()
+        children.append((pid, ours))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with socket.create_server((address, port), backlog=64) as listener:
+            for number in itertools.count():
+                connection, _ = listener.accept()
+                with connection:
+                    socket.send_fds(children[number % CHILDREN][1], [b"x"], [connection.fileno()])
+    finally:
+        for pid, _ in children:
+            os.kill(pid, signal.SIGKILL)
+
+
+def serve_what_comes(end: socket.socket) -> None:
+    """Take connections from the parent and serve each by a thread."""
+    while True:
+        _, fds, _, _ = socket.recv_fds(end, 1, 1)
+        threading.Thread(target=serve_one, args=(socket.socket(fileno=fds[0]),), daemon=True).start()
+
+
+def serve_one(connection: socket.socket) -> None:
+    """Echo until the client has ended."""
+    with connection:
+        while piece := connection.recv(1 << 16):
+            connection.sendall(piece)
+
+
 def coroutines(address: str, port: int, run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run) -> None:
     """Serve all in one event loop."""
 
@@ -74,4 +112,5 @@ def libuv(address: str, port: int) -> None:
 
 if __name__ == "__main__":
     kind, host, number = sys.argv[1:]
-    {"forking": forking, "prefork": prefork, "asyncio": coroutines, "uvloop": libuv}[kind](host, int(number))
+    kinds = {"forking": forking, "prefork": prefork, "handing": handing, "asyncio": coroutines, "uvloop": libuv}
+    kinds[kind](host, int(number))

@@ -166,6 +166,7 @@ PROGRAMS = (
     Program("uvloop", python("uvloop", "servers.py"), ECHO, ECHOED, 20),
     Program("forking", python("forking", "servers.py"), ECHO, ECHOED, 20),
     Program("prefork", python("prefork", "servers.py"), ECHO, ECHOED, 20),
+    Program("handing", python("handing", "servers.py"), ECHO, ECHOED, 20),
     Program("http.server", http_server, curl, the_file),
     Program("nginx-curl", nginx, curl, the_file),
     Program("nginx-wrk", nginx, wrk, no_error, 20),

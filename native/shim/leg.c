@@ -366,9 +366,18 @@ bool pair_leave(struct link *link, struct pair_image *image)
 	return true;
 }
 
+static void close_child_legs(struct link *link)
+{
+	for (uint32_t m = 0; m < GZ_PAIR_MEMBERS; m++)
+		if (link->pair->child_fd[m] >= 0)
+			REAL(close)(link->pair->child_fd[m]);
+}
+
 bool pair_give(struct link *link, uint32_t n, struct pair_image *image)
 {
 	lock_take(&link->post);
+	if (link->pair->twin) /* it may be given a leg to the child */
+		lock_take(&link->pair->twin->post);
 	(void)leg_hear(link);
 	prepare_child(link, n);
 	if (pair_leave(link, image))
@@ -379,18 +388,19 @@ bool pair_give(struct link *link, uint32_t n, struct pair_image *image)
 
 void pair_given(struct link *link)
 {
-	/* If there is no child, its legs end here, and the other side lets go of what it was to hold. */
-	for (uint32_t m = 0; m < GZ_PAIR_MEMBERS; m++)
-		if (link->pair->child_fd[m] >= 0)
-			REAL(close)(link->pair->child_fd[m]);
+	close_child_legs(link);
+	if (link->pair->twin)
+		lock_give(&link->pair->twin->post);
 	lock_give(&link->post);
 }
 
 void pair_after_fork_in_parent(void)
 {
+	/* If there is no child, its legs end here, and the other side lets go of what it was to hold. */
 	PAIR_EACH(link, i)
 	{
-		pair_given(link);
+		close_child_legs(link);
+		lock_give(&link->post);
 	}
 }
 

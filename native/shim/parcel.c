@@ -283,6 +283,8 @@ static int open_entries(struct sock **s)
 {
 	int err = -EPERM;
 
+	if (parcel.image.kind != KIND_LISTENER && parcel.image.kind != KIND_DGRAM)
+		return -EPROTO;
 	memset(parcel.image.entry, 0, sizeof(parcel.image.entry));
 	for (uint32_t i = 0; i < parcel.fds - FIRST_END && i < GZ_WORKERS_MAX && !*s; i++) {
 		struct link *link;

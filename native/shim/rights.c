@@ -61,7 +61,7 @@ static bool is_attachable(pid_t pid)
 	bool found = false;
 	FILE *maps;
 
-	if (pid == getpid() || pid == getppid())
+	if (pid == getpid())
 		return true;
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
 	maps = fopen(path, "re");

@@ -392,3 +392,15 @@ def descriptor_passed_to_a_program_with_one(t: T) -> None:
         t.note("status", child.wait(8))
     p.recv()
     r.poll(RDHUP, 30)
+
+
+@case(PAIR)
+def descriptor_passed_to_a_stranger(t: T) -> None:
+    """The new program has nothing of ours but a UNIX socket."""
+    s, p = t.pair()
+    ours, theirs = _ends(t)
+    argv = [sys.executable, "-c", _RECEIVER, str(theirs.fileno())]
+    with subprocess.Popen(argv, pass_fds=[theirs.fileno()], stderr=subprocess.DEVNULL) as child:
+        socket.send_fds(ours, [b"x"], [s.fd])
+        t.note("status", child.wait(8))
+    p.poll(IN, 1000)

@@ -146,7 +146,7 @@ static ssize_t recv_of_kernel(int fd, struct msghdr *msg, int flags)
 {
 	ssize_t n = REAL(recvmsg)(fd, msg, flags);
 
-	if (n >= 0 && msg->msg_controllen)
+	if (n >= 0)
 		rights_received(msg);
 	return n;
 }

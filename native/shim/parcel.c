@@ -19,7 +19,6 @@
 #include "sock.h"
 
 #define PARCEL_MAGIC 0x6c65637261707a67ull
-#define PARCEL_FDS 253u /* the kernel's SCM_MAX_FD */
 
 enum { PLACEHOLDER = 0, PAIR_MEMORY = 1, PAIR_LEGS = 2, FIRST_END = 1 };
 

@@ -11,7 +11,7 @@
 #ifndef SHIM_PARCEL_H
 #define SHIM_PARCEL_H
 
-#include <stdbool.h>
+#define PARCEL_FDS 253u /* descriptors of one message: the kernel's SCM_MAX_FD */
 
 /*
  * A parcel for the socket that `fd` stands for. Its descriptor, the caller's to close, or -errno: ETOOMANYREFS, a worker has no

@@ -13,7 +13,6 @@
 #include "real.h"
 #include "sock.h"
 
-#define FDS_MAX 253u /* the kernel's SCM_MAX_FD */
 #define LIBRARY "/liblstack.so"
 
 /* ------------------------------------------------------------------ sending */
@@ -94,7 +93,7 @@ static int wrap(struct msghdr *msg, int *parcels, uint32_t *count)
 		for (uint32_t i = 0; descriptor(c, i, &at, &fd); i++) {
 			if (!is_stack(fd))
 				continue;
-			if (*count == FDS_MAX)
+			if (*count == PARCEL_FDS)
 				return -EINVAL; /* more than the kernel takes */
 			fd = parcel_make(fd);
 			if (fd < 0)
@@ -109,7 +108,7 @@ static int wrap(struct msghdr *msg, int *parcels, uint32_t *count)
 ssize_t rights_send(int fd, const struct msghdr *msg, int flags)
 {
 	struct msghdr copy = *msg;
-	int parcels[FDS_MAX];
+	int parcels[PARCEL_FDS];
 	uint32_t count = 0;
 	ssize_t sent;
 

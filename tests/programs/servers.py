@@ -17,10 +17,16 @@ from typing import Any
 CHILDREN = 3
 
 
+def echo(connection: socket.socket) -> None:
+    """Send back what comes until the client has ended."""
+    with connection:
+        while piece := connection.recv(1 << 16):
+            connection.sendall(piece)
+
+
 class Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        while piece := self.request.recv(1 << 16):
-            self.request.sendall(piece)
+        echo(self.request)
 
 
 class Forking(socketserver.ForkingTCPServer):
@@ -77,27 +83,20 @@ def serve_what_comes(end: socket.socket) -> None:
     """Take connections from the parent and serve each by a thread."""
     while True:
         _, fds, _, _ = socket.recv_fds(end, 1, 1)
-        threading.Thread(target=serve_one, args=(socket.socket(fileno=fds[0]),), daemon=True).start()
-
-
-def serve_one(connection: socket.socket) -> None:
-    """Echo until the client has ended."""
-    with connection:
-        while piece := connection.recv(1 << 16):
-            connection.sendall(piece)
+        threading.Thread(target=echo, args=(socket.socket(fileno=fds[0]),), daemon=True).start()
 
 
 def coroutines(address: str, port: int, run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run) -> None:
     """Serve all in one event loop."""
 
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(1 << 16):
             writer.write(piece)
             await writer.drain()
         writer.close()
 
     async def serve() -> None:
-        server = await asyncio.start_server(echo, address, port, family=socket.AF_INET)
+        server = await asyncio.start_server(answer, address, port, family=socket.AF_INET)
         await server.serve_forever()
 
     run(serve())

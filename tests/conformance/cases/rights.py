@@ -28,11 +28,11 @@ def _ends(t: T, kind: int = socket.SOCK_STREAM) -> tuple[socket.socket, socket.s
     return ends
 
 
-def _taken(t: T, end: socket.socket, like: Sock, label: str = "passed", most: int = 1) -> list[Sock]:
+def _taken(t: T, end: socket.socket, label: str = "passed", most: int = 1) -> list[Sock]:
     """Receive descriptors; the trace tells how many there were, and the flags."""
     _, fds, flags, _ = socket.recv_fds(end, 10, most)
     t.note("received", (len(fds), flags & ~socket.MSG_CMSG_CLOEXEC))
-    return [like.sock(fd, label) for fd in fds]
+    return [Sock(t.me, t.trace, fd, label) for fd in fds]
 
 
 @table({"kept": (False,), "closed": (True,)})
@@ -43,7 +43,7 @@ def descriptor_passed_to_a_child(t: T, closed: bool) -> None:
     def child() -> None:
         s.close()
         gate.open()
-        (got,) = _taken(t, theirs, s)
+        (got,) = _taken(t, theirs)
         got.getpeername()
         got.send(b"by the child")
         got.recv()
@@ -64,7 +64,7 @@ def descriptor_passed_to_oneself(t: T) -> None:
     s, p = t.pair()
     ours, theirs = _ends(t, socket.SOCK_DGRAM)
     socket.send_fds(ours, [b"x"], [s.fd])
-    (got,) = _taken(t, theirs, s)
+    (got,) = _taken(t, theirs)
     s.close()
     got.send(b"the same one")
     p.recv()
@@ -78,7 +78,7 @@ def descriptor_passed_to_an_elder_child(t: T, closed: bool) -> None:
     ours, theirs = _ends(t)
 
     def child() -> None:
-        (got,) = _taken(t, theirs, Sock(t.me, t.trace, -1, ""))
+        (got,) = _taken(t, theirs)
         got.getpeername()
         got.getsockname()
         got.recv()
@@ -102,7 +102,7 @@ def descriptor_of_a_listener_passed(t: T) -> None:
     ours, theirs = _ends(t)
 
     def child() -> None:
-        (got,) = _taken(t, theirs, Sock(t.me, t.trace, -1, ""))
+        (got,) = _taken(t, theirs)
         got.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         got.wait(IN)
         a = t.accepted(got, "a")
@@ -125,7 +125,7 @@ def descriptor_of_a_listener_served_by_both(t: T) -> None:
     gate = t.gate()
 
     def child() -> None:
-        (got,) = _taken(t, theirs, Sock(t.me, t.trace, -1, ""))
+        (got,) = _taken(t, theirs)
         a = t.accepted(got, "a")
         a.send(b"by the child")
         gate.open()
@@ -152,7 +152,7 @@ def descriptor_passed_among_others(t: T) -> None:
     ours, theirs = _ends(t)
 
     def child() -> None:
-        first, second, third = _taken(t, theirs, s, most=3)
+        first, second, third = _taken(t, theirs, most=3)
         os.write(first.fd, b"into the pipe")
         second.send(b"into the connection")
         t.note("pipe", os.read(third.fd, 100))
@@ -195,7 +195,7 @@ def descriptor_looked_at_and_taken(t: T) -> None:
     peeked.send(b"peeked ")
     peeked.close()
     p.poll(RDHUP, 30)
-    (got,) = _taken(t, theirs, s)
+    (got,) = _taken(t, theirs)
     got.send(b"taken")
     p.queued(12)
     p.recv()
@@ -223,13 +223,13 @@ def descriptor_passed_on(t: T) -> None:
     on, last = _ends(t)
 
     def first() -> None:
-        (got,) = _taken(t, theirs, Sock(t.me, t.trace, -1, ""), "first")
+        (got,) = _taken(t, theirs, "first")
         got.send(b"first ")
         socket.send_fds(on, [b"x"], [got.fd])
         got.close()
 
     def second() -> None:
-        (got,) = _taken(t, last, Sock(t.me, t.trace, -1, ""), "second")
+        (got,) = _taken(t, last, "second")
         got.send(b"second")
 
     one, two = t.fork(first), t.fork(second)
@@ -255,7 +255,7 @@ def descriptor_passed_by_a_child(t: T) -> None:
     running = t.fork(child)
     s.close()
     running.join()
-    (got,) = _taken(t, ours, s)
+    (got,) = _taken(t, ours)
     got.send(b"back again")
     p.recv()
 
@@ -271,7 +271,7 @@ def descriptor_passed_and_told(t: T) -> None:
     gate = t.gate()
 
     def child() -> None:
-        (got,) = _taken(t, theirs, s)
+        (got,) = _taken(t, theirs)
         got.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, "TCP_NODELAY")
         got.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, "SO_KEEPALIVE")
         got.recv()
@@ -299,7 +299,7 @@ def descriptor_of_a_closed_connection_passed(t: T) -> None:
     s.wait(RDHUP)
     socket.send_fds(ours, [b"x"], [s.fd])
     s.close()
-    (got,) = _taken(t, theirs, s)
+    (got,) = _taken(t, theirs)
     got.recv()
     got.recv()
     got.close()
@@ -331,7 +331,7 @@ def descriptor_over_a_named_socket(t: T) -> None:
         def child() -> None:
             with socket.socket(socket.AF_UNIX) as end:
                 end.connect(named.getsockname())
-                (got,) = _taken(t, end, s)
+                (got,) = _taken(t, end)
                 got.send(b"by the child")
 
         running = t.fork(child)
@@ -349,7 +349,7 @@ def datagram_socket_passed(t: T, sent: bool) -> None:
     ours, theirs = _ends(t)
 
     def child() -> None:
-        (got,) = _taken(t, theirs, Sock(t.me, t.trace, -1, ""))
+        (got,) = _taken(t, theirs)
         got.wait(IN)
         got.recvfrom()
         got.sendto(b"by the child", back)

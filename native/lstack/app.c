@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include <string.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -143,14 +144,18 @@ void app_notify(struct apps *apps, struct arena *arena, uint32_t n)
 		wake_one(arena, n);
 }
 
-/* Wakes the event queues rung in this turn that have declared themselves asleep. */
-static void wake(struct app *app)
+/* Wakes the event queues rung in this turn that have declared themselves asleep; `cpu` is ours. */
+static void wake(struct app *app, uint32_t cpu)
 {
 	gz_fence(); /* pairs with the sleeper's fence between declaring and looking again */
 	for (uint64_t queues = app->rung; queues; queues &= queues - 1) {
 		uint32_t k = (uint32_t)__builtin_ctzll(queues);
 		struct gz_bell *bell = &app->channel->to_app[k];
 
+		if (gz_load(&bell->cpu) == cpu + 1) {
+			app->apps->told = app;
+			app->apps->told_queue = k;
+		}
 		if (app->queue_fd[k] < 0 || !gz_load(&bell->asleep) || !gz_exchange(&bell->asleep, 0))
 			continue;
 		if (send(app->queue_fd[k], "", 1, GZ_WAKE_FLAGS) == 1)
@@ -363,9 +368,19 @@ uint32_t apps_poll(struct protocol_stack *stack)
 	return done;
 }
 
+bool apps_wait_here(struct protocol_stack *stack)
+{
+	struct apps *apps = stack->apps;
+	const struct app *app = apps->told;
+
+	apps->told = NULL;
+	return app && !app->doomed && gz_bell_pending(&app->channel->to_app[apps->told_queue]);
+}
+
 void apps_flush(struct protocol_stack *stack)
 {
 	struct apps *apps = stack->apps;
+	uint32_t cpu = apps->rung ? (uint32_t)sched_getcpu() : 0;
 
 	conn_destroy_finished(apps);
 	if (apps->doomed)
@@ -375,7 +390,7 @@ void apps_flush(struct protocol_stack *stack)
 
 		apps->rung = app->rung_next;
 		app->in_rung = false;
-		wake(app);
+		wake(app, cpu);
 	}
 	while (apps->dead) {
 		struct app *app = apps->dead;

@@ -22,6 +22,12 @@ uint32_t apps_poll(struct protocol_stack *stack);
 /* End of a turn: tells applications what changed in it, waking those asleep. */
 void apps_flush(struct protocol_stack *stack);
 
+/*
+ * True if an application that was rung since the last call looks for it from the CPU we are on and has not come to it: it
+ * waits for us to leave.
+ */
+bool apps_wait_here(struct protocol_stack *stack);
+
 /* Second look of the two-phase sleep, after page->asleep = 1 and a fence: true if any bell or request is pending. */
 bool apps_pending(struct protocol_stack *stack);
 

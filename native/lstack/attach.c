@@ -526,6 +526,8 @@ void app_detach(struct app *app)
 		munmap(app->channel, sizeof(*app->channel));
 	app->channel = NULL;
 	app->rung = 0;
+	if (apps->told == app)
+		apps->told = NULL;
 	gz_store_release(&apps->stack->page->apps[app->slot].pid, 0);
 	apps->count--;
 	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);

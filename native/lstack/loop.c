@@ -6,6 +6,9 @@
  * A turn without work starts the look-out: more turns, yielding the CPU now and then, for at most `lookout_ns`. It grows
  * when work came soon after we had gone to sleep (looking would have caught it) and shrinks when a look-out was in vain,
  * down to none on a machine where it never pays. Sleeping is in two phases: declare, fence, look again, sleep.
+ *
+ * Who was told something and runs on our CPU can do nothing about it while we look out, nor does a yield help: the scheduler
+ * goes by what each has had, and gives the CPU back to us until that is even. So we hand over: sleep, until something comes.
  */
 #include "loop.h"
 
@@ -41,6 +44,8 @@
 #define EVENTS_EVERY_NS 500000ull /* under load: control sockets are looked at so often */
 #define BEAT_NS (400 * NS_PER_MS) /* an idle worker's heartbeat; abi.h promises 500 ms */
 #define YIELD_EVERY 16u           /* empty turns */
+#define BATCH_MOST_NS NS_PER_MS    /* a program that has the CPU to itself answers a batch in less */
+#define BATCH_PAUSE_NS (50 * NS_PER_MS)
 #define LOOKOUT_MIN_NS 2000ull    /* less than this is none */
 #define DRAIN_NS (900 * NS_PER_MS)
 
@@ -160,7 +165,9 @@ static uint64_t sleep_until_work(struct protocol_stack *stack)
 	uint64_t before = monotonic_ns(), after;
 	int timeout = sleep_ms(stack);
 
-	gz_store(&stack->page->asleep, 1);
+	if (!++stack->sleeps)
+		stack->sleeps = 1;
+	gz_store(&stack->page->asleep, stack->sleeps);
 	gz_fence(); /* pairs with the fence of whoever rings a bell or fills a ring, between that and reading `asleep` */
 	if (apps_pending(stack) || steer_pending(stack) || stop_wanted)
 		timeout = 0;
@@ -171,6 +178,32 @@ static uint64_t sleep_until_work(struct protocol_stack *stack)
 	worker_count(stack, GZ_COUNT_sleeps, 1);
 	after = monotonic_ns();
 	return after - before;
+}
+
+/*
+ * Under SCHED_BATCH who is woken does not take the CPU from who has it: a program we hand over to answers all it was asked, not
+ * one request until the next packet. Where others want the CPU too (the sleep was long, and they do not go when the program is
+ * done) that would be a whole time slice of theirs each time, so we do without for a while.
+ */
+struct manners {
+	bool batch;
+	uint64_t never_until_ns;
+};
+
+static void wake_politely(struct manners *manners, bool batch)
+{
+	struct sched_param none = { 0 };
+
+	if (batch != manners->batch && !sched_setscheduler(0, batch ? SCHED_BATCH : SCHED_OTHER, &none))
+		manners->batch = batch;
+}
+
+/* The CPU is wanted by a program that has something to do for us. */
+static void hand_over(struct protocol_stack *stack, struct manners *manners)
+{
+	wake_politely(manners, stack->now_ns >= manners->never_until_ns);
+	if (sleep_until_work(stack) > BATCH_MOST_NS && manners->batch)
+		manners->never_until_ns = monotonic_ns() + BATCH_PAUSE_NS;
 }
 
 /* What a look-out is worth, learnt from how the last ones ended. */
@@ -193,10 +226,15 @@ static void lookout_in_vain(struct lookout *lookout)
 }
 
 /* After an empty turn that began `idle_ns` after the last work: look on, or sleep. */
-static void idle(struct protocol_stack *stack, struct lookout *lookout, uint64_t idle_ns, uint32_t empty_turns)
+static void idle(struct protocol_stack *stack, struct lookout *lookout, struct manners *manners, uint64_t idle_ns,
+                 uint32_t empty_turns)
 {
 	uint64_t slept;
 
+	if (stack->group->idle != GZ_IDLE_POLL && apps_wait_here(stack)) {
+		hand_over(stack, manners);
+		return;
+	}
 	if (stack->group->idle == GZ_IDLE_POLL || idle_ns < lookout->ns) {
 		if (empty_turns % YIELD_EVERY == 0)
 			sched_yield();
@@ -205,6 +243,7 @@ static void idle(struct protocol_stack *stack, struct lookout *lookout, uint64_t
 		return;
 	}
 	publish_gauges(stack);
+	wake_politely(manners, false);
 	slept = sleep_until_work(stack);
 	if (slept && slept + idle_ns < lookout->max_ns)
 		lookout_paid(lookout); /* a little more patience would have been enough */
@@ -230,6 +269,7 @@ static void drain(struct protocol_stack *stack)
 void loop_run(struct protocol_stack *stack)
 {
 	struct lookout lookout = { .max_ns = stack->group->spin_us * 1000ull, .ns = stack->group->spin_us * 1000ull };
+	struct manners manners = { 0 };
 	uint64_t work_ns = monotonic_ns(), events_ns = work_ns;
 	uint32_t empty_turns = 0;
 
@@ -244,7 +284,8 @@ void loop_run(struct protocol_stack *stack)
 		}
 		if (stack->readers_behind) {
 			stack->readers_behind = false;
-			sched_yield();
+			if (apps_wait_here(stack))
+				hand_over(stack, &manners);
 		}
 		if (work) {
 			if (empty_turns)
@@ -253,7 +294,7 @@ void loop_run(struct protocol_stack *stack)
 			work_ns = stack->now_ns;
 			continue;
 		}
-		idle(stack, &lookout, stack->now_ns - work_ns, ++empty_turns);
+		idle(stack, &lookout, &manners, stack->now_ns - work_ns, ++empty_turns);
 	}
 	drain(stack);
 }

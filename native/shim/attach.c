@@ -263,6 +263,7 @@ void attach_wake_by_control(struct link *link)
 void attach_publish(struct link *link)
 {
 	link->buried = link->unclaimed = false;
+	gz_store(&link->woken, 0);
 	link->serial = ++shim.links_serial;
 	gz_store(&link->announced, 0);
 	gz_store(&link->used, 0);

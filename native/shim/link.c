@@ -17,11 +17,13 @@
 /* A worker answers within microseconds; this long we insist before we believe it cannot. */
 #define PATIENCE_NS 1000000000ull
 
-void link_wake(struct link *link)
+void link_wake(struct link *link, uint32_t sleep)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_WAKE };
 
-	(void)attach_send(link->wake_fd, &message, -1);
+	/* Noted after it was sent: another thread that finds it noted relies on it. */
+	if (!attach_send(link->wake_fd, &message, -1))
+		gz_store(&link->woken, sleep);
 }
 
 /* One turn of waiting for a worker that is busy but there. False: it died, or the patience has ended. */

@@ -30,6 +30,7 @@ struct link {
 	struct gz_arena *arena;     /* or, of a pair, its struct gz_pair */
 	const struct gz_worker_page *page;
 	int wake_fd; /* control_fd under a number of its own that is never given up: a late wake meets no stranger's file */
+	_Atomic uint32_t woken; /* the worker's sleep it was last woken from, by us: one message is enough */
 	_Atomic bool dead;
 	/* the rest */
 	int control_fd; /* a worker's; pairs have legs */
@@ -49,7 +50,7 @@ struct link {
 	struct link *next;             /* all that ever were */
 };
 
-void link_wake(struct link *link);
+void link_wake(struct link *link, uint32_t sleep);
 
 /* pair.h */
 void pair_ring(struct link *link, uint32_t n);
@@ -66,10 +67,13 @@ static inline bool link_is_open(const struct link *link)
 /* Socket n changed: tells the worker. After the change was published; the fence pairs with the worker's before it sleeps. */
 static inline void link_ring(struct link *link, uint32_t n)
 {
+	uint32_t sleep;
+
 	gz_bell_ring(&link->channel->to_worker, n);
 	gz_fence();
-	if (__builtin_expect(gz_load(&link->page->asleep), 0))
-		link_wake(link);
+	sleep = gz_load(&link->page->asleep);
+	if (__builtin_expect(sleep && sleep != gz_load(&link->woken), 0))
+		link_wake(link, sleep);
 }
 
 /* NULL: this queue has no say in that pair. */

@@ -64,12 +64,38 @@ void wait_begin(struct wait *w, struct spin *spin, uint32_t queue, int64_t timeo
 	w->sigmask = sigmask;
 }
 
+/*
+ * True if a worker bound to the CPU we are on is awake: it has something to do and does it when we leave. A yield would not
+ * do, it gives the CPU to who has had less of it until now. Tells all workers where we look from, so that they do the same.
+ */
+static bool worker_waits_here(uint32_t queue)
+{
+	int cpu = sched_getcpu();
+	bool waits = false;
+
+	WORKER_EACH(link, i)
+	{
+		struct gz_bell *bell = link_is_open(link) && queue != EVENTQ_SHARED ? link_bell(link, queue) : NULL;
+
+		if (!bell || gz_load(&link->dead))
+			continue;
+		if (gz_load(&bell->cpu) != (uint32_t)cpu + 1)
+			gz_store(&bell->cpu, (uint32_t)cpu + 1);
+		waits |= shim.group->workers[link->slot].cpu == cpu && !gz_load(&link->page->asleep);
+	}
+	return waits;
+}
+
 enum wait_next wait_next(struct wait *w)
 {
-	if (++w->looks % LOOKS_PER_YIELD) {
+	if (w->looks++ % LOOKS_PER_YIELD) {
 		gz_pause();
 		return WAIT_LOOK;
 	}
+	if (worker_waits_here(w->queue))
+		return w->now >= w->deadline ? WAIT_TIMEOUT : WAIT_SLEEP;
+	if (w->looks == 1)
+		return WAIT_LOOK;
 	/* A hand-over where the peer shares our CPU, and nearly free where it does not. */
 	sched_yield();
 	w->now = now_ns();

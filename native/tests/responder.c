@@ -136,6 +136,12 @@ void apps_flush(struct protocol_stack *stack)
 {
 }
 
+bool apps_wait_here(struct protocol_stack *stack)
+{
+	(void)stack;
+	return false;
+}
+
 bool apps_pending(struct protocol_stack *stack)
 {
 	return false;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* The attach handshake and the rings of an attached process: attaching, listening, forking, leaving. */
+#include <sched.h>
+
 #include "attach_kit.h"
 
 static void a_process_attaches_and_leaves(void **state)
@@ -67,6 +69,57 @@ static void a_worker_is_woken_by_a_message(void **state)
 	assert_false(hung_up(p.fd));
 	assert_int_equal(poll(&asleep, 1, 0), 0);
 	leave(&p);
+}
+
+/* Socket n changed; true if the process that was told looks for it from our CPU, and has not. */
+static bool told_and_waiting(uint32_t n)
+{
+	struct apps *apps = fx->stack.apps;
+
+	app_notify(apps, apps->all->arena, n);
+	turn();
+	return apps_wait_here(&fx->stack);
+}
+
+static void ignore(void *ctx, uint32_t n)
+{
+	(void)ctx;
+	(void)n;
+}
+
+static void who_was_told_on_our_cpu_waits_for_us(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	uint32_t n = from_stock(&p), here;
+	struct gz_bell *bell = &p.channel->to_app[0];
+	cpu_set_t all, one;
+
+	assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+	here = (uint32_t)sched_getcpu();
+	CPU_ZERO(&one);
+	CPU_SET(here, &one);
+	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	gz_store(&p.channel->interest[n], 1);
+
+	assert_false(told_and_waiting(n)); /* it has not said where it runs */
+	gz_store(&bell->cpu, here + 1 + 1);
+	assert_false(told_and_waiting(n));
+	gz_store(&bell->cpu, here + 1);
+	assert_true(told_and_waiting(n));
+	assert_false(apps_wait_here(&fx->stack)); /* once for each time it is told */
+	assert_true(told_and_waiting(n));
+	app_notify(fx->stack.apps, fx->stack.apps->all->arena, n);
+	turn();
+	assert_int_equal(gz_bell_take(bell, 64, ignore, NULL), 1);
+	assert_false(apps_wait_here(&fx->stack)); /* it has come to it */
+	app_notify(fx->stack.apps, fx->stack.apps->all->arena, n);
+	turn();
+	leave(&p);
+	turn();
+	assert_false(apps_wait_here(&fx->stack)); /* it is no more */
+	assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
 }
 
 static void a_listener_opens_and_dies_with_its_process(void **state)
@@ -248,6 +301,7 @@ int main(void)
 		TEST(bad_greetings_are_refused),
 		TEST(a_second_hello_ends_the_attachment),
 		TEST(a_worker_is_woken_by_a_message),
+		TEST(who_was_told_on_our_cpu_waits_for_us),
 		TEST(a_listener_opens_and_dies_with_its_process),
 		TEST(a_fork_keeps_the_listener_until_both_are_gone),
 		TEST(an_unclaimed_fork_drops_its_references),

@@ -168,7 +168,8 @@ struct gz_worker_page {
 	_Atomic uint64_t generation;   /* CLOCK_MONOTONIC of the start: differs after each restart */
 	uint8_t mac[6];
 	uint8_t pad0[10];
-	_Alignas(64) _Atomic uint32_t asleep;       /* 1: wake me by a message (applications) or datagram (workers) */
+	/* Not 0: wake me by a message (applications) or datagram (workers). Each sleep has a number of its own: once is enough. */
+	_Alignas(64) _Atomic uint32_t asleep;
 	_Alignas(64) _Atomic uint64_t counters[64]; /* enum gz_counter */
 	_Alignas(64) struct gz_listener listeners[GZ_LISTENERS_MAX];
 	struct gz_app_stat apps[GZ_APPS_MAX];

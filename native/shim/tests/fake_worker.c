@@ -35,7 +35,7 @@
 
 struct fake fake;
 static int listen_fd, page_fd;
-static uint32_t queue_id;
+static uint32_t queue_id, sleeps;
 
 static void *map(int fd, size_t size, int prot)
 {
@@ -254,6 +254,9 @@ static void on_control(struct app *app)
 	case GZ_MESSAGE_FORK:
 		on_fork(app, fd);
 		break;
+	case GZ_MESSAGE_WAKE:
+		gz_add(&fake.page->counters[GZ_COUNT_requests], 1); /* for the tests to see */
+		break;
 	case GZ_MESSAGE_EVENT_QUEUE:
 		app->queue_fd[message.number] = fd;
 		(void)send(fd, "", 1, GZ_WAKE_FLAGS);
@@ -286,7 +289,7 @@ static void sleep_and_control(void)
 			who[n] = &fake.apps[a];
 			fds[n++] = (struct pollfd){ .fd = fake.apps[a].control, .events = POLLIN };
 		}
-	gz_store(&fake.page->asleep, 1);
+	gz_store(&fake.page->asleep, ++sleeps);
 	gz_fence();
 	poll(fds, (nfds_t)n, pending() ? 0 : fake.refuse_later ? 20 : 1000);
 	gz_store(&fake.page->asleep, 0);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,6 +58,34 @@ void group_kill_worker(uint32_t i)
 	waitpid(running[i].pid, NULL, 0);
 	close(running[i].stdin_fd);
 	running[i].pid = 0;
+}
+
+void group_hold_worker(uint32_t i)
+{
+	kill(running[i].pid, SIGSTOP);
+	waitpid(running[i].pid, NULL, WUNTRACED);
+}
+
+void group_resume_worker(uint32_t i)
+{
+	kill(running[i].pid, SIGCONT);
+}
+
+const struct gz_worker_page *group_worker_page(uint32_t i)
+{
+	char path[128];
+	void *shown;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/worker.%u.page", page.run_dir, i);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	shown = mmap(NULL, sizeof(struct gz_worker_page), PROT_READ, MAP_SHARED, fd, 0);
+	if (shown == MAP_FAILED) {
+		perror(path);
+		exit(1);
+	}
+	close(fd);
+	return shown;
 }
 
 void group_start(const char *fake_worker, uint32_t workers)

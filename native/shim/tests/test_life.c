@@ -311,6 +311,34 @@ static void a_blocked_reader_hears_of_the_death(void **state)
 	close(pipes[1]);
 }
 
+static void one_message_wakes_a_worker(void **state)
+{
+	const struct gz_worker_page *worker = group_worker_page(0);
+	const _Atomic uint64_t *messages = &worker->counters[GZ_COUNT_requests];
+	int fd = kit_connect(PEER_ADDR, 7);
+	uint64_t before;
+	char echo[20];
+
+	kit_send(fd, "x");
+	kit_expect(fd, "x");
+	for (int round = 1; round <= 2; round++) { /* once for each sleep */
+		do {
+			group_resume_worker(0);
+			usleep(10000);
+			group_hold_worker(0);
+		} while (!gz_load(&worker->asleep));
+		before = gz_load(messages);
+		for (int i = 0; i < 20; i++)
+			kit_send(fd, "y");
+		group_resume_worker(0);
+		assert_int_equal(recv(fd, echo, sizeof(echo), MSG_WAITALL), sizeof(echo));
+		kit_send(fd, "z"); /* what it was sent before, it has read when it answers this */
+		kit_expect(fd, "z");
+		assert_in_range(gz_load(messages), before + 1, before + 2);
+	}
+	close(fd);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(duplicates_are_one_socket),
 	cmocka_unit_test(dup2_closes_what_was_there),
@@ -323,6 +351,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(vfork_leaves_the_parent_alone),
 	cmocka_unit_test(system_calls_by_number_are_the_same_calls),
 	cmocka_unit_test(a_dead_worker_ends_its_connections_and_nothing_else),
+	cmocka_unit_test(one_message_wakes_a_worker),
 	cmocka_unit_test(a_blocked_reader_hears_of_the_death),
 };
 

@@ -108,6 +108,13 @@ def wake_limits(lab: Lab) -> dict[str, dict[str, float]]:
     }
 
 
+def relay_limit(lab: Lab) -> dict[str, float]:
+    """Return what a first packet costs the least that a worker and a program could do for it: round trips in us."""
+    argv = [lab.compiled("tap_relay"), str(lab.server_cpu), str(lab.client_cpu), str(_GAP_MS)]
+    said: dict[str, float] = json.loads(lab.call(argv, lab.home))
+    return said
+
+
 def crowd(sides: dict[str, Side], repeat: int, tell: Callable[[str], None]) -> dict[str, Cell]:
     """Four servers and four clients at once, none pinned: sums of requests/s, and how evenly they were served."""
     found: dict[str, list[Sample]] = {key: [] for key in sides}

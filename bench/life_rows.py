@@ -48,7 +48,7 @@ class LifeRun:
         if self._wants("start", "idle-cpu", "crowd"):
             self._try(("start", "idle-cpu", "crowd"), self._instance_of_two)
         if self._wants("first-packet"):
-            self._try(("first-packet",), lambda: self._first_packet(f"limit: an eventfd's round trip here: {limit}"))
+            self._try(("first-packet",), lambda: self._first_packet(f"an eventfd's round trip: {limit}"))
         if self._wants("worker-death"):
             self._try(("worker-death",), self._worker_death)
         if self._wants("scale-busy", "scale-memory"):
@@ -104,6 +104,11 @@ class LifeRun:
         self._add("crowd", "req/s", mine, theirs, note)
 
     def _first_packet(self, limit: str) -> None:
+        least = life.relay_limit(self.ground.lab)
+        limit = (
+            f"limit: two processes that only hand a datagram to and fro over a tap {least['busy_us']:.0f} ->"
+            f" {least['idle_us']:.0f} us ({least['idle_us'] - least['busy_us']:.0f} extra); {limit}"
+        )
         repeat = min(self.options.repeat, 3)
         ours = life.first_packet(self._usable(TAP), repeat)
         theirs = life.first_packet(self.ground.sides[KERNEL_VETH], repeat)

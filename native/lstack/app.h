@@ -46,8 +46,8 @@ struct apps {
 	int listen_fd; /* attach socket */
 	int spare_fd;  /* given up for a moment when there is no descriptor left, to tell who comes so */
 	struct app *all;
-	struct app *rung;      /* to look at in apps_flush */
-	struct app *told;      /* one that was last rung on our CPU, in this turn or before, and its event queue; NULL: none */
+	struct app *rung; /* to look at in apps_flush */
+	struct app *told; /* one that was last rung on our CPU, in this turn or before, and its event queue; NULL: none */
 	uint32_t told_queue;
 	struct app *dead;      /* freed in apps_flush: their pointers may still stand in the loop's event array */
 	struct conn *finished; /* to be freed in apps_flush */

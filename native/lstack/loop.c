@@ -44,9 +44,9 @@
 #define EVENTS_EVERY_NS 500000ull /* under load: control sockets are looked at so often */
 #define BEAT_NS (400 * NS_PER_MS) /* an idle worker's heartbeat; abi.h promises 500 ms */
 #define YIELD_EVERY 16u           /* empty turns */
-#define BATCH_MOST_NS NS_PER_MS    /* a program that has the CPU to itself answers a batch in less */
+#define BATCH_MOST_NS NS_PER_MS   /* a program that has the CPU to itself answers a batch in less */
 #define BATCH_PAUSE_NS (50 * NS_PER_MS)
-#define LOOKOUT_MIN_NS 2000ull    /* less than this is none */
+#define LOOKOUT_MIN_NS 2000ull /* less than this is none */
 #define DRAIN_NS (900 * NS_PER_MS)
 
 /* Set by the signal handler, which also writes stop_fd: a sleep that has just begun ends. */

@@ -18,8 +18,8 @@
 #define GZ_BELL_SUMMARY (GZ_BELL_WORDS / 64u)
 
 struct gz_bell {
-	_Alignas(64) _Atomic uint32_t asleep;                   /* owner writes: 1 = wake me */
-	_Atomic uint32_t cpu;                                   /* owner writes: 1 + the CPU it looks from; 0 = not known */
+	_Alignas(64) _Atomic uint32_t asleep; /* owner writes: 1 = wake me */
+	_Atomic uint32_t cpu;                 /* owner writes: 1 + the CPU it looks from; 0 = not known */
 	_Alignas(64) _Atomic uint64_t summary[GZ_BELL_SUMMARY]; /* bit w: words[w] may be non-zero; ringer sets, owner takes */
 	_Alignas(64) _Atomic uint64_t words[GZ_BELL_WORDS]; /* bit n: socket n changed; ringer sets, owner takes */
 };

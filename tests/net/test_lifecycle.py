@@ -89,6 +89,15 @@ def test_the_tap_is_quiet_when_nobody_talks(kit: Kit) -> None:
     instance.stop()
 
 
+@pytest.mark.parametrize("queues", [1, 2])
+def test_the_tap_has_no_queueing_discipline(kit: Kit, queues: int) -> None:
+    instance = on_tap(kit, queues)
+    instance.start()
+    shown = instance.home.run("tc", "qdisc", "show", "dev", instance.device).splitlines()
+    assert [line.split()[1] for line in shown] == ["noqueue"]
+    instance.stop()
+
+
 def refused(instance: Instance, *words: str, code: int = 69) -> None:
     """Assert that a start fails with these words, and changes nothing."""
     before = host(instance)

@@ -28,7 +28,7 @@ void apps_flush(struct protocol_stack *stack);
  */
 bool apps_wait_here(struct protocol_stack *stack);
 
-/* Second look of the two-phase sleep, after page->asleep = 1 and a fence: true if any bell or request is pending. */
+/* Second look of the two-phase sleep, after page->asleep is set and a fence: true if any bell or request is pending. */
 bool apps_pending(struct protocol_stack *stack);
 
 /*

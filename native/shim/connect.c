@@ -6,6 +6,7 @@
 #include "attach.h"
 #include "connect.h"
 #include "epoll.h"
+#include "family.h"
 #include "pair.h"
 #include "real.h"
 #include "sock.h"
@@ -23,7 +24,7 @@ static struct link *pick_live(void)
 
 		if (!link || shim.role[i] == GZ_ROLE_RECV)
 			continue;
-		if (link->channel || !attach_claim(link))
+		if (link->channel || !family_claim(link))
 			return link;
 	}
 	return NULL;
@@ -114,7 +115,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	uint32_t n;
 	int on = 1, err;
 
-	attach_claim_all(); /* in the child of a fork, else we see nobody listen */
+	family_claim_all(); /* in the child of a fork, else we see nobody listen */
 	if (s->template || !pair_listens(to) || (!s->bound && !pair_reaches(to)))
 		return 1;
 	if (!s->bound) {

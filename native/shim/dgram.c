@@ -5,12 +5,12 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "attach.h"
 #include "dgram.h"
-#include "dgram_options.h"
 #include "dgram_entry.h"
 #include "dgram_message.h"
+#include "dgram_options.h"
 #include "epoll.h"
+#include "family.h"
 #include "real.h"
 #include "route.h"
 #include "shim.h"
@@ -225,7 +225,7 @@ struct sock *dgram_enter(int fd, bool fresh)
 	sock_get(s);
 	lock_give(&s->rx);
 	if (__builtin_expect(s->born != gz_load(&shim.forks), 0))
-		attach_claim_all();
+		family_claim_all();
 	return s;
 }
 

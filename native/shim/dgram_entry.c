@@ -9,6 +9,7 @@
 #include "dgram.h"
 #include "dgram_entry.h"
 #include "epoll.h"
+#include "family.h"
 #include "shim.h"
 
 #define OPEN_PATIENCE_NS 1000000000ull
@@ -129,7 +130,7 @@ struct listener *dgram_inherit(struct sock *s, bool both, const struct endpoint 
 
 int dgram_entries_open(struct sock *s)
 {
-	attach_claim_all();
+	family_claim_all();
 	lock_take(&shim.lock);
 	WORKER_EACH(link, i)
 	{
@@ -153,7 +154,7 @@ static void repeat_bind(struct sock *s, struct link *link, uint32_t n)
 
 void dgram_entries_peer(struct sock *s)
 {
-	attach_claim_all();
+	family_claim_all();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link;
 
@@ -164,7 +165,7 @@ void dgram_entries_peer(struct sock *s)
 
 void dgram_entries_options(struct sock *s)
 {
-	attach_claim_all();
+	family_claim_all();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link;
 		struct gz_sock *entry = dgram_entry_at(s, i, &link);

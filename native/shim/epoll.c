@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
 
-#include "attach.h"
 #include "dgram.h"
 #include "epoll_index.h"
 #include "epoll_nest.h"
 #include "epoll_set.h"
 #include "eventq.h"
+#include "family.h"
 #include "fdtable.h"
 #include "listen.h"
 #include "real.h"
@@ -394,7 +394,7 @@ int epoll_wait_for(struct epoll *ep, int epfd, struct epoll_event *events, int m
 	epoll_need_queue(ep);
 	epoll_get(ep);
 	lock_give(&ep->lock);
-	attach_claim_all();
+	family_claim_all();
 	n = wait_in(ep, epfd, events, most, timeout_ns, sigmask);
 	epoll_put(ep);
 	return n;

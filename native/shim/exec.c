@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "api.h"
-#include "attach.h"
 #include "dgram_options.h"
 #include "exec.h"
+#include "family.h"
 #include "fdtable.h"
 #include "image.h"
 #include "link.h"
@@ -135,7 +135,7 @@ static int introduce(struct link *link)
 		return link->control_fd; /* not claimed by us: let the new image do it */
 	lock_take(&link->post);
 	link_settle(link);
-	fd = attach_fork(link, 0, NULL);
+	fd = family_fork(link, 0, NULL);
 	lock_give(&link->post);
 	return fd < 0 ? -1 : fd;
 }
@@ -379,14 +379,14 @@ void exec_failed(char **env, char *const envp[])
 static struct link *restore_link(const struct image_link *image)
 {
 	struct link *link = image->slot < shim.workers
-	                            ? attach_inherit(image->slot, image->queue_id, image->control_fd, image->arena_size)
+	                            ? family_inherit(image->slot, image->queue_id, image->control_fd, image->arena_size)
 	                            : NULL;
 
 	for (uint32_t w = 0; link && w < GZ_SOCKS_MAX / 64; w++)
 		for (uint64_t bits = image->drop[w]; bits; bits &= bits - 1)
-			attach_drop_later(link, w * 64 + (uint32_t)__builtin_ctzll(bits));
+			family_drop_later(link, w * 64 + (uint32_t)__builtin_ctzll(bits));
 	if (link)
-		attach_tell_dropped(link);
+		family_tell_dropped(link);
 	return link;
 }
 

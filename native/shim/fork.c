@@ -7,6 +7,7 @@
 #include "attach.h"
 #include "epoll.h"
 #include "eventq.h"
+#include "family.h"
 #include "fdtable.h"
 #include "fork.h"
 #include "link.h"
@@ -27,7 +28,7 @@ static void before(void)
 	WORKER_EACH(link, i)
 	{
 		if (!link->channel)
-			(void)attach_claim(link);
+			(void)family_claim(link);
 	}
 	lock_take(&shim.lock);
 	for (uint32_t i = 0; i < shim.workers; i++) {
@@ -38,7 +39,7 @@ static void before(void)
 			lock_take(&link->post);
 			/* The child is to hold what was just accepted, too: claims come before the introduction. */
 			link_settle(link);
-			child_fd[i] = attach_fork(link, 0, NULL);
+			child_fd[i] = family_fork(link, 0, NULL);
 		}
 	}
 	pair_before_fork();

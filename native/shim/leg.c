@@ -10,6 +10,7 @@
 #include <gazelle/wake.h>
 
 #include "attach.h"
+#include "control.h"
 #include "eventq.h"
 #include "fdtable.h"
 #include "pair_parts.h"
@@ -29,7 +30,7 @@ static int say_queue(int leg, uint32_t q, int fd)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_EVENT_QUEUE, .number = q };
 
-	return attach_send(leg, &message, fd);
+	return control_send(leg, &message, fd);
 }
 
 void pair_announce(struct link *link, uint32_t queue, int fd)
@@ -98,21 +99,12 @@ void leg_add(struct link *link, uint32_t member, uint32_t life, int fd)
 			gz_and(&link->announced, ~(1ull << k));
 }
 
-/* So that we send a byte to nothing but a socket that is there to wake somebody. */
-static bool can_wake(int fd)
-{
-	int domain = -1, type = -1;
-	socklen_t len = sizeof(int);
-
-	return !REAL(getsockopt)(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
-	       !REAL(getsockopt)(fd, SOL_SOCKET, SO_TYPE, &type, &len) && domain == GZ_WAKE_DOMAIN && type == GZ_WAKE_TYPE;
-}
-
 static void said(struct link *link, const struct gz_message *message, int *fds, int count)
 {
 	struct pair *pair = link->pair;
 
-	if (message->kind == GZ_MESSAGE_EVENT_QUEUE && count == 1 && message->number < GZ_PAIR_QUEUES && can_wake(fds[0])) {
+	if (message->kind == GZ_MESSAGE_EVENT_QUEUE && count == 1 && message->number < GZ_PAIR_QUEUES &&
+	    control_is_pair_end(fds[0])) {
 		int *slot = &pair->queue_fd[message->number];
 
 		if (*slot <= 0) {
@@ -136,7 +128,7 @@ static bool hear_one(struct link *link, uint32_t m, uint32_t *heard)
 	int fds[GZ_WELCOME_FDS], count, got = 0;
 
 	for (uint32_t i = 0; i < LEG_BUDGET; i++) {
-		got = attach_receive(link->pair->leg_fd[m], &message, fds, &count);
+		got = control_receive(link->pair->leg_fd[m], &message, fds, &count);
 		if (got <= 0)
 			break;
 		++*heard;
@@ -280,7 +272,7 @@ static int child_leg(int to, uint32_t place, uint32_t life)
 
 	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
 		return -1;
-	if (attach_send(to, &message, ends[1])) {
+	if (control_send(to, &message, ends[1])) {
 		REAL(close)(ends[0]);
 		ends[0] = -1;
 	}

@@ -8,7 +8,9 @@
 #include <gazelle/attach.h>
 
 #include "attach.h"
+#include "control.h"
 #include "eventq.h"
+#include "family.h"
 #include "link.h"
 #include "pair.h"
 #include "real.h"
@@ -22,7 +24,7 @@ void link_wake(struct link *link, uint32_t sleep)
 	struct gz_message message = { .kind = GZ_MESSAGE_WAKE };
 
 	/* Noted after it was sent: another thread that finds it noted relies on it. */
-	if (!attach_send(link->wake_fd, &message, -1))
+	if (!control_send(link->wake_fd, &message, -1))
 		gz_store(&link->woken, sleep);
 }
 
@@ -97,7 +99,7 @@ void link_let_go(struct link *link, uint32_t n)
 		return;
 	}
 	if (!link->channel) {
-		attach_dropped(link, n);
+		family_dropped(link, n);
 		return;
 	}
 	gz_store(&link->channel->interest[n % GZ_SOCKS_MAX], 0);
@@ -163,7 +165,7 @@ void link_announce(struct link *link, uint32_t queue)
 	if (!(gz_load(&link->announced) & bit)) {
 		struct gz_message message = { .kind = GZ_MESSAGE_EVENT_QUEUE, .number = queue };
 
-		if (!attach_send(link->control_fd, &message, fd))
+		if (!control_send(link->control_fd, &message, fd))
 			gz_or(&link->announced, bit);
 	}
 	lock_give(&link->post);

@@ -10,6 +10,7 @@
 #include "attach.h"
 #include "epoll.h"
 #include "eventq.h"
+#include "family.h"
 #include "listen.h"
 #include "pair.h"
 #include "real.h"
@@ -278,7 +279,7 @@ int listen_start(struct sock *s, int fd, int backlog)
 	enum route route = ROUTE_KERNEL;
 	int err = 0;
 
-	attach_claim_all();
+	family_claim_all();
 	lock_take(&s->rx);
 	lock_take(&s->tx);
 	if (sock_kind(s) == KIND_STREAM) {
@@ -474,7 +475,7 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 	int got;
 
 	_Static_assert(SOCK_CLOEXEC == O_CLOEXEC && SOCK_NONBLOCK == O_NONBLOCK, "one flag word serves both");
-	attach_claim_all();
+	family_claim_all();
 	sock_get(s);
 	for (;;) {
 		bool both = s->listener->both;

@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 #include "attach.h"
+#include "control.h"
 #include "epoll.h"
 #include "eventq.h"
 #include "fdtable.h"
 #include "listen.h"
+#include "mapping.h"
 #include "pair_parts.h"
 #include "real.h"
 #include "route.h"
@@ -185,7 +187,7 @@ struct link *pair_inherit(const struct pair_image *image)
 	uint32_t slot;
 
 	link = new_link(&slot);
-	if (!link || attach_map_pair(link, image->memory_fd) || fstat(image->memory_fd, &st))
+	if (!link || mapping_pair(link, image->memory_fd) || fstat(image->memory_fd, &st))
 		return NULL;
 	start(link, &message, NULL);
 	link->pair->inherited = true;
@@ -248,7 +250,7 @@ void pair_arrived(struct link *worker, const struct gz_message *message, int *fd
 	    message->other >= GZ_PAIR_MEMBERS)
 		goto close_fds;
 	link = new_link(&slot);
-	if (!link || attach_map_pair(link, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
+	if (!link || mapping_pair(link, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
 		goto close_fds;
 	start(link, message, worker);
 	link->pair->inode = st.st_ino;
@@ -317,10 +319,10 @@ static struct link *ask(const struct served *where)
 		return NULL;
 	memcpy(message.addr, where->addr, sizeof(message.addr));
 	lock_take(&worker->post);
-	got = attach_send(worker->control_fd, &message, -1);
+	got = control_send(worker->control_fd, &message, -1);
 	lock_give(&worker->post);
 	while (!got && more) {
-		got = attach_receive(worker->control_fd, &message, fds, &count);
+		got = control_receive(worker->control_fd, &message, fds, &count);
 		if (got < 0)
 			break;
 		if (got) {

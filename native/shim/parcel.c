@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "attach.h"
+#include "control.h"
 #include "dgram_options.h"
+#include "family.h"
 #include "fdtable.h"
 #include "image.h"
 #include "link.h"
@@ -55,7 +57,7 @@ static int add_end(struct link *link, uint32_t n)
 		return -ETOOMANYREFS;
 	lock_take(&link->post);
 	link_settle(link);
-	end = attach_fork(link, n, &attach_id);
+	end = family_fork(link, n, &attach_id);
 	lock_give(&link->post);
 	if (end < 0)
 		return end == -EUSERS ? -ETOOMANYREFS : -ECONNRESET;
@@ -106,19 +108,12 @@ static int seal(void)
 {
 	union control control = { 0 };
 	struct iovec iov = { .iov_base = &parcel, .iov_len = sizeof(parcel) };
-	struct msghdr msg = { .msg_iov = &iov,
-		              .msg_iovlen = 1,
-		              .msg_control = control.buf,
-		              .msg_controllen = CMSG_SPACE(parcel.fds * sizeof(int)) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf };
 	int ends[2], err = 0;
 
 	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
 		return -errno;
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(parcel.fds * sizeof(int));
-	memcpy(CMSG_DATA(c), fds, parcel.fds * sizeof(int));
+	control_put_fds(&msg, fds, parcel.fds);
 	if (UNCANCELLED(sendmsg, ends[1], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(parcel))
 		err = -errno;
 	REAL(close)(ends[1]);
@@ -155,7 +150,7 @@ int parcel_make(int fd)
 	struct sock *s;
 	int made;
 
-	attach_claim_all();
+	family_claim_all();
 	s = sock_enter(fd, true);
 	if (!s)
 		return -EBADF; /* closed by another thread just now */
@@ -173,12 +168,9 @@ int parcel_make(int fd)
 /* True if there may be a parcel in it: it says so in a place where none but us look. */
 static bool looks_like_one(int fd)
 {
-	int domain = -1, type = -1;
-	socklen_t len = sizeof(int);
 	uint64_t magic = 0;
 
-	return !REAL(getsockopt)(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_SEQPACKET &&
-	       !REAL(getsockopt)(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_UNIX &&
+	return control_is_pair_end(fd) &&
 	       UNCANCELLED(recvfrom, fd, &magic, sizeof(magic), MSG_PEEK | MSG_DONTWAIT, NULL, NULL) ==
 	               (ssize_t)sizeof(magic) &&
 	       magic == PARCEL_MAGIC;
@@ -263,7 +255,7 @@ static int open_end(uint32_t i, struct link **link, struct sock **s)
 	if (!*link || (*link)->queue_id != parcel.end[i].queue_id || !n || n >= GZ_SOCKS_MAX)
 		return -EPERM;
 	*s = holder(*link, n);
-	return *s ? 0 : attach_adopt(*link, parcel.end[i].attach_id, n);
+	return *s ? 0 : family_adopt(*link, parcel.end[i].attach_id, n);
 }
 
 static int open_stream(struct sock **s)
@@ -328,7 +320,7 @@ int parcel_open(int fd)
 		return 0;
 	if (!shim_active())
 		return -EPERM;
-	attach_claim_all();
+	family_claim_all();
 	fd_forget(fd); /* what was here may have been closed behind our back */
 	lock_take(&shim.lock);
 	err = unpack(fd, &s);

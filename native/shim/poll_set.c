@@ -5,10 +5,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "attach.h"
 #include "dgram.h"
 #include "epoll.h"
 #include "eventq.h"
+#include "family.h"
 #include "fdtable.h"
 #include "listen.h"
 #include "poll_set.h"
@@ -78,7 +78,7 @@ static void enter(struct poll *p)
 			if (sock_kind(s) == KIND_STREAM)
 				sock_ready(s);
 			else if (sock_kind(s) == KIND_LISTENER)
-				attach_claim_all();
+				family_claim_all();
 			sock_get(s);
 			lock_give(&s->rx);
 			p->who[i].s = s;

@@ -5,7 +5,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "attach.h"
 #include "dgram.h"
 #include "epoll.h"
 #include "listen.h"

@@ -16,6 +16,7 @@
 
 #include <gazelle/abi.h>
 
+#include "family.h"
 #include "fdtable.h"
 #include "link.h"
 #include "lock.h"
@@ -108,7 +109,7 @@ void sock_last_words(struct sock *s);
 /* attach.c: the peer died. shim.lock held. */
 void sock_peer_lost(struct sock *s);
 
-/* attach.c: after a child's claim its epoll sets want to hear of number n of the link. shim.lock held. */
+/* family.c: after a child's claim its epoll sets want to hear of number n of the link. shim.lock held. */
 void sock_claimed(struct sock *s, struct link *link, uint32_t n);
 
 /* fork.c, in the child: locks and waiters of other threads are gone. */
@@ -131,10 +132,8 @@ void sock_set_nonblock(struct sock *s, bool on);
 /* Claims the link in the child of a fork, on first use. */
 static inline void sock_ready(struct sock *s)
 {
-	extern int attach_claim(struct link * link);
-
 	if (__builtin_expect(!link_is_open(s->link), 0))
-		(void)attach_claim(s->link); /* a link that cannot be claimed is dead, which the caller sees */
+		(void)family_claim(s->link); /* a link that cannot be claimed is dead, which the caller sees */
 }
 
 /*

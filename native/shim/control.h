@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/* Control sockets, to a worker or to the other program of a pair: messages with descriptors, and none of them ever waits. */
+#ifndef SHIM_CONTROL_H
+#define SHIM_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include <gazelle/attach.h>
+
+/* Sends a message with one descriptor (-1: none). 0 or -errno. link->post held, or the link is not public yet. */
+int control_send(int control_fd, struct gz_message *message, int fd);
+
+/*
+ * One message if there is one. Returns 1, 0 (none yet) or -errno (EPIPE: the peer is gone). fds: room for GZ_WELCOME_FDS;
+ * *count is set, and the descriptors are the caller's.
+ */
+int control_receive(int control_fd, struct gz_message *message, int *fds, int *count);
+
+void control_close(int *fds, int count);
+
+/* Lets `count` descriptors travel with a message whose msg_control has room for at least so many. */
+void control_put_fds(struct msghdr *msg, const int *fds, uint32_t count);
+
+/* True if this descriptor, which may come from a stranger, is one end of a SOCK_SEQPACKET pair of UNIX sockets. */
+bool control_is_pair_end(int fd);
+
+#endif

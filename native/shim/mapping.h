@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * The memory a link shares with its worker or with the other program of a pair. Addresses stay as long as the process lives
+ * (link.h), so what is mapped again goes where it was. All return 0 or -errno; the caller closes the descriptors.
+ */
+#ifndef SHIM_MAPPING_H
+#define SHIM_MAPPING_H
+
+#include <stddef.h>
+
+struct gz_message;
+struct link;
+
+/* Maps `size` bytes of fd (-1: empty memory), over `at` if that is set (the same size was there before). NULL on failure. */
+void *mapping_of(int fd, size_t size, int prot, void *at);
+
+/* All that a worker's welcome brings, fds[GZ_WELCOME_FDS]; or only this process's channel, where the rest is mapped. */
+int mapping_all(struct link *link, const struct gz_message *message, const int *fds);
+int mapping_channel(struct link *link, int fd);
+
+int mapping_pair(struct link *link, int fd);
+
+#endif

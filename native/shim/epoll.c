@@ -39,8 +39,8 @@ static void on_pair_bell(void *ctx, uint32_t n)
 		on_bell(index_of(ep, bells->link), n);
 		return;
 	}
-	for (struct item *item = ep->items; item; item = item->after)
-		if (item->stack && sock_kind(item->s) == KIND_LISTENER)
+	for (struct item *item = ep->others; item; item = item->other)
+		if (item->s && sock_kind(item->s) == KIND_LISTENER)
 			epoll_item_stir(item);
 }
 
@@ -208,8 +208,8 @@ static void spend(struct epoll *ep, const struct epoll_event *events, int n)
 {
 	bool items = epoll_set_enter(ep);
 
-	for (struct item *item = ep->items; item; item = item->after) {
-		if (!item->real || !(item->stack || item->inner) || !(item->events & EPOLLONESHOT))
+	for (struct item *item = ep->others; item; item = item->other) {
+		if (!item->real || !(item->events & EPOLLONESHOT))
 			continue;
 		for (int i = 0; i < n; i++)
 			if (events[i].data.u64 == item->data.u64)

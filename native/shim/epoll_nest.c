@@ -75,8 +75,8 @@ int nest_change(struct epoll *ep, int epfd, int op, int fd, struct epoll *inner,
 	return err;
 }
 
-#define INNER_EACH(ep, item)                                            \
-	for (struct item *item = (ep)->items; item; item = item->after) \
+#define INNER_EACH(ep, item)                                             \
+	for (struct item *item = (ep)->others; item; item = item->other) \
 		if (item->inner)
 
 void nest_stir(struct epoll *ep)

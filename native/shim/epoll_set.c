@@ -165,6 +165,25 @@ static void note_double_shot(struct item *item)
 		gz_store(&item->ep->double_shots, true);
 }
 
+/* It is no stream. */
+static void join_others(struct item *item)
+{
+	struct epoll *ep = item->ep;
+
+	item->other = ep->others;
+	item->other_from = &ep->others;
+	if (item->other)
+		item->other->other_from = &item->other;
+	ep->others = item;
+}
+
+static void leave_others(struct item *item)
+{
+	*item->other_from = item->other;
+	if (item->other)
+		item->other->other_from = item->other_from;
+}
+
 /* The item begins to be served by the stack. shim.items and ep->lock held. */
 static void to_stack(struct item *item)
 {
@@ -175,6 +194,8 @@ static void to_stack(struct item *item)
 	item->stack = true;
 	item->edge = true;
 	gz_add(&ep->stack_items, 1);
+	if (sock_kind(item->s) != KIND_STREAM)
+		join_others(item);
 	note_double_shot(item);
 	index_sock(ep, item->s, item);
 	epoll_item_stir(item);
@@ -202,6 +223,8 @@ void epoll_item_enter(struct item *item, struct epoll *ep, int fd, const struct 
 	if (ep->items)
 		ep->items->before = item;
 	ep->items = item;
+	if (item->inner)
+		join_others(item);
 }
 
 /* The stack's part of leaving: bells, and the other descriptors of the same socket. */
@@ -234,6 +257,8 @@ void epoll_item_drop(struct item *item)
 		ep->items = item->after;
 	if (item->after)
 		item->after->before = item->before;
+	if (item->other_from)
+		leave_others(item);
 	epoll_item_rest(item);
 	if (item->stack)
 		leave_stack(item);

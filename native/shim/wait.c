@@ -65,8 +65,9 @@ void wait_begin(struct wait *w, struct spin *spin, uint32_t queue, int64_t timeo
 }
 
 /*
- * True if a worker bound to the CPU we are on is awake: it has something to do and does it when we leave. A yield would not
- * do, it gives the CPU to who has had less of it until now. Tells all workers where we look from, so that they do the same.
+ * True if a worker bound to the CPU we are on is awake, or was woken by us: it has something to do and does it when we leave. A
+ * yield would not do, it gives the CPU to who has had less of it until now. Tells all workers where we look from, so that they
+ * do the same.
  */
 static bool worker_waits_here(uint32_t queue)
 {
@@ -76,12 +77,16 @@ static bool worker_waits_here(uint32_t queue)
 	WORKER_EACH(link, i)
 	{
 		struct gz_bell *bell = link_is_open(link) && queue != EVENTQ_SHARED ? link_bell(link, queue) : NULL;
+		uint32_t asleep;
 
 		if (!bell || gz_load(&link->dead))
 			continue;
 		if (gz_load(&bell->cpu) != (uint32_t)cpu + 1)
 			gz_store(&bell->cpu, (uint32_t)cpu + 1);
-		waits |= shim.group->workers[link->slot].cpu == cpu && !gz_load(&link->page->asleep);
+		if (shim.group->workers[link->slot].cpu != cpu)
+			continue;
+		asleep = gz_load(&link->page->asleep);
+		waits |= !asleep || asleep == gz_load(&link->woken);
 	}
 	return waits;
 }

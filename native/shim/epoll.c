@@ -311,7 +311,7 @@ static bool something_pending(struct epoll *ep)
 	if (ep->queue == EVENTQ_SHARED)
 		epoll_take_bells(ep);
 	pending = ep->queue == EVENTQ_SHARED ? epoll_any_ready(ep) : ep->first || epoll_bells_pending(ep);
-	pending = pending || (gz_load(&ep->nested) && nest_pending(ep));
+	pending = pending || nest_pending(ep);
 	epoll_set_leave(ep, items);
 	return pending;
 }

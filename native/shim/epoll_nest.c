@@ -99,6 +99,8 @@ bool nest_pending(struct epoll *ep)
 {
 	bool pending = false;
 
+	if (!gz_load(&ep->nested))
+		return false;
 	INNER_EACH(ep, item)
 	{
 		struct epoll *inner = item->inner;
@@ -127,6 +129,8 @@ uint32_t nest_queues(struct epoll *ep, uint32_t *queues, uint32_t room)
 	epoll_need_queue(ep);
 	if (room)
 		queues[0] = ep->queue;
+	if (!gz_load(&ep->nested))
+		return n;
 	INNER_EACH(ep, item)
 	{
 		lock_take(&item->inner->lock);

@@ -165,7 +165,6 @@ static void note_double_shot(struct item *item)
 		gz_store(&item->ep->double_shots, true);
 }
 
-/* It is no stream. */
 static void join_others(struct item *item)
 {
 	struct epoll *ep = item->ep;
@@ -194,7 +193,7 @@ static void to_stack(struct item *item)
 	item->stack = true;
 	item->edge = true;
 	gz_add(&ep->stack_items, 1);
-	if (sock_kind(item->s) != KIND_STREAM)
+	if (sock_kind(item->s) != KIND_STREAM || item->real)
 		join_others(item);
 	note_double_shot(item);
 	index_sock(ep, item->s, item);

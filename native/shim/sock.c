@@ -183,9 +183,9 @@ static void release(struct sock *s)
 {
 	struct link *link = NULL;
 
-	epoll_forget(s);
 	lock_take(&s->rx);
 	lock_take(&s->tx);
+	epoll_forget(s); /* under the lock: who is leaving it may be an epoll_ctl that has just put it into a set */
 	if (sock_kind(s) == KIND_STREAM) {
 		link = s->link;
 		link_let_go(link, s->n);

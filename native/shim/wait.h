@@ -3,7 +3,8 @@
  * How to wait: one policy for epoll_wait, poll, select and every blocking call. Look, yield the CPU every few looks, and
  * only after the spinning budget declare the event queue asleep, look again, and block in the kernel, together with the
  * control sockets of all links. The budget is at most spin_us and follows its own history: where looking has not paid it
- * goes down to a single yield. On the CPU of a worker that is awake nobody spins: it is that worker we would wait for.
+ * goes down to a single yield. On the CPU of a worker that is awake, or that we have just woken, nobody spins: it is that
+ * worker we would wait for.
  *
  *	wait_begin(&w, ...);
  *	while (!look())

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""A program closes a socket in the very moment another of its threads puts it into an epoll set: no memory is left in the set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from net.instance import started
+from net.kit import Kit, compiled
+
+ROUNDS = 500
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_close_against_epoll_ctl(kit: Kit, kind: str) -> None:
+    program = compiled(Path(__file__).with_name("epoll_race.c"), kit.directory)
+    instance = started(kit, "tap", 1)
+    said = instance.home.run(*instance.attached(str(program), instance.address, kind, str(ROUNDS)), timeout=60)
+    done, added = said.split()
+    assert done == "done"
+    assert int(added) > ROUNDS / 10, "the threads never met"
+    instance.stop()

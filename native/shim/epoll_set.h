@@ -25,7 +25,7 @@ struct item {
 	struct item *twin;           /* the same socket under another descriptor; the first of them is in the index */
 	struct item *prev, *next;    /* active list */
 	struct item *before, *after; /* ep->items */
-	struct item *other, **other_from; /* ep->others; the latter NULL = a mere stream, or none of the stack's yet */
+	struct item *other, **other_from; /* ep->others; the latter NULL = not in it */
 	bool active;
 	bool real;  /* the real epoll set has the descriptor, too */
 	bool stack; /* the stack serves it: it has bells and levels */
@@ -41,7 +41,7 @@ struct epoll {
 	int fd;                    /* the real set, as the program first knew it */
 	uint32_t queue;            /* event queue, UINT32_MAX = none yet */
 	struct item *items;        /* all of them */
-	struct item *others;       /* listeners, datagram sockets, sets, what the real set has too: few, where streams are many */
+	struct item *others;       /* the few of them that are more than a stream */
 	struct item *first, *last; /* active: to be looked at */
 	uint32_t active;           /* how many */
 	uint32_t stirs; /* counts items that became active by a change: an edge for the sets this one is in */

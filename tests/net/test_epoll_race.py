@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""A program closes a socket in the very moment another of its threads puts it into an epoll set: no memory is left in the set."""
+"""A program closes a socket in the moment another thread puts it into an epoll set: nothing stays in the set."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from bench.life_rows import LIFE_KEYS, LifeRun
 from bench.machine import describe
 from bench.picture import draw
 from bench.programs import PROGRAMS, Load
-from bench.runner import Options, Runner
+from bench.runner import CLOSE, CLOSE_TIMES, Options, Runner
 from bench.scale import raise_file_limit
 from bench.side import PLACEMENTS, open_field
 from bench.targets import AF_XDP, LIFE, PATHS, SAME_HOST, TAP, TARGETS
@@ -140,7 +140,8 @@ def main() -> int:
     report.show(console, rows)
     for name, where in pinning.items():
         console.print(f"  {name}: CPUs: {where}", highlight=False)
-    console.print(f"{options.repeat} runs of each figure in turns, {time.monotonic() - began:.0f} s", highlight=False)
+    runs = f"{options.repeat} runs of each figure in turns, {CLOSE_TIMES * options.repeat} within {CLOSE:.0%} of a bar"
+    console.print(f"{runs}, {time.monotonic() - began:.0f} s", highlight=False)
     console.print(report.summary(rows), highlight=False, soft_wrap=True)
     if arguments.json:
         said = {

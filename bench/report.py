@@ -15,7 +15,7 @@ from rich.table import Table
 from bench.programs import Load
 from bench.runner import OTHERS_MAX, Cells
 from bench.side import BASELINE
-from bench.stats import Cell, Kind, Target, Verdict, achieved, best_of, figure, judge
+from bench.stats import Cell, Kind, Target, Verdict, achieved, best_of, figure, judge, reference_of
 from bench.targets import PATHS, TARGETS
 
 JSON_VERSION = 1
@@ -78,11 +78,8 @@ def rows_of(loads: Sequence[Load], cells: Cells, notes: dict[tuple[str, str], st
             ours, theirs = cells.get((load.key, path), []), cells.get((load.key, base), [])
             if not ours:
                 continue
-            target = TARGETS.get((path, load.key))
-            if target and target.against:
-                theirs = [cell for cell in theirs if cell.placement == target.against or not cell.samples]
             gazelled = best_of(ours, load.more_is_better) or ours[0]
-            kernel = best_of(theirs, load.more_is_better) or (theirs[0] if theirs else None)
+            kernel = reference_of(theirs, TARGETS.get((path, load.key)), load.more_is_better)
             note = notes.get((load.key, path), "") or gazelled.failure or (kernel.failure if kernel else "")
             if any((cell.extra("others") or 0) > OTHERS_MAX for cell in (kernel, gazelled) if cell):
                 note = (

@@ -107,6 +107,13 @@ def best_of(cells: list[Cell], more_is_better: bool) -> Cell | None:
     return (max if more_is_better else min)(measured, key=lambda cell: cell.median)
 
 
+def reference_of(kernel: list[Cell], target: Target | None, more_is_better: bool) -> Cell | None:
+    """Return the kernel's cell that counts: its best, or its best where the target says; else one that says why not."""
+    if target and target.against:
+        kernel = [cell for cell in kernel if cell.placement == target.against or not cell.samples]
+    return best_of(kernel, more_is_better) or (kernel[0] if kernel else None)
+
+
 def achieved(target: Target, kernel: Cell | None, gazelled: Cell | None) -> float | None:
     """Return what is compared with must and aim; None if a side that is needed was not measured."""
     if gazelled is None or not gazelled.samples:

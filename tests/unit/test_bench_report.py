@@ -18,11 +18,11 @@ from bench.cpu import process_seconds
 from bench.lab import BenchError
 from bench.life_rows import LIFE_KEYS
 from bench.picture import draw
-from bench.programs import PROGRAMS, iperf3, memcached, nginx, redis, sockperf
+from bench.programs import PROGRAMS, Load, iperf3, memcached, nginx, redis, sockperf
 from bench.report import Row
-from bench.runner import Options
+from bench.runner import Options, close_calls
 from bench.scale import Memory, memory, split
-from bench.side import BASELINE
+from bench.side import BASELINE, KERNEL_VETH
 from bench.stats import Cell, Kind, Sample, Target, Verdict, best_of, figure, judge
 from bench.targets import AF_XDP, LIFE, SAME_HOST, TAP, TARGETS
 
@@ -144,9 +144,13 @@ def test_only_takes_programs_and_single_loads() -> None:
 # ------------------------------------------------------------------------------------------------ rows
 
 
+def load_of(key: str) -> Load:
+    (found,) = (load for program in PROGRAMS for load in program().loads() if load.key == key)
+    return found
+
+
 def rows_of(key: str, cells: dict[str, list[Cell]], paths: tuple[str, ...] = tuple(BASELINE)) -> dict[str, Row]:
-    loads = [load for program in PROGRAMS for load in program().loads() if load.key == key]
-    rows = report.rows_of(loads, {(key, side): each for side, each in cells.items()}, {}, paths)
+    rows = report.rows_of([load_of(key)], {(key, side): each for side, each in cells.items()}, {}, paths)
     return {row.path: row for row in rows}
 
 
@@ -166,6 +170,22 @@ def test_a_bar_that_names_a_placement_is_held_against_that_one() -> None:
         "kernel loopback": [cell(90, placement="spread"), cell(60, placement="one core")], SAME_HOST: [cell(600)],
     })  # fmt: skip
     assert rows[SAME_HOST].ratio == 10
+
+
+@pytest.mark.parametrize(
+    ("key", "veth", "tap", "close"),
+    [
+        ("redis-get-c50-p16", 100, 119, True),  # the bar is 1.2
+        ("redis-get-c50-p16", 100, 121, True),
+        ("redis-get-c50-p16", 100, 135, False),
+        ("redis-get-c50-p16", 100, 100, False),
+        ("redis-set-c50-p16", 100, 120, False),  # no bar
+    ],
+)
+def test_what_is_near_its_bar_is_measured_on(key: str, veth: float, tap: float, close: bool) -> None:
+    cells = [Cell(side, "spread", (Sample(value),)) for side, value in ((KERNEL_VETH, veth), (TAP, tap))]
+    assert close_calls(load_of(key), cells) == ({KERNEL_VETH, TAP} if close else set())
+    assert close_calls(load_of(key), cells[:1]) == set(), "one side alone is no row"
 
 
 def test_a_side_that_failed_keeps_its_row_and_says_why() -> None:

@@ -5,7 +5,8 @@
  *
  * A turn without work starts the look-out: more turns, yielding the CPU now and then, for at most `lookout_ns`. It grows
  * when work came soon after we had gone to sleep (looking would have caught it) and shrinks when a look-out was in vain,
- * down to none on a machine where it never pays. Sleeping is in two phases: declare, fence, look again, sleep.
+ * down to none on a machine where it never pays. Sleeping is in two phases: declare, fence, look again, sleep. The longer
+ * the silence the longer the sleeps: who has slept for long is cold, and takes several times as long for the next packet.
  *
  * Who was told something and runs on our CPU can do nothing about it while we look out, nor does a yield help: the scheduler
  * goes by what each has had, and gives the CPU back to us until that is even. So we hand over: sleep, until something comes.
@@ -13,6 +14,7 @@
 #include "loop.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -46,6 +48,8 @@
 #define YIELD_EVERY 16u           /* empty turns */
 #define BATCH_MOST_NS NS_PER_MS   /* a program that has the CPU to itself answers a batch in less */
 #define BATCH_PAUSE_NS (50 * NS_PER_MS)
+#define NAP_NS (4 * NS_PER_MS) /* a timer nearer than the next tick of the clock would have to be set each time */
+#define NAP_PART 16u           /* ...later a sleep lasts at most this part of the silence before it */
 #define LOOKOUT_MIN_NS 2000ull /* less than this is none */
 #define DRAIN_NS (900 * NS_PER_MS)
 
@@ -74,15 +78,12 @@ static int watch(struct protocol_stack *stack, int fd, void *mark)
 int loop_open(struct protocol_stack *stack)
 {
 	struct sigaction stop = { .sa_handler = on_stop }, ignore = { .sa_handler = SIG_IGN };
-	int err = 0;
+	int err;
 
 	stop_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (stop_fd < 0)
 		return -errno;
-	if (stack->port->wait_fd >= 0)
-		err = watch(stack, stack->port->wait_fd, stack->port);
-	if (!err)
-		err = watch(stack, stop_fd, &stop_fd);
+	err = watch(stack, stop_fd, &stop_fd);
 	if (!err && (sigaction(SIGTERM, &stop, NULL) || sigaction(SIGINT, &stop, NULL) ||
 	             sigaction(SIGPIPE, &ignore, NULL) || sigaction(SIGHUP, &ignore, NULL)))
 		err = -errno;
@@ -95,16 +96,29 @@ int loop_open(struct protocol_stack *stack)
 	return 0;
 }
 
-/* True if it was more than the port: someone to attend to. Empty sleeps and full ones alike. */
+/*
+ * Attends to whoever wants something; waits for it, or for frames. The port is not in the epoll set: there it would be told of
+ * each frame, awake or not, and the telling is done by who sends.
+ */
 static void take_events(struct protocol_stack *stack, int timeout_ms)
 {
 	struct epoll_event events[EVENTS];
-	int n = epoll_wait(stack->epoll_fd, events, EVENTS, timeout_ms);
+	int n;
+
+	if (timeout_ms && stack->port->wait_fd >= 0) {
+		struct pollfd fds[] = { { .fd = stack->epoll_fd, .events = POLLIN },
+			                { .fd = stack->port->wait_fd, .events = POLLIN } };
+
+		if (poll(fds, 2, timeout_ms) <= 0 || !fds[0].revents)
+			return;
+		timeout_ms = 0;
+	}
+	n = epoll_wait(stack->epoll_fd, events, EVENTS, timeout_ms);
 
 	for (int i = 0; i < n; i++) {
 		void *mark = events[i].data.ptr;
 
-		if (mark == stack->port || mark == &stop_fd)
+		if (mark == &stop_fd)
 			continue; /* the next turn sees them by itself */
 		if (mark == &stack->steer)
 			steer_woken(stack);
@@ -147,11 +161,15 @@ static void publish_gauges(struct protocol_stack *stack)
 	worker_gauge(stack, GZ_COUNT_retransmits, lwip_stats.mib2.tcpretranssegs);
 }
 
-/* How long a sleep may last. Milliseconds rounded up, so that a timer is due when it ends. */
-static int sleep_ms(const struct protocol_stack *stack)
+/* How long a sleep may last, `idle_ns` after the last work. Milliseconds rounded up, so that a timer is due when it ends. */
+static int sleep_ms(const struct protocol_stack *stack, uint64_t idle_ns)
 {
-	uint64_t ns = BEAT_NS, tcp = tcp_table_next_timer(stack->now_ns);
+	uint64_t ns = idle_ns / NAP_PART, tcp = tcp_table_next_timer(stack->now_ns);
 
+	if (ns < NAP_NS)
+		ns = NAP_NS;
+	if (ns > BEAT_NS)
+		ns = BEAT_NS;
 	if (tcp < ns)
 		ns = tcp;
 	if (stack->port->always_poll && ns > NS_PER_MS)
@@ -159,11 +177,11 @@ static int sleep_ms(const struct protocol_stack *stack)
 	return (int)((ns + NS_PER_MS - 1) / NS_PER_MS);
 }
 
-/* Sleeps unless something is waiting. Returns the nanoseconds slept; 0: there was work. */
-static uint64_t sleep_until_work(struct protocol_stack *stack)
+/* Sleeps unless something is waiting; `idle_ns` as for sleep_ms. Returns the nanoseconds slept; 0: there was work. */
+static uint64_t sleep_until_work(struct protocol_stack *stack, uint64_t idle_ns)
 {
 	uint64_t before = monotonic_ns(), after;
-	int timeout = sleep_ms(stack);
+	int timeout = sleep_ms(stack, idle_ns);
 
 	if (!++stack->sleeps)
 		stack->sleeps = 1;
@@ -202,7 +220,8 @@ static void wake_politely(struct manners *manners, bool batch)
 static void hand_over(struct protocol_stack *stack, struct manners *manners)
 {
 	wake_politely(manners, stack->now_ns >= manners->never_until_ns);
-	if (sleep_until_work(stack) > BATCH_MOST_NS && manners->batch)
+	/* no naps: it is at work */
+	if (sleep_until_work(stack, BEAT_NS * NAP_PART) > BATCH_MOST_NS && manners->batch)
 		manners->never_until_ns = monotonic_ns() + BATCH_PAUSE_NS;
 }
 
@@ -244,11 +263,11 @@ static void idle(struct protocol_stack *stack, struct lookout *lookout, struct m
 	}
 	publish_gauges(stack);
 	wake_politely(manners, false);
-	slept = sleep_until_work(stack);
+	slept = sleep_until_work(stack, idle_ns);
 	if (slept && slept + idle_ns < lookout->max_ns)
 		lookout_paid(lookout); /* a little more patience would have been enough */
-	else if (slept)
-		lookout_in_vain(lookout);
+	else if (slept && idle_ns <= lookout->max_ns)
+		lookout_in_vain(lookout); /* the first sleep of a silence; the others say nothing of it */
 }
 
 static void drain(struct protocol_stack *stack)

@@ -107,7 +107,7 @@ def _measure(
         except KeyboardInterrupt:
             tell("interrupted: what follows is what there is")
         loads: list[Load] = [load for program in PROGRAMS for load in program().loads()]
-        rows += report.rows_of(loads, runner.cells, runner.notes, options.paths)
+        rows += report.rows_of(loads, runner.cells, runner.notes, runner.limits, options.paths)
         rows += life.rows
     return machine, pinning, finished
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -19,7 +18,7 @@ from bench.stats import Cell, Sample
 from bench.talker import PORT, Echo, Talker
 
 WORKERS = 2
-_GAP_MS, _GAPS = 60, 25
+GAP_MS, _GAPS = 60, 25
 _DEATH_LIMIT_MS = 10_000
 _SETTLE_S = 1.0
 
@@ -52,7 +51,7 @@ def first_packet(side: Side, repeat: int) -> Cell:
     with Echo(side.site, side, server_cpu), Talker(side, 1, 1, client_cpu) as talker:
         for _ in range(repeat):
             busy = talker.ask("run 200")["p50_us"]
-            idle = talker.ask(f"gap {_GAPS} {_GAP_MS}")["p50_us"]
+            idle = talker.ask(f"gap {_GAPS} {GAP_MS}")["p50_us"]
             samples.append(Sample(idle - busy, None, {"busy_us": busy, "idle_us": idle}))
     return Cell(side.key, SPREAD, tuple(samples))
 
@@ -93,26 +92,6 @@ def _gone(pid: int) -> bool:
         return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-def wake_limits(lab: Lab) -> dict[str, dict[str, float]]:
-    """Return what a wake-up costs whoever sleeps, between two CPUs and on one: round trips in us."""
-
-    def look(a: int, b: int) -> dict[str, float]:
-        said: dict[str, float] = json.loads(lab.call([lab.compiled("wake"), str(a), str(b)], lab.home))
-        return said
-
-    return {
-        "two cores": look(lab.server_cpu, lab.client_cpu),
-        "one core": look(lab.client_cpu, lab.client_cpu),
-    }
-
-
-def relay_limit(lab: Lab) -> dict[str, float]:
-    """Return what a first packet costs the least that a worker and a program could do for it: round trips in us."""
-    argv = [lab.compiled("tap_relay"), str(lab.server_cpu), str(lab.client_cpu), str(_GAP_MS)]
-    said: dict[str, float] = json.loads(lab.call(argv, lab.home))
-    return said
 
 
 def crowd(sides: dict[str, Side], repeat: int, tell: Callable[[str], None]) -> dict[str, Cell]:

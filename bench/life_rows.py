@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench import life, scale
+from bench import life, limits, scale
 from bench.instance import Instance
 from bench.lab import BenchError
 from bench.report import Row
@@ -40,15 +40,10 @@ class LifeRun:
 
     def measure(self) -> None:
         """Measure everything wanted, the quiet things first."""
-        limits = life.wake_limits(self.ground.lab)
-        limit = "; ".join(
-            f"{where} {said['busy_us']:.0f} us busy, {said['idle_us']:.0f} us after 20 ms of sleep"
-            for where, said in limits.items()
-        )
         if self._wants("start", "idle-cpu", "crowd"):
             self._try(("start", "idle-cpu", "crowd"), self._instance_of_two)
         if self._wants("first-packet"):
-            self._try(("first-packet",), lambda: self._first_packet(f"an eventfd's round trip: {limit}"))
+            self._try(("first-packet",), self._first_packet)
         if self._wants("worker-death"):
             self._try(("worker-death",), self._worker_death)
         if self._wants("scale-busy", "scale-memory"):
@@ -103,11 +98,16 @@ class LifeRun:
         )
         self._add("crowd", "req/s", mine, theirs, note)
 
-    def _first_packet(self, limit: str) -> None:
-        least = life.relay_limit(self.ground.lab)
+    def _first_packet(self) -> None:
+        least = limits.relay(self.ground.lab, life.GAP_MS)
+        wakes = "; ".join(
+            f"{where} {said['busy_us']:.0f} us busy, {said['idle_us']:.0f} us after 20 ms of sleep"
+            for where, said in limits.wake(self.ground.lab).items()
+        )
         limit = (
             f"limit: two processes that only hand a datagram to and fro over a tap {least['busy_us']:.0f} ->"
-            f" {least['idle_us']:.0f} us ({least['idle_us'] - least['busy_us']:.0f} extra); {limit}"
+            f" {least['idle_us']:.0f} us ({least['idle_us'] - least['busy_us']:.0f} extra);"
+            f" an eventfd's round trip: {wakes}"
         )
         repeat = min(self.options.repeat, 3)
         ours = life.first_packet(self._usable(TAP), repeat)

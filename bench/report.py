@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,11 +13,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bench.limits import MANNERS
 from bench.programs import Load
-from bench.runner import OTHERS_MAX, Cells
+from bench.runner import OTHERS_MAX, Cells, Limits
 from bench.side import BASELINE
 from bench.stats import Cell, Kind, Target, Verdict, achieved, best_of, figure, judge, reference_of
-from bench.targets import PATHS, TARGETS
+from bench.targets import PATHS, TAP, TARGETS
 
 JSON_VERSION = 1
 _STYLES = {Verdict.AIM: "green", Verdict.MUST: "yellow", Verdict.MISSED: "bold red", Verdict.FAILED: "bold red"}
@@ -70,7 +72,20 @@ class Row:
         return target.must / reached if reached > 0 else 1000.0
 
 
-def rows_of(loads: Sequence[Load], cells: Cells, notes: dict[tuple[str, str], str], paths: Sequence[str]) -> list[Row]:
+def _limit_note(limit: Mapping[str, Sequence[float]], kernel: Cell | None) -> str:
+    """Say what a server that costs nothing would reach, and what multiple of the kernel's figure that is."""
+    base = kernel.median if kernel and kernel.samples else None
+    medians = {manner: statistics.median(values) for manner, values in limit.items()}
+    words = [
+        f"{figure(value)}{f' ({value / base:.2f}x)' if base else ''} {MANNERS[manner]}"
+        for manner, value in medians.items()
+    ]
+    return f"limit: the same client and a server on a tap that costs nothing: {', '.join(words)}" if words else ""
+
+
+def rows_of(
+    loads: Sequence[Load], cells: Cells, notes: dict[tuple[str, str], str], limits: Limits, paths: Sequence[str]
+) -> list[Row]:
     """Return the rows of the programs' loads, path by path. The kernel's side is taken at its best placement."""
     rows = []
     for path, base in BASELINE.items():
@@ -85,6 +100,8 @@ def rows_of(loads: Sequence[Load], cells: Cells, notes: dict[tuple[str, str], st
                 note = (
                     note or f"others took more than {OTHERS_MAX:.0%} of the machine meanwhile: measure again in quiet"
                 )
+            if path == TAP:
+                note = "; ".join(filter(None, (note, _limit_note(limits.get(load.key, {}), kernel))))
             rows.append(
                 Row(path, load.key, load.title, load.unit, load.more_is_better, kernel, gazelled, load.work_name, note)
             )

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 
 from bench.cpu import CpuMeter, machine_busy_seconds, softirq_threads
 from bench.lab import BenchError, last_words, pin, until
+from bench.limits import MANNERS
 from bench.programs import Load, Outcome, Program, Server
 from bench.side import BASELINE, Field, Side, Site
 from bench.stats import Cell, Kind, Sample, achieved, best_of, figure, reference_of
-from bench.targets import TARGETS
+from bench.targets import TAP, TARGETS
 
 _ANSWER_S = 10.0
 _PROBE_S = 0.1  # of the second, discarded run, by which a placement is chosen
@@ -47,6 +48,7 @@ def _prefix(program: str) -> str:
 
 
 Cells = dict[tuple[str, str], list[Cell]]  # by load and side
+Limits = dict[str, dict[str, list[float]]]  # of the tap, by load and manner
 
 
 def close_calls(load: Load, cells: Sequence[Cell]) -> set[str]:
@@ -73,6 +75,7 @@ class Runner:
     tell: Callable[[str], None]
     cells: Cells = field(default_factory=dict)
     notes: dict[tuple[str, str], str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=dict)
     patience: float = 100.0  # seconds of the whole run for trying again
     _servers: dict[str, Server] = field(default_factory=dict)  # by site
     _softirq: list[int] = field(default_factory=softirq_threads)
@@ -139,26 +142,41 @@ class Runner:
                 self._repair(program, side)
         found = {(side.key, placement): Cell(side.key, placement) for side, placement, _ in kept}
         failures = dict.fromkeys(found, 0)
+        works = {side.key: work for side, _, work in kept}
 
         def turns(count: int, sides: Iterable[str]) -> None:
-            for side, placement, work in [each for each in kept if each[0].key in sides] * count:
-                key = (side.key, placement)
-                if failures[key] >= _FAILURES_MAX:
-                    continue
-                try:
-                    sample = self._undisturbed(load, side, placement, work)
-                    found[key] = replace(found[key], samples=(*found[key].samples, sample))
-                except BenchError as error:
-                    failures[key] += 1
-                    found[key] = replace(found[key], failure=str(error))
-                    self.tell(f"  {load.title}, {side.key}: {error}")
-                    self._repair(program, side)
+            for _ in range(count):
+                for side, placement, work in [each for each in kept if each[0].key in sides]:
+                    key = (side.key, placement)
+                    if failures[key] >= _FAILURES_MAX:
+                        continue
+                    try:
+                        sample = self._undisturbed(load, side, placement, work)
+                        found[key] = replace(found[key], samples=(*found[key].samples, sample))
+                    except BenchError as error:
+                        failures[key] += 1
+                        found[key] = replace(found[key], failure=str(error))
+                        self.tell(f"  {load.title}, {side.key}: {error}")
+                        self._repair(program, side)
+                if TAP in works and TAP in sides:
+                    self._measure_limit(load, works[TAP])
 
         turns(self.options.repeat, self.ground.sides)
         turns((CLOSE_TIMES - 1) * self.options.repeat, close_calls(load, list(found.values())))
         for (side_key, _), cell in found.items():
             self.cells.setdefault((load.key, side_key), []).append(cell)
         self.tell(f"{load.title}: " + self._summary(load))
+
+    def _measure_limit(self, load: Load, work: int) -> None:
+        """Take a turn of what the tap would allow; one that fails leaves the row without that remark."""
+        if load.limit is None:
+            return
+        for manner in MANNERS:
+            try:
+                value = load.limit(self.ground.lab, manner, work)
+                self.limits.setdefault(load.key, {}).setdefault(manner, []).append(value)
+            except BenchError as error:
+                self.tell(f"  {load.title}, limit: {error}")
 
     def _summary(self, load: Load) -> str:
         words = []

@@ -8,82 +8,17 @@
  *
  * What a first packet costs here no stack with a worker and a program can undercut. Runs in a network namespace of its own.
  */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
-#include <net/if_arp.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "tap.h"
 
 #define BUSY_ROUNDS 2000
 #define IDLE_ROUNDS 50
 #define PATIENCE_S 5
-#define NAME "relay"
-#define HERE "192.0.2.1"
-#define THERE "192.0.2.2"
 #define PORT 7
 
 enum { ETHERNET_TYPE = 12, IP_PROTOCOL = 23, IP_FROM = 26, IP_TO = 30, UDP_FROM = 34, UDP_TO = 36 };
-
-static void die(const char *what)
-{
-	fprintf(stderr, "tap_relay: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static void pin(const char *cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET((size_t)atoi(cpu), &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		die("sched_setaffinity");
-}
-
-static struct sockaddr_in address(const char *text)
-{
-	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = inet_addr(text) };
-}
-
-/* A tap that is up, has our address, and knows the other's, so that no ARP has to be answered. */
-static int make_tap(void)
-{
-	struct ifreq name = { .ifr_name = NAME, .ifr_flags = IFF_TAP | IFF_NO_PI }, request = { .ifr_name = NAME };
-	struct sockaddr_in here = address(HERE), mask = address("255.255.255.0"), there = address(THERE);
-	struct arpreq arp = { .arp_flags = ATF_PERM | ATF_COM, .arp_dev = NAME, .arp_ha.sa_family = ARPHRD_ETHER };
-	int tap = open("/dev/net/tun", O_RDWR | O_NONBLOCK), inet = socket(AF_INET, SOCK_DGRAM, 0);
-
-	if (tap < 0 || inet < 0 || ioctl(tap, TUNSETIFF, &name))
-		die("tap");
-	memcpy(&request.ifr_addr, &here, sizeof(here));
-	if (ioctl(inet, SIOCSIFADDR, &request))
-		die("address");
-	memcpy(&request.ifr_netmask, &mask, sizeof(mask));
-	if (ioctl(inet, SIOCSIFNETMASK, &request))
-		die("netmask");
-	request.ifr_flags = IFF_UP | IFF_RUNNING;
-	if (ioctl(inet, SIOCSIFFLAGS, &request))
-		die("up");
-	memcpy(&arp.arp_pa, &there, sizeof(there));
-	memcpy(arp.arp_ha.sa_data, "\2\0\0\0\0\2", 6);
-	if (ioctl(inet, SIOCSARP, &arp))
-		die("neighbour");
-	close(inet);
-	return tap;
-}
 
 static void exchange(uint8_t *a, uint8_t *b, int n)
 {
@@ -130,6 +65,7 @@ static void worker(int tap, int app)
 		if (write(event.data.fd == tap ? app : tap, frame, (size_t)n) != n)
 			die("write");
 	}
+	die("epoll_wait");
 }
 
 static int by_size(const void *a, const void *b)
@@ -159,30 +95,11 @@ static double median_us(int fd, int rounds, long pause_ms)
 	return (double)took[rounds / 2] / 1000.0;
 }
 
-static void child(void (*run)(int, int), const char *cpu, int tap, int fd)
-{
-	pid_t pid = fork();
-
-	if (pid < 0)
-		die("fork");
-	if (pid)
-		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	pin(cpu);
-	run(tap, fd);
-	exit(0);
-}
-
-static void run_program(int tap, int fd)
-{
-	close(tap);
-	program(fd);
-}
-
 int main(int argc, char **argv)
 {
-	struct sockaddr_in there = address(THERE);
+	struct sockaddr_in there = address(TAP_THERE, PORT);
 	struct timeval patience = { .tv_sec = PATIENCE_S };
+	pid_t children[2];
 	int tap, ends[2], fd;
 	double busy, idle;
 
@@ -190,13 +107,17 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: tap_relay CPU_SERVER CPU_CLIENT PAUSE_MS\n");
 		return 64;
 	}
-	if (unshare(CLONE_NEWNET))
-		die("unshare");
-	tap = make_tap();
+	tap = make_tap(0);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends))
 		die("socketpair");
-	child(run_program, argv[1], tap, ends[1]);
-	child(worker, argv[1], tap, ends[0]);
+	children[0] = child_on(argv[1]);
+	if (!children[0]) {
+		close(tap);
+		program(ends[1]);
+	}
+	children[1] = child_on(argv[1]);
+	if (!children[1])
+		worker(tap, ends[0]);
 	pin(argv[2]);
 	fd = socket(AF_INET, SOCK_DGRAM, 0);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&there, sizeof(there)) ||
@@ -206,5 +127,7 @@ int main(int argc, char **argv)
 	busy = median_us(fd, BUSY_ROUNDS, 0);
 	idle = median_us(fd, IDLE_ROUNDS, atol(argv[3]));
 	printf("{\"busy_us\": %.2f, \"idle_us\": %.2f}\n", busy, idle);
+	for (int i = 0; i < 2; i++)
+		end_child(children[i]);
 	return 0;
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bench.cpu import children_of
-from bench.lab import Process, last_words
+from bench.lab import Lab, Process, last_words
 from bench.side import PLACEMENTS, Side, Site
 
 MILLION = 1e6
@@ -41,6 +41,8 @@ class Load:
     most: int = 0  # work of a run at most
     placements: tuple[str, ...] = PLACEMENTS
     sides: tuple[str, ...] = ()  # empty: all
+    limit: Callable[[Lab, str, int], float] | None = None  # of the tap: its value with a server that costs nothing,
+    # which behaves in one of limits.MANNERS, for about so much work
 
     def sized(self, rate: float, seconds: float) -> int:
         """Return the work that takes about so many seconds at a rate."""

@@ -7,11 +7,12 @@ import csv
 import io
 from functools import partial
 
-from bench.lab import BenchError, Process
+from bench import limits
+from bench.lab import BenchError, Lab, Process
 from bench.programs.program import Load, Outcome, Program
 from bench.side import KERNEL_LO as _KERNEL_LO
 from bench.side import ONE_CORE, Side, Site
-from bench.targets import SAME_HOST
+from bench.targets import SAME_HOST, TAP, TARGETS
 
 PORT = 6379
 
@@ -24,20 +25,28 @@ def parse(text: str, test: str) -> dict[str, float]:
     raise BenchError(f"redis-benchmark printed no figure of {test}: {text[:200]!r}")
 
 
+def _client(test: str, clients: int, pipeline: int, address: str, work: int) -> list[str]:
+    return ["redis-benchmark", "-h", address, "-p", str(PORT), "-t", test.lower(), "-c", str(clients),
+            "-P", str(pipeline), "-n", str(work), "--csv"]  # fmt: skip
+
+
 def _run(test: str, clients: int, pipeline: int, side: Side, cpu: int, work: int) -> Outcome:
-    said = side.call(
-        ["redis-benchmark", "-h", side.address, "-p", str(PORT), "-t", test.lower(), "-c", str(clients),
-         "-P", str(pipeline), "-n", str(work), "--csv"], cpu,
-    )  # fmt: skip
-    figures = parse(said, test)
+    figures = parse(side.call(_client(test, clients, pipeline, side.address, work), cpu), test)
     return Outcome(figures["rps"], work, {"p50_us": figures["p50_latency_ms"] * 1000,
                                           "p99_us": figures["p99_latency_ms"] * 1000})  # fmt: skip
+
+
+def _limit(test: str, clients: int, pipeline: int, lab: Lab, manner: str, work: int) -> float:
+    client = _client(test, clients, pipeline, limits.ANSWER_ADDRESS, work)
+    return parse(limits.answer(lab, manner, client), test)["rps"]
 
 
 def _load(test: str, clients: int, pipeline: int) -> Load:
     key = f"redis-{test.lower()}-c{clients}" + (f"-p{pipeline}" if pipeline > 1 else "")
     title = f"redis {test} -c {clients}" + (f" -P {pipeline}" if pipeline > 1 else "")
-    return Load(key, title, "req/s", partial(_run, test, clients, pipeline), first=2000 * pipeline, most=2_000_000)
+    limit = partial(_limit, test, clients, pipeline) if (TAP, key) in TARGETS else None
+    run = partial(_run, test, clients, pipeline)
+    return Load(key, title, "req/s", run, first=2000 * pipeline, most=2_000_000, limit=limit)
 
 
 class Redis(Program):

@@ -20,7 +20,7 @@ from bench.life_rows import LIFE_KEYS
 from bench.picture import draw
 from bench.programs import PROGRAMS, Load, iperf3, memcached, nginx, redis, sockperf
 from bench.report import Row
-from bench.runner import Options, close_calls
+from bench.runner import Limits, Options, close_calls
 from bench.scale import Memory, memory, split
 from bench.side import BASELINE, KERNEL_VETH
 from bench.stats import Cell, Kind, Sample, Target, Verdict, best_of, figure, judge
@@ -149,8 +149,10 @@ def load_of(key: str) -> Load:
     return found
 
 
-def rows_of(key: str, cells: dict[str, list[Cell]], paths: tuple[str, ...] = tuple(BASELINE)) -> dict[str, Row]:
-    rows = report.rows_of([load_of(key)], {(key, side): each for side, each in cells.items()}, {}, paths)
+def rows_of(
+    key: str, cells: dict[str, list[Cell]], paths: tuple[str, ...] = tuple(BASELINE), limits: Limits | None = None
+) -> dict[str, Row]:
+    rows = report.rows_of([load_of(key)], {(key, side): each for side, each in cells.items()}, {}, limits or {}, paths)
     return {row.path: row for row in rows}
 
 
@@ -163,6 +165,21 @@ def test_gazelled_is_compared_with_the_kernel_at_its_best_placement() -> None:
     assert [(each, row.ratio, row.kernel.placement if row.kernel else "") for each, row in rows.items()] == [
         (SAME_HOST, 10, "one core"), (TAP, 2, "spread"), (AF_XDP, 1, "spread"),
     ]  # fmt: skip
+
+
+def test_what_the_tap_allows_stands_beside_its_row_and_no_other() -> None:
+    cells = {"kernel veth": [cell(40)], TAP: [cell(50)], AF_XDP: [cell(40)]}
+    rows = rows_of("redis-get-c50", cells, limits={"redis-get-c50": {"sleep": [58, 60, 62], "spin": [80]}})
+    assert "60 (1.50x) if it sleeps when there is nothing, 80 (2.00x) if it never sleeps" in rows[TAP].note
+    assert rows[AF_XDP].note == ""
+    assert rows_of("redis-get-c50", cells)[TAP].note == ""
+
+
+def test_a_limit_has_no_multiple_where_the_kernel_was_not_measured() -> None:
+    cells = {"kernel veth": [cell(failure="no server")], TAP: [cell(50)]}
+    note = rows_of("redis-get-c50", cells, limits={"redis-get-c50": {"spin": [80]}})[TAP].note
+    assert note.startswith("no server; limit: ")
+    assert note.endswith("80 if it never sleeps")
 
 
 def test_a_bar_that_names_a_placement_is_held_against_that_one() -> None:

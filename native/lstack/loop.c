@@ -46,11 +46,9 @@
 #define EVENTS_EVERY_NS 500000ull /* under load: control sockets are looked at so often */
 #define BEAT_NS (400 * NS_PER_MS) /* an idle worker's heartbeat; abi.h promises 500 ms */
 #define YIELD_EVERY 16u           /* empty turns */
-#define BATCH_MOST_NS NS_PER_MS   /* a program that has the CPU to itself answers a batch in less */
-#define BATCH_PAUSE_NS (50 * NS_PER_MS)
-#define NAP_NS (4 * NS_PER_MS) /* a timer nearer than the next tick of the clock would have to be set each time */
-#define NAP_PART 16u           /* ...later a sleep lasts at most this part of the silence before it */
-#define LOOKOUT_MIN_NS 2000ull /* less than this is none */
+#define NAP_NS (4 * NS_PER_MS)    /* a timer nearer than the next tick of the clock would have to be set each time */
+#define NAP_PART 16u              /* ...later a sleep lasts at most this part of the silence before it */
+#define LOOKOUT_MIN_NS 2000ull    /* less than this is none */
 #define DRAIN_NS (900 * NS_PER_MS)
 
 /* Set by the signal handler, which also writes stop_fd: a sleep that has just begun ends. */
@@ -200,29 +198,22 @@ static uint64_t sleep_until_work(struct protocol_stack *stack, uint64_t idle_ns)
 
 /*
  * Under SCHED_BATCH who is woken does not take the CPU from who has it: a program we hand over to answers all it was asked, not
- * one request until the next packet. Where others want the CPU too (the sleep was long, and they do not go when the program is
- * done) that would be a whole time slice of theirs each time, so we do without for a while.
+ * one request until the next packet. Nor do we take it from a stranger that stays on it: we find more to do when it is our turn,
+ * which is worth more than being there at once.
  */
-struct manners {
-	bool batch;
-	uint64_t never_until_ns;
-};
-
-static void wake_politely(struct manners *manners, bool batch)
+static void wake_politely(bool *polite, bool wanted)
 {
 	struct sched_param none = { 0 };
 
-	if (batch != manners->batch && !sched_setscheduler(0, batch ? SCHED_BATCH : SCHED_OTHER, &none))
-		manners->batch = batch;
+	if (wanted != *polite && !sched_setscheduler(0, wanted ? SCHED_BATCH : SCHED_OTHER, &none))
+		*polite = wanted;
 }
 
 /* The CPU is wanted by a program that has something to do for us. */
-static void hand_over(struct protocol_stack *stack, struct manners *manners)
+static void hand_over(struct protocol_stack *stack, bool *polite)
 {
-	wake_politely(manners, stack->now_ns >= manners->never_until_ns);
-	/* no naps: it is at work */
-	if (sleep_until_work(stack, BEAT_NS * NAP_PART) > BATCH_MOST_NS && manners->batch)
-		manners->never_until_ns = monotonic_ns() + BATCH_PAUSE_NS;
+	wake_politely(polite, true);
+	sleep_until_work(stack, BEAT_NS * NAP_PART); /* no naps: it is at work */
 }
 
 /* What a look-out is worth, learnt from how the last ones ended. */
@@ -245,13 +236,12 @@ static void lookout_in_vain(struct lookout *lookout)
 }
 
 /* After an empty turn that began `idle_ns` after the last work: look on, or sleep. */
-static void idle(struct protocol_stack *stack, struct lookout *lookout, struct manners *manners, uint64_t idle_ns,
-                 uint32_t empty_turns)
+static void idle(struct protocol_stack *stack, struct lookout *lookout, bool *polite, uint64_t idle_ns, uint32_t empty_turns)
 {
 	uint64_t slept;
 
 	if (stack->group->idle != GZ_IDLE_POLL && apps_wait_here(stack)) {
-		hand_over(stack, manners);
+		hand_over(stack, polite);
 		return;
 	}
 	if (stack->group->idle == GZ_IDLE_POLL || idle_ns < lookout->ns) {
@@ -262,7 +252,7 @@ static void idle(struct protocol_stack *stack, struct lookout *lookout, struct m
 		return;
 	}
 	publish_gauges(stack);
-	wake_politely(manners, false);
+	wake_politely(polite, false);
 	slept = sleep_until_work(stack, idle_ns);
 	if (slept && slept + idle_ns < lookout->max_ns)
 		lookout_paid(lookout); /* a little more patience would have been enough */
@@ -288,9 +278,9 @@ static void drain(struct protocol_stack *stack)
 void loop_run(struct protocol_stack *stack)
 {
 	struct lookout lookout = { .max_ns = stack->group->spin_us * 1000ull, .ns = stack->group->spin_us * 1000ull };
-	struct manners manners = { 0 };
 	uint64_t work_ns = monotonic_ns(), events_ns = work_ns;
 	uint32_t empty_turns = 0;
+	bool polite = false;
 
 	while (!stop_wanted) {
 		uint32_t work = turn(stack);
@@ -304,7 +294,7 @@ void loop_run(struct protocol_stack *stack)
 		if (stack->readers_behind) {
 			stack->readers_behind = false;
 			if (apps_wait_here(stack))
-				hand_over(stack, &manners);
+				hand_over(stack, &polite);
 		}
 		if (work) {
 			if (empty_turns)
@@ -313,7 +303,7 @@ void loop_run(struct protocol_stack *stack)
 			work_ns = stack->now_ns;
 			continue;
 		}
-		idle(stack, &lookout, &manners, stack->now_ns - work_ns, ++empty_turns);
+		idle(stack, &lookout, &polite, stack->now_ns - work_ns, ++empty_turns);
 	}
 	drain(stack);
 }

@@ -3,10 +3,9 @@
  * One turn: what the port has -> lwIP; what other workers hand over; what applications ask; timers; then frames out, and
  * the wakings of applications and workers. Each source has a budget, so that none starves another.
  *
- * A turn without work starts the look-out: more turns, yielding the CPU now and then, for at most `lookout_ns`. It grows
- * when work came soon after we had gone to sleep (looking would have caught it) and shrinks when a look-out was in vain,
- * down to none on a machine where it never pays. Sleeping is in two phases: declare, fence, look again, sleep. The longer
- * the silence the longer the sleeps: who has slept for long is cold, and takes several times as long for the next packet.
+ * A turn without work starts the look-out (lookout.h): more turns, yielding the CPU now and then. Then we sleep, in two
+ * phases: declare, fence, look again, sleep. The longer the silence the longer the sleeps: who has slept for long is cold,
+ * and takes several times as long for the next packet.
  *
  * Who was told something and runs on our CPU can do nothing about it while we look out, nor does a yield help: the scheduler
  * goes by what each has had, and gives the CPU back to us until that is even. So we hand over: sleep, until something comes.
@@ -31,6 +30,7 @@
 #include "apps.h"
 #include "clock.h"
 #include "flows.h"
+#include "lookout.h"
 #include "netif.h"
 #include "page.h"
 #include "port.h"
@@ -48,7 +48,8 @@
 #define YIELD_EVERY 16u           /* empty turns */
 #define NAP_NS (4 * NS_PER_MS)    /* a timer nearer than the next tick of the clock would have to be set each time */
 #define NAP_PART 16u              /* ...later a sleep lasts at most this part of the silence before it */
-#define LOOKOUT_MIN_NS 2000ull    /* less than this is none */
+#define PROMPT_AFTER_NS NS_PER_MS /* a sleep as long as that: there was silence, or somebody stays on the CPU */
+#define PROMPT_NS (50 * NS_PER_MS)
 #define DRAIN_NS (900 * NS_PER_MS)
 
 /* Set by the signal handler, which also writes stop_fd: a sleep that has just begun ends. */
@@ -197,67 +198,57 @@ static uint64_t sleep_until_work(struct protocol_stack *stack, uint64_t idle_ns)
 }
 
 /*
- * Under SCHED_BATCH who is woken does not take the CPU from who has it: a program we hand over to answers all it was asked, not
- * one request until the next packet. Nor do we take it from a stranger that stays on it: we find more to do when it is our turn,
- * which is worth more than being there at once.
+ * Under SCHED_BATCH who is woken does not take the CPU from who has it. A program we hand over to answers all it was asked then,
+ * not one request until the next packet, and a client on our CPU sends all it has to send: we find more to do when it is our
+ * turn. Beside a process that does not leave the CPU by itself a turn comes after milliseconds. That is worth it while there
+ * is much to do, in a hand-over, but whoever waits for a single packet is then served as soon as it comes.
  */
-static void wake_politely(bool *polite, bool wanted)
+struct manners {
+	bool polite;
+	uint64_t prompt_until_ns;
+};
+
+static uint64_t sleep_with(struct protocol_stack *stack, struct manners *manners, bool polite, uint64_t idle_ns)
 {
 	struct sched_param none = { 0 };
+	uint64_t slept;
 
-	if (wanted != *polite && !sched_setscheduler(0, wanted ? SCHED_BATCH : SCHED_OTHER, &none))
-		*polite = wanted;
+	if (polite != manners->polite && !sched_setscheduler(0, polite ? SCHED_BATCH : SCHED_OTHER, &none))
+		manners->polite = polite;
+	slept = sleep_until_work(stack, idle_ns);
+	if (slept > PROMPT_AFTER_NS)
+		manners->prompt_until_ns = stack->now_ns + slept + PROMPT_NS;
+	return slept;
 }
 
 /* The CPU is wanted by a program that has something to do for us. */
-static void hand_over(struct protocol_stack *stack, bool *polite)
+static void hand_over(struct protocol_stack *stack, struct manners *manners)
 {
-	wake_politely(polite, true);
-	sleep_until_work(stack, BEAT_NS * NAP_PART); /* no naps: it is at work */
+	sleep_with(stack, manners, true, BEAT_NS * NAP_PART); /* no naps: it is at work */
 }
 
-/* What a look-out is worth, learnt from how the last ones ended. */
-struct lookout {
-	uint64_t max_ns, ns;
-};
-
-static void lookout_paid(struct lookout *lookout)
-{
-	lookout->ns += lookout->ns / 4 + LOOKOUT_MIN_NS;
-	if (lookout->ns > lookout->max_ns)
-		lookout->ns = lookout->max_ns;
-}
-
-static void lookout_in_vain(struct lookout *lookout)
-{
-	lookout->ns -= lookout->ns / 4;
-	if (lookout->ns < LOOKOUT_MIN_NS)
-		lookout->ns = 0;
-}
-
-/* After an empty turn that began `idle_ns` after the last work: look on, or sleep. */
-static void idle(struct protocol_stack *stack, struct lookout *lookout, bool *polite, uint64_t idle_ns, uint32_t empty_turns)
+/* After an empty turn that began `idle_ns` after the last work: look on, or sleep. True: it was a look. */
+static bool idle(struct protocol_stack *stack, struct lookout *lookout, struct manners *manners, uint64_t idle_ns,
+                 uint32_t looks)
 {
 	uint64_t slept;
 
 	if (stack->group->idle != GZ_IDLE_POLL && apps_wait_here(stack)) {
-		hand_over(stack, polite);
-		return;
+		hand_over(stack, manners);
+		return false;
 	}
-	if (stack->group->idle == GZ_IDLE_POLL || idle_ns < lookout->ns) {
-		if (empty_turns % YIELD_EVERY == 0)
+	if (stack->group->idle == GZ_IDLE_POLL || lookout_lasts(lookout, idle_ns)) {
+		if (looks % YIELD_EVERY == YIELD_EVERY - 1)
 			sched_yield();
 		else
 			gz_pause();
-		return;
+		return true;
 	}
 	publish_gauges(stack);
-	wake_politely(polite, false);
-	slept = sleep_until_work(stack, idle_ns);
-	if (slept && slept + idle_ns < lookout->max_ns)
-		lookout_paid(lookout); /* a little more patience would have been enough */
-	else if (slept && idle_ns <= lookout->max_ns)
-		lookout_in_vain(lookout); /* the first sleep of a silence; the others say nothing of it */
+	slept = sleep_with(stack, manners, stack->now_ns >= manners->prompt_until_ns, idle_ns);
+	if (slept)
+		lookout_slept(lookout, stack->now_ns, idle_ns, slept);
+	return false;
 }
 
 static void drain(struct protocol_stack *stack)
@@ -277,11 +268,12 @@ static void drain(struct protocol_stack *stack)
 
 void loop_run(struct protocol_stack *stack)
 {
-	struct lookout lookout = { .max_ns = stack->group->spin_us * 1000ull, .ns = stack->group->spin_us * 1000ull };
 	uint64_t work_ns = monotonic_ns(), events_ns = work_ns;
-	uint32_t empty_turns = 0;
-	bool polite = false;
+	struct manners manners = { 0 };
+	struct lookout lookout;
+	uint32_t looks = 0;
 
+	lookout_init(&lookout, stack->group->spin_us * 1000ull);
 	while (!stop_wanted) {
 		uint32_t work = turn(stack);
 
@@ -294,16 +286,15 @@ void loop_run(struct protocol_stack *stack)
 		if (stack->readers_behind) {
 			stack->readers_behind = false;
 			if (apps_wait_here(stack))
-				hand_over(stack, &polite);
+				hand_over(stack, &manners);
 		}
 		if (work) {
-			if (empty_turns)
-				lookout_paid(&lookout);
-			empty_turns = 0;
+			lookout_work(&lookout, stack->now_ns, stack->now_ns - work_ns, looks > 0);
+			looks = 0;
 			work_ns = stack->now_ns;
 			continue;
 		}
-		idle(stack, &lookout, &polite, stack->now_ns - work_ns, ++empty_turns);
+		looks = idle(stack, &lookout, &manners, stack->now_ns - work_ns, looks) ? looks + 1 : 0;
 	}
 	drain(stack);
 }

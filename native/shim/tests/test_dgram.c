@@ -103,6 +103,8 @@ static void what_the_stack_does_not_have_is_the_kernels(void **state)
 	int on = 1, fd = socket(AF_INET, SOCK_DGRAM, 0), bound = open_bound(STACK_ADDR, &port);
 
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_TIMESTAMP, &on, sizeof(on)), 0);
+	/* The kernel's from here on, and no interface need have the address. */
+	assert_int_equal(setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on)), 0);
 	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on)), 0); /* for good */
 	assert_errno(setsockopt(bound, SOL_SOCKET, SO_TIMESTAMP, &on, sizeof(on)), ENOPROTOOPT);

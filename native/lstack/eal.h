@@ -8,9 +8,22 @@
 
 struct protocol_stack;
 
+/* Where a worker's packet memory comes from. */
+enum eal_memory {
+	EAL_HUGEPAGES,
+	EAL_ORDINARY_PAGES, /* DPDK by --no-huge, the mbuf pool in a mapping of our own */
+	EAL_NO_MEMORY,      /* the worker must not start */
+};
+
 /*
- * Starts DPDK for this worker's plan: its CPU, --no-huge unless enough hugepages are free on its node, the port's arguments.
- * 0 or -errno. Needs the privileges the port needs.
+ * Decides, from the bytes a worker needs and the bytes of free hugepages on its node. A PCI device reads and writes packet
+ * memory by itself and reaches only what DPDK has mapped for it: for such a port hugepages are never replaced. Pure.
+ */
+enum eal_memory eal_choose_memory(bool pci, uint64_t need, uint64_t free_huge);
+
+/*
+ * Starts DPDK for this worker's plan: its CPU, its memory (eal_choose_memory), the port's arguments. 0 or -errno; -ENOMEM, with
+ * a line in the log, if a PCI port cannot have its hugepages. Needs the privileges the port needs.
  */
 int eal_open(struct protocol_stack *stack);
 

@@ -8,6 +8,7 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
+#include <rte_memory.h>
 #include <rte_mempool.h>
 
 #include "eal.h"
@@ -93,4 +94,18 @@ int mempool_open(struct protocol_stack *stack, struct rte_mempool **out)
 err_free_pool:
 	rte_mempool_free(pool);
 	return err;
+}
+
+static void look_at_chunk(struct rte_mempool *pool, void *all, struct rte_mempool_memhdr *memory, unsigned int index)
+{
+	if (!rte_mem_virt2memseg(memory->addr, NULL) || memory->iova == RTE_BAD_IOVA)
+		*(bool *)all = false;
+}
+
+bool mempool_is_dpdks(struct rte_mempool *pool)
+{
+	bool all = pool->nb_mem_chunks > 0;
+
+	rte_mempool_mem_iter(pool, look_at_chunk, &all);
+	return all;
 }

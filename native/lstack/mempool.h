@@ -3,6 +3,7 @@
 #ifndef LSTACK_MEMPOOL_H
 #define LSTACK_MEMPOOL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <lwip/pbuf.h>
@@ -25,5 +26,8 @@ uint64_t mempool_bytes(const struct protocol_stack *stack);
  * as long as the process. 0 or -errno.
  */
 int mempool_open(struct protocol_stack *stack, struct rte_mempool **pool);
+
+/* True if all of a pool is DPDK's own memory, which its drivers map for their devices; a mapping of our own is not. */
+bool mempool_is_dpdks(struct rte_mempool *pool);
 
 #endif

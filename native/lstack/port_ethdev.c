@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <rte_bus.h>
+#include <rte_dev.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 
@@ -23,6 +25,7 @@
 
 #include "checksum.h"
 #include "log.h"
+#include "mempool.h"
 #include "port.h"
 #include "worker.h"
 
@@ -153,6 +156,17 @@ static int socket_of_family(int family)
 	return found;
 }
 
+/* A device on the PCI bus reads and writes the packets itself: the pool must be memory that DPDK has mapped for it. */
+static int check_memory(const struct rte_eth_dev_info *info, struct rte_mempool *pool)
+{
+	const struct rte_bus *bus = info->device ? rte_dev_bus(info->device) : NULL;
+
+	if (!bus || strcmp(rte_bus_name(bus), "pci") || mempool_is_dpdks(pool))
+		return 0;
+	log_warn("port: the packet buffers are not in memory that is mapped for %s", rte_dev_name(info->device));
+	return -EFAULT;
+}
+
 static int configure(struct ethdev *dev, const struct gz_worker_plan *plan, const struct rte_eth_dev_info *info)
 {
 	struct rte_eth_conf conf = { .rxmode.mtu = dev->port.mtu };
@@ -207,6 +221,8 @@ int port_ethdev_open(struct protocol_stack *stack, struct rte_mempool *pool, str
 	dev->port.pool = pool;
 	dev->port.mtu = (uint16_t)stack->group->mtu;
 	err = rte_eth_dev_info_get(dev->id, &info);
+	if (!err)
+		err = check_memory(&info, pool);
 	if (!err)
 		err = configure(dev, stack->plan, &info);
 	if (!err)

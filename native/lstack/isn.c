@@ -12,6 +12,7 @@
 static struct {
 	uint64_t isn[2];
 	uint64_t table;
+	uint64_t cookie[2];
 	uint64_t random[2];
 	uint64_t drawn;
 } secret;
@@ -28,6 +29,11 @@ int isn_open(void)
 uint64_t isn_table_key(void)
 {
 	return secret.table;
+}
+
+const uint64_t *isn_cookie_key(void)
+{
+	return secret.cookie;
 }
 
 static inline uint64_t rotl(uint64_t x, int b)

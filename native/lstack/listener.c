@@ -8,10 +8,11 @@
 #include "app.h"
 #include "conn.h"
 #include "listener.h"
+#include "syncookie.h"
 #include "tcp_table.h"
 #include "worker.h"
 
-/* Handshakes in progress at a time, which lwIP keeps; complete ones wait in our queue. */
+/* Handshakes in progress at a time, which lwIP keeps (syncookie.h has the others); complete ones wait in our queue. */
 #define HANDSHAKES 1023u
 
 /* Who listens there has changed, or its backlog. */
@@ -165,6 +166,7 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 
 	if (err != ERR_OK || !pcb || !listener)
 		return ERR_VAL;
+	syncookie_completed(pcb);
 	struct listener_member *member = next_member(listener);
 	struct apps *apps = listener->apps;
 	if (queue_used(member) + member->deferred_count > member->mask || conn_accept(member, pcb)) {
@@ -232,6 +234,7 @@ static struct listener *create(struct apps *apps, const struct gz_request *reque
 	listener->page_slot = GZ_LISTENERS_MAX;
 	tcp_arg(lpcb, listener);
 	tcp_accept(lpcb, on_accept);
+	syncookie_watch(lpcb);
 	listener->next = apps->listeners;
 	apps->listeners = listener;
 	return listener;

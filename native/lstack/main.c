@@ -26,6 +26,7 @@
 #include "port.h"
 #include "privileges.h"
 #include "steer.h"
+#include "syncookie.h"
 #include "tcp_table.h"
 #include "worker.h"
 
@@ -142,6 +143,7 @@ static int start(struct protocol_stack *stack, const char **step)
 	STEP("record of connections", flows_open(stack));
 	STEP("packet rings", steer_open(stack));
 	STEP("network interface", netif_open(stack));
+	syncookie_open(stack);
 	STEP("attach socket", apps_open(stack));
 	STEP("event loop", loop_open(stack));
 	STEP("dropping privileges", privileges_drop(stack->group->run_uid, stack->group->run_gid));

@@ -32,6 +32,7 @@
 #include "packet_ring.h"
 #include "page.h"
 #include "port.h"
+#include "syncookie.h"
 #include "tcp_table.h"
 #include "worker.h"
 
@@ -188,6 +189,18 @@ static int next_on_chain(struct protocol_stack *stack, uint32_t owner, bool syn,
 	return -1;
 }
 
+/* An ACK that completes a handshake of which only its sender remembers anything. */
+static bool completes(const struct protocol_stack *stack, const struct rte_mbuf *m, const struct frame *frame)
+{
+	const struct tcp_hdr *tcp = rte_pktmbuf_mtod_offset(m, const struct tcp_hdr *, frame->l4);
+
+	return frame->kind == FRAME_TCP && (frame->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK &&
+	       !stack->draining &&
+	       syncookie_sent(&frame->local, frame->local_port, &frame->remote, frame->remote_port,
+	                      rte_be_to_cpu_32(tcp->seqno), rte_be_to_cpu_32(tcp->ackno)) &&
+	       tcp_table_listens(&frame->local, frame->local_port);
+}
+
 /* A TCP frame, or an ICMP error about one. */
 static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame, struct journey journey)
 {
@@ -196,7 +209,8 @@ static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const s
 	     listens = false;
 	int next;
 
-	if (tcp_table_has_in(bucket, &frame->local, frame->local_port, &frame->remote, frame->remote_port))
+	if (tcp_table_has_in(bucket, &frame->local, frame->local_port, &frame->remote, frame->remote_port) ||
+	    completes(stack, m, frame))
 		goto ours;
 	owner = owner_of(stack, frame);
 	if (syn) {

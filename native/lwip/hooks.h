@@ -6,13 +6,20 @@
 #include "lwip/ip_addr.h"
 
 struct netif;
+struct pbuf;
+struct tcp_hdr;
 struct tcp_pcb;
+struct tcp_pcb_listen;
 
 /* isn.c: SipHash of the 4-tuple under a secret of this process, plus a clock of 4 us. */
 u32_t lwip_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote, u16_t remote_port);
 
 /* tcp_table.c: no connection refers to this listener any more. */
 void tcp_table_forget_listener(struct tcp_pcb *listener);
+
+/* syncookie.c: a segment for a listener has come; ERR_OK: lwIP goes on with it, else it has been dealt with. */
+s8_t lwip_listener_segment(struct tcp_pcb_listen *listener, struct tcp_hdr *header, u16_t options_len,
+                           const u8_t *options_rest, struct pbuf *p);
 
 /* netif.c: the next hop out of the subnet; NULL: none is configured. */
 const ip6_addr_t *lwip_gateway6(struct netif *netif, const ip6_addr_t *dest);

@@ -133,7 +133,8 @@ struct gz_app_stat {
 	X(connections /* gauge */) X(accepted) X(connected) X(resets_sent) X(resets_received) X(retransmits)        \
 	X(listen_overflow) X(requests) X(attachments /* gauge */) X(attached_total) X(detached_hostile)             \
 	X(sockets /* gauge */) X(mbufs_free /* gauge */) X(rx_fifo_bytes) X(tx_fifo_bytes) X(no_match)                   \
-	X(datagrams_in) X(datagrams_out) X(datagrams_dropped)
+	X(datagrams_in) X(datagrams_out) X(datagrams_dropped)                                                              \
+	X(syncookies_sent) X(syncookies_accepted) X(syncookies_failed)
 
 enum gz_counter {
 #define X(name) GZ_COUNT_##name,

@@ -31,6 +31,7 @@ _TABLE_LOCAL = 255
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_PERSIST = 0x2, 0x100, 0x1000, 0x4000, 0x800
 TAP_FLAGS = _IFF_TAP | _IFF_MULTI_QUEUE | _IFF_NO_PI | _IFF_VNET_HDR
+_TAP_QUEUE = 8192  # frames, per queue
 _ADDR_GEN_NONE = 1
 _TC_ROOT = 0xFFFFFFFF
 _IFA_F_NODAD = 0x02
@@ -121,6 +122,7 @@ def create_tap(name: str, uid: int, alias: str, mtu: int) -> None:
 
     It carries `alias`, and no IPv6 address of its own: what the kernel would send for that would keep workers awake.
     Like a veth it has no queueing discipline: a tap never asks the kernel to wait, so none would ever hold a packet.
+    Its queues hold what comes at once, say some thousand SYNs: each that is dropped costs its sender a second.
     """
     try:
         fd = os.open(TUN_DEVICE, os.O_RDWR | os.O_CLOEXEC)
@@ -137,7 +139,7 @@ def create_tap(name: str, uid: int, alias: str, mtu: int) -> None:
         raise GazelledError(f"{name}: the kernel makes no such tap: {error.strerror}") from error
     finally:
         os.close(fd)
-    _change_link(name, IFLA_IFALIAS=alias, mtu=mtu)
+    _change_link(name, IFLA_IFALIAS=alias, IFLA_TXQLEN=_TAP_QUEUE, mtu=mtu)
     try:
         _change_link(
             name, IFLA_AF_SPEC={"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_NONE)]})]}

@@ -19,6 +19,7 @@ from pathlib import Path
 from gazelled.errors import ConfigError, GazelledError
 from gazelled.exitcode import ExitCode
 from gazelled.plan import Plan
+from gazelled.printable import printable_lines
 from gazelled.run_dir import RunDir, tail
 
 Report = Callable[[str], None]
@@ -122,7 +123,10 @@ class _Teller:
 
 def _log(sentence: str) -> None:
     now = time.time()
-    print(f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d} {sentence}", flush=True)
+    print(
+        f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d} {printable_lines(sentence)}",
+        flush=True,
+    )
 
 
 def main(argv: Sequence[str]) -> int:

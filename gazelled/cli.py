@@ -14,6 +14,7 @@ from gazelled import __version__
 from gazelled.commands.options import instance_option
 from gazelled.errors import GazelledError
 from gazelled.exitcode import ExitCode
+from gazelled.printable import printable_lines
 
 # command -> (module, one line of help). The attribute in the module has the command's name.
 _COMMANDS = {
@@ -77,7 +78,7 @@ def cli(instance: str | None) -> None:
 def report(error: GazelledError) -> None:
     """Print an error the way every command does: what is wrong, then what to do."""
     for message in error.messages:
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable_lines(message)}", file=sys.stderr)
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
 

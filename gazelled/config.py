@@ -18,6 +18,9 @@ DEFAULT_PATH = Path("/etc/gazelle.toml")
 DEFAULT_INSTANCE = "default"
 INSTANCE_NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,30}"  # becomes part of paths, device names and DPDK prefixes
 DEFAULT_HOST_ADDR = "172.29.0.2/24"
+OWN_NAME = "gazelle"  # the user whom workers become, and the group whose members may attach
+EVERYBODY = "*"
+ALLOWED_MAX = 32  # users, and groups, who may attach: GZ_ALLOWED_MAX of abi.h
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,15 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class SecurityConfig:
+    """[security]: who may attach, besides root. Names or numbers; the user EVERYBODY stands for all."""
+
+    allow_users: tuple[str | int, ...] = ()
+    allow_groups: tuple[str | int, ...] = (OWN_NAME,)
+    foreign_namespaces: str = "connect"  # or "listen"
+
+
+@dataclass(frozen=True)
 class Config:
     """One effective configuration. `source` names the file, "built-in" if there was none."""
 
@@ -93,22 +105,28 @@ class Config:
     process: tuple[ProcessConfig, ...] = ()  # empty: queue_planner.complete() chooses for the machine
     port: PortConfig = field(default_factory=PortConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
     source: str = "built-in"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the keys of the file with their effective values; what is absent and has no default is left out."""
-        stack, port, network = self.stack, self.port, self.network
+        stack, port, network, security = self.stack, self.port, self.network, self.security
         device: object = port.device[0] if len(port.device) == 1 else list(port.device) or None
         return {
             "stack": {**vars(stack), "app_exclude_cpus": list(stack.app_exclude_cpus)},
             "process": [{key: list(cpus) for key, cpus in vars(process).items() if cpus} for process in self.process],
             "port": _present({**vars(port), "device": device}),
             "network": _present(vars(network)),
+            "security": {key: list(each) if isinstance(each, tuple) else each for key, each in vars(security).items()},
         }
 
 
-# Small rings and pools for the embedded tap: quick to create, and a tap's packets come in super-frames anyway.
-BUILT_IN = Config(port=PortConfig(rx_queue_size=1024, tx_queue_size=1024))
+# Small rings and pools for the embedded tap: quick to create, and a tap's packets come in super-frames anyway. It is
+# for trying things out: everybody may attach, as everybody may use the kernel's stack.
+BUILT_IN = Config(
+    port=PortConfig(rx_queue_size=1024, tx_queue_size=1024),
+    security=SecurityConfig(allow_users=(EVERYBODY,), allow_groups=()),
+)
 
 
 def _present(values: Mapping[str, object]) -> dict[str, object]:

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import grp
 import ipaddress
 import json
+import pwd
+from difflib import get_close_matches
 
 from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from gazelled.config import ALLOWED_MAX, EVERYBODY, OWN_NAME
 from gazelled.cpulist import CPU_MAX, parse_cpus
 
 
@@ -192,3 +196,38 @@ def gateway_address6(value: object, info: ValidationInfo) -> object:
     if gateway == interface.network.network_address:
         raise wrong("is no host address", f"a host address in {interface.network}")
     return value
+
+
+_ID_MAX = (1 << 32) - 2
+
+
+def allowed_users(value: object) -> tuple[str | int, ...]:
+    """Check who may attach: users this machine knows, or everybody."""
+    allowed = f'a list of users, as ["www-data", 1000]; ["{EVERYBODY}"] is everybody'
+    if value == [EVERYBODY]:
+        return (EVERYBODY,)
+    return _known(value, "user", [user.pw_name for user in pwd.getpwall()], allowed)
+
+
+def allowed_groups(value: object) -> tuple[str | int, ...]:
+    """Check who may attach: groups this machine knows."""
+    return _known(value, "group", [group.gr_name for group in grp.getgrall()], 'a list of groups, as ["gazelle", 1000]')
+
+
+def _known(value: object, what: str, names: list[str], allowed: str) -> tuple[str | int, ...]:
+    if not isinstance(value, list):
+        raise wrong(f"is {kind_of(value)}", allowed)
+    if len(value) > ALLOWED_MAX:
+        raise wrong(f"has {len(value)} entries", f"at most {ALLOWED_MAX}", "a group may have any number of members")
+    for each in value:
+        if isinstance(each, bool) or not isinstance(each, str | int):
+            raise wrong(f"has {shown_as(each)}, which is no {what}", allowed)
+        if isinstance(each, int) and not 0 <= each <= _ID_MAX:
+            raise wrong(f"has {each}, which is no number of a {what}", f"0 to {_ID_MAX}")
+        if isinstance(each, str) and each not in (*names, OWN_NAME):  # that one is made before the first start
+            if each == EVERYBODY:
+                raise wrong(f'has "{EVERYBODY}" beside others', allowed, f'allow_users = ["{EVERYBODY}"] is everybody')
+            close = get_close_matches(each, names, 1)
+            hint = f'did you mean "{close[0]}"?' if close else f"`add{what} --system {each}` makes it"
+            raise wrong(f"has {shown_as(each)}, and there is no such {what} here", allowed, hint)
+    return tuple(value)

@@ -18,6 +18,8 @@ from pydantic_core import ErrorDetails
 
 from gazelled import config
 from gazelled.config_checks import (
+    allowed_groups,
+    allowed_users,
     cpus_of,
     devices,
     gateway_address,
@@ -136,6 +138,31 @@ class Network(_Model):
     )
 
 
+Users = Annotated[
+    tuple[str | int, ...],
+    Field(max_length=config.ALLOWED_MAX),
+    BeforeValidator(allowed_users, json_schema_input_type=list[str | int]),
+]
+Groups = Annotated[
+    tuple[str | int, ...],
+    Field(max_length=config.ALLOWED_MAX),
+    BeforeValidator(allowed_groups, json_schema_input_type=list[str | int]),
+]
+
+
+class Security(_Model):
+    """Who may attach; root always may."""
+
+    allow_users: Users = Field((), description='Users who may attach, by name or number; ["*"]: everybody.')
+    allow_groups: Groups = Field(
+        _DEFAULTS.security.allow_groups, description="Groups whose members may attach, by name or number."
+    )
+    foreign_namespaces: Literal["connect", "listen"] = Field(
+        "connect",
+        description="What programs of another network namespace may do: connect only, or own ports as well.",
+    )
+
+
 class File(_Model):
     """A whole configuration file."""
 
@@ -143,6 +170,7 @@ class File(_Model):
     process: list[Process] = Field(default_factory=list, description="Absent: one process with up to two CPUs.")
     port: Port = Field(default_factory=Port)
     network: Network = Field(default_factory=Network)
+    security: Security = Field(default_factory=Security)
 
 
 def schema() -> dict[str, Any]:
@@ -200,7 +228,9 @@ def _describe(error: ErrorDetails) -> _Problem:
     return where, _line(f"{shown} is {kind_of(value)}", _TYPES.get(kind, error["msg"]))
 
 
-_TABLES: Mapping[str, type[_Model]] = {"stack": Stack, "process": Process, "port": Port, "network": Network}
+_TABLES: Mapping[str, type[_Model]] = {
+    "stack": Stack, "process": Process, "port": Port, "network": Network, "security": Security,
+}  # fmt: skip
 
 
 def _unknown_key(where: _Where) -> str:
@@ -366,5 +396,6 @@ def _effective(model: File, source: str) -> config.Config:
         ),
         port=config.PortConfig(**{**dict(port), "device": device, "host_driver": host_driver}),
         network=config.NetworkConfig(**dict(model.network)),
+        security=config.SecurityConfig(**dict(model.security)),
         source=source,
     )

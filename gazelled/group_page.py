@@ -22,7 +22,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gazelled.config import ALLOWED_MAX
+
 if TYPE_CHECKING:
+    from gazelled.access import Access
     from gazelled.plan import Plan
 
 MAGIC = 0x70756F7267617A67  # "gzagroup"
@@ -30,6 +33,7 @@ ABI_VERSION = 1
 WORKERS_MAX = 128
 RETA_SIZE = 128
 RSS_KEY_SIZE = 40
+NO_ID = 0xFFFFFFFF
 SYMMETRIC_RSS_KEY = bytes.fromhex("6d5a") * (RSS_KEY_SIZE // 2)  # both directions of a flow hash alike
 
 
@@ -104,6 +108,11 @@ class GroupPage:
     run_gid: int = 0
     rss_key: bytes = SYMMETRIC_RSS_KEY
     reta: tuple[int, ...] = field(default=())
+    allow_everybody: bool = False
+    allow_uids: tuple[int, ...] = ()
+    allow_gids: tuple[int, ...] = ()
+    foreign_listen: bool = False
+    file_gid: int | None = None  # whose the files in the run directory are; None: all who get into it may read them
 
 
 class _WorkerPlan(ctypes.Structure):
@@ -157,6 +166,13 @@ class _GroupPage(ctypes.Structure):
         ("run_dir", ctypes.c_char * 108),
         ("rss_key", ctypes.c_uint8 * RSS_KEY_SIZE),
         ("reta", ctypes.c_uint16 * RETA_SIZE),
+        ("allow_everybody", ctypes.c_uint32),
+        ("allow_uid_count", ctypes.c_uint32),
+        ("allow_gid_count", ctypes.c_uint32),
+        ("allow_uids", ctypes.c_uint32 * ALLOWED_MAX),
+        ("allow_gids", ctypes.c_uint32 * ALLOWED_MAX),
+        ("foreign_listen", ctypes.c_uint32),
+        ("file_gid", ctypes.c_uint32),
         ("workers", _WorkerPlan * WORKERS_MAX),
     ]
 
@@ -188,6 +204,7 @@ def from_plan(
     plan: Plan,
     process_index: int,
     run_dir: Path,
+    access: Access,
     *,
     run_uid: int = 0,
     run_gid: int = 0,
@@ -239,6 +256,11 @@ def from_plan(
         run_gid=run_gid,
         rss_key=bytes.fromhex(plan.rss_key),
         reta=plan.reta,
+        allow_everybody=access.everybody,
+        allow_uids=access.uids,
+        allow_gids=access.gids,
+        foreign_listen=plan.security.foreign_namespaces == "listen",
+        file_gid=access.own_gid if access.private else None,
     )
 
 
@@ -254,6 +276,8 @@ def pack(page: GroupPage) -> bytes:
         raise ValueError(f"the RETA must name {RETA_SIZE} queues below {len(workers)}")
     if len(page.rss_key) != RSS_KEY_SIZE or len(page.mac) != 6:
         raise ValueError("RSS key or MAC of the wrong length")
+    if max(len(page.allow_uids), len(page.allow_gids)) > ALLOWED_MAX:
+        raise ValueError(f"a group page holds {ALLOWED_MAX} users and as many groups who may attach")
     raw = _GroupPage(
         magic=MAGIC,
         abi_version=ABI_VERSION,
@@ -285,6 +309,13 @@ def pack(page: GroupPage) -> bytes:
         run_dir=_text("run_dir", str(page.run_dir), 108),
         rss_key=tuple(page.rss_key),
         reta=reta,
+        allow_everybody=page.allow_everybody,
+        allow_uid_count=len(page.allow_uids),
+        allow_gid_count=len(page.allow_gids),
+        allow_uids=page.allow_uids,
+        allow_gids=page.allow_gids,
+        foreign_listen=page.foreign_listen,
+        file_gid=NO_ID if page.file_gid is None else page.file_gid,
     )
     for worker in workers:
         raw.workers[worker.queue_id] = _WorkerPlan(
@@ -309,10 +340,13 @@ def write(page: GroupPage) -> Path:
     """Write <run_dir>/group.<process_index>, whole or not at all, and return its path."""
     path = page.run_dir / f"group.{page.process_index}"
     draft = path.with_name(path.name + ".new")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(pack(page))
-        os.fchmod(file.fileno(), 0o644)  # applications of any user map it, whatever our umask is
+        if page.file_gid is not None:
+            os.fchown(file.fileno(), -1, page.file_gid)
+        # Applications map it: those who may attach, whatever our umask is.
+        os.fchmod(file.fileno(), 0o644 if page.file_gid is None else 0o640)
     draft.rename(path)
     return path
 
@@ -357,6 +391,7 @@ def _by_hand(argv: Sequence[str]) -> int:
     parser.add_argument("--tx-queue-size", type=int, default=1024)
     parser.add_argument("--mac", help="default: made from the instance's name; 0 takes the device's")
     parser.add_argument("--trust-rx-checksum", action="store_true", help="the peers are local kernels (veth)")
+    parser.add_argument("--allow-everybody", action="store_true", help="else root alone may attach")
     parser.add_argument("--uid", type=int, default=0)
     parser.add_argument("--gid", type=int, default=0)
     options = parser.parse_args(argv)
@@ -404,6 +439,7 @@ def _by_hand(argv: Sequence[str]) -> int:
             mac=mac if mac is not None else bytes.fromhex(options.mac.replace(":", "")),
             run_uid=options.uid,
             run_gid=options.gid,
+            allow_everybody=options.allow_everybody,
         )
     )
     print(path)

@@ -21,11 +21,14 @@ from gazelled.journal import register
 @register
 @dataclass(frozen=True)
 class TapDevice:
-    """The embedded default's tap: the host on one side, the workers' queues on the other."""
+    """The embedded default's tap: the host on one side, the workers' queues on the other.
+
+    Root owns it. Workers open their queues before they become another user, so that user needs no right to it, and no
+    other process of that user can open one.
+    """
 
     kind: ClassVar[str] = "tap-device"
     name: str
-    owner: int  # the uid workers have
     instance: str
     mtu: int
 
@@ -40,7 +43,7 @@ class TapDevice:
 
     def apply(self) -> None:
         """Make the tap."""
-        netlink.create_tap(self.name, self.owner, self.alias, self.mtu)
+        netlink.create_tap(self.name, self.alias, self.mtu)
 
     def verify(self) -> str | None:
         """Compare its flags and MTU."""
@@ -64,7 +67,7 @@ class TapDevice:
     @classmethod
     def from_json(cls, data: dict[str, object]) -> Self:
         """Rebuild it from the journal."""
-        return cls(str(data["name"]), int(str(data["owner"])), str(data["instance"]), int(str(data["mtu"])))
+        return cls(str(data["name"]), str(data["instance"]), int(str(data["mtu"])))
 
 
 @register

@@ -11,6 +11,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from gazelled import netlink
+from gazelled.config import OWN_NAME
 from gazelled.errors import GazelledError
 from gazelled.exitcode import ExitCode
 from gazelled.host_changes import DpdkRunDir, HostAddress, LinkUp, TapDevice, XdpProgram
@@ -19,31 +20,37 @@ from gazelled.plan import Plan
 
 Report = Callable[[str], None]
 
-_USERS = ("gazelle", "nobody")  # the first that exists; packages make the user gazelle
-
 
 @dataclass(frozen=True)
 class WorkerUser:
-    """Whom workers become once their port is open; 0: they stay what they are."""
+    """Whom workers become once their port is open; 0: they stay what they are. `own_gid`: their own user's group."""
 
     uid: int
     gid: int
+    own_gid: int
 
 
 def worker_user(plan: Plan) -> WorkerUser:
-    """Choose the user: gazelle if there is one, else nobody; nobody at all if we are not root.
+    """Return the user of the workers' own; if we are not root, ourselves. GazelledError if there is no such user.
 
-    Where DPDK needs physical addresses (a NIC without an IOMMU behind it) workers must stay root.
+    Never one that other services use as well: those could end a worker. Where DPDK needs physical addresses (a NIC
+    without an IOMMU behind it) workers must stay root.
     """
-    if os.geteuid() != 0 or (plan.device.driver == "pci" and not _behind_iommu(plan)):
-        return WorkerUser(0, 0)
-    for name in _USERS:
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return WorkerUser(user.pw_uid, user.pw_gid)
-    return WorkerUser(0, 0)
+    if os.geteuid() != 0:
+        return WorkerUser(0, 0, os.getegid())
+    try:
+        user = pwd.getpwnam(OWN_NAME)
+    except KeyError:
+        raise GazelledError(
+            f"there is no user {OWN_NAME}, whom workers become",
+            hint="`systemd-sysusers` makes it after `make install`; else `adduser --system --group --no-create-home "
+            f"--home /nonexistent {OWN_NAME}`",
+        ) from None
+    if not user.pw_uid or not user.pw_gid:
+        raise GazelledError(f"user {OWN_NAME} is root by number", hint="workers need a user and a group of their own")
+    if plan.device.driver == "pci" and not _behind_iommu(plan):
+        return WorkerUser(0, 0, user.pw_gid)
+    return WorkerUser(user.pw_uid, user.pw_gid, user.pw_gid)
 
 
 def _behind_iommu(plan: Plan) -> bool:
@@ -58,7 +65,7 @@ def dpdk_prefix(plan: Plan, queue_id: int) -> str:
     return f"gz-{plan.instance}-{queue_id}"
 
 
-def prepare(plan: Plan, user: WorkerUser, journal: Journal, report: Report) -> None:
+def prepare(plan: Plan, journal: Journal, report: Report) -> None:
     """Make every host change the plan needs. On GazelledError the caller undoes what the journal has."""
     driver = plan.device.driver
     if driver != "none" and os.geteuid() != 0:
@@ -70,7 +77,7 @@ def prepare(plan: Plan, user: WorkerUser, journal: Journal, report: Report) -> N
     for worker in plan.workers:
         journal.make(DpdkRunDir(dpdk_prefix(plan, worker.queue_id)))
     if driver == "tap":
-        _prepare_tap(plan, user, journal, report)
+        _prepare_tap(plan, journal, report)
     elif driver == "af_xdp":
         _check_xdp(plan.device.name)
         journal.make(XdpProgram(plan.device.name))
@@ -86,7 +93,7 @@ def prepare(plan: Plan, user: WorkerUser, journal: Journal, report: Report) -> N
             bind_nics(journal, devices, host_driver, force=False, report=report)
 
 
-def _prepare_tap(plan: Plan, user: WorkerUser, journal: Journal, report: Report) -> None:
+def _prepare_tap(plan: Plan, journal: Journal, report: Report) -> None:
     name, network = plan.device.name, plan.network
     if not netlink.TUN_DEVICE.exists():
         raise GazelledError(
@@ -103,7 +110,12 @@ def _prepare_tap(plan: Plan, user: WorkerUser, journal: Journal, report: Report)
         if netlink.tap_flags(name) != netlink.TAP_FLAGS:
             raise GazelledError(
                 f"{name}: not a multi-queue tap with vnet headers",
-                hint=f"`ip tuntap add dev {name} mode tap multi_queue vnet_hdr`, or let start make it",
+                hint=f"`ip tuntap add dev {name} mode tap user root multi_queue vnet_hdr`, or let start make it",
+            )
+        if netlink.tap_owner(name) != 0:
+            report(
+                f"warning: {name}: its owner is not root: others may open further queues of it and get a part of the "
+                f"traffic; `ip tuntap add dev {name} mode tap user root multi_queue vnet_hdr` makes one for us alone"
             )
         _set_up(name, journal, report)
         return
@@ -116,7 +128,7 @@ def _prepare_tap(plan: Plan, user: WorkerUser, journal: Journal, report: Report)
             raise GazelledError(
                 f"network.{key} {stack}: the subnet overlaps {taken}", hint="choose a subnet this host does not use"
             )
-    tap = TapDevice(name, user.uid, plan.instance, plan.device.mtu)
+    tap = TapDevice(name, plan.instance, plan.device.mtu)
     for _, stack, peer in ours:
         report(f"{tap.describe()}: {peer} for the host, {stack.partition('/')[0]} for the stack")
     journal.make(tap)

@@ -92,6 +92,10 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
         lock = run_dir.lock()
     if lock is None:
         return _already_running(run_dir, plan, report)
+    if plan.security.everybody:
+        report(
+            "every user of this host may attach; [security] in a configuration file says who may, see etc/gazelle.toml"
+        )
     source = find_config(config_file)
     source = source.absolute() if source is not None else None
     run_dir.write("config", str(source or ""))

@@ -117,9 +117,10 @@ def _address_text(message: Any) -> str:  # noqa: ANN401  pyroute2 has no types
     return f"{ip_address(address)}/{message['prefixlen']}"
 
 
-def create_tap(name: str, uid: int, alias: str, mtu: int) -> None:
-    """Make a persistent multi-queue tap with vnet headers, which `uid` may open; nothing if there is one already.
+def create_tap(name: str, alias: str, mtu: int) -> None:
+    """Make a persistent multi-queue tap with vnet headers, which root alone may open; nothing if there is one already.
 
+    Its owner must be somebody: of a tap without an owner everybody who may open /dev/net/tun may open a queue.
     It carries `alias`, and no IPv6 address of its own: what the kernel would send for that would keep workers awake.
     Like a veth it has no queueing discipline: a tap never asks the kernel to wait, so none would ever hold a packet.
     Its queues hold what comes at once, say some thousand SYNs: each that is dropped costs its sender a second.
@@ -133,7 +134,7 @@ def create_tap(name: str, uid: int, alias: str, mtu: int) -> None:
         ) from error
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), TAP_FLAGS))
-        fcntl.ioctl(fd, _TUNSETOWNER, uid)
+        fcntl.ioctl(fd, _TUNSETOWNER, 0)
         fcntl.ioctl(fd, _TUNSETPERSIST, 1)
     except OSError as error:
         raise GazelledError(f"{name}: the kernel makes no such tap: {error.strerror}") from error
@@ -149,6 +150,14 @@ def create_tap(name: str, uid: int, alias: str, mtu: int) -> None:
             raise
     with suppress(GazelledError), _rtnetlink() as rtnetlink:  # without it packets take a little longer, no more
         rtnetlink.tc("replace", "noqueue", rtnetlink.link_lookup(ifname=name)[0], 0, parent=_TC_ROOT)
+
+
+def tap_owner(name: str) -> int | None:
+    """Return the uid of a tap's owner, -1 if it has none; None if there is no tap of this name."""
+    try:
+        return int(Path(f"/sys/class/net/{name}/owner").read_text())
+    except OSError:
+        return None
 
 
 def tap_flags(name: str) -> int | None:

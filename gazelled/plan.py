@@ -137,6 +137,16 @@ class HostPlan:
 
 
 @dataclass(frozen=True)
+class SecurityPlan:
+    """Who may attach besides root, by name or number: `everybody`, or those users and the members of those groups."""
+
+    everybody: bool
+    users: tuple[str | int, ...]
+    groups: tuple[str | int, ...]
+    foreign_namespaces: Literal["connect", "listen"]
+
+
+@dataclass(frozen=True)
 class Plan:
     """The whole instance. Workers are in queue_id order; `reta` maps hash & 127 to a queue_id (split: 2 * pair)."""
 
@@ -149,6 +159,7 @@ class Plan:
     stack: StackPlan
     device: DevicePlan
     network: NetworkPlan
+    security: SecurityPlan
     groups: tuple[GroupPlan, ...]
     workers: tuple[WorkerPlan, ...]
     rss_key: str  # 40 bytes in hex
@@ -179,6 +190,13 @@ class Plan:
                 "stack": StackPlan(**data["stack"]),
                 "device": DevicePlan(**data["device"]),
                 "network": NetworkPlan(**data["network"]),
+                "security": SecurityPlan(
+                    **{
+                        **data["security"],
+                        "users": tuple(data["security"]["users"]),
+                        "groups": tuple(data["security"]["groups"]),
+                    }
+                ),
                 "groups": tuple(
                     GroupPlan(group["process_index"], tuple(group["queue_ids"]), tuple(group["app_cpus"]))
                     for group in data["groups"]

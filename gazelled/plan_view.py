@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from gazelled.access import attachers
 from gazelled.cpulist import format_cpus
 from gazelled.findings import SEVERITIES, Finding
 from gazelled.plan import GroupPlan, Plan, WorkerPlan
@@ -48,6 +49,7 @@ def _heading(plan: Plan) -> Iterable[str]:
         peer = f", host's side {network.host_peer6}" if network.host_peer6 else ""
         gateway = f", gateway {network.gateway6}" if network.gateway6 else ""
         yield f"stack address {network.host_addr6}/64{peer}{gateway}"
+    yield f"may attach: {escape(attachers(plan.security))}"
     for step in plan.host.bind:
         yield f"NIC {step.pci}: bound to {step.driver} by start, given back by stop"
     for pages in plan.host.hugepages:

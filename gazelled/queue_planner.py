@@ -14,7 +14,7 @@ from hashlib import sha256
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 
 from gazelled import mempool
-from gazelled.config import Config, ProcessConfig
+from gazelled.config import EVERYBODY, Config, ProcessConfig
 from gazelled.plan import (
     COMM_MAX,
     DevicePlan,
@@ -28,6 +28,7 @@ from gazelled.plan import (
     PortBinding,
     RingsPlan,
     Role,
+    SecurityPlan,
     StackPlan,
     WorkerPlan,
 )
@@ -82,6 +83,7 @@ def plan(config: Config, topology: Topology) -> Plan:
         stack=_stack(config),
         device=device,
         network=_network(config),
+        security=_security(config),
         groups=tuple(_groups(config, topology, workers)),
         workers=workers,
         rss_key=RSS_KEY.hex(),
@@ -101,6 +103,17 @@ def _stack(config: Config) -> StackPlan:
         idle="poll" if stack.idle == "poll" else "adaptive",
         spin_us=stack.spin_us,
         app_bind_numa=stack.app_bind_numa,
+    )
+
+
+def _security(config: Config) -> SecurityPlan:
+    security = config.security
+    everybody = EVERYBODY in security.allow_users
+    return SecurityPlan(
+        everybody=everybody,
+        users=() if everybody else security.allow_users,
+        groups=() if everybody else security.allow_groups,
+        foreign_namespaces="listen" if security.foreign_namespaces == "listen" else "connect",
     )
 
 

@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from gazelled.errors import GazelledError
 from gazelled.exitcode import ExitCode
+from gazelled.printable import printable
 from gazelled.process_identity import ProcessIdentity
 
 # The longest name in it that is the path of a UNIX socket must fit sun_path, and the directory itself the group page.
@@ -168,7 +169,7 @@ class RunDir:
     def _open_lock(self) -> int:
         while True:
             try:
-                self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # opened to whom the plan says
                 return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:
                 continue  # removed between the two calls by a stop that just ended
@@ -178,11 +179,15 @@ class RunDir:
                 ) from error
 
     def read_state(self) -> StateRecord | None:
-        """Return what the last supervisor wrote, None if there is nothing (readable) of it."""
+        """Return what the last supervisor wrote, None if there is nothing of it; GazelledError if we may not see it."""
         try:
             return StateRecord.from_json((self.path / "state.json").read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError:
+            from gazelled.access import refusal, shut_out_groups
+
+            raise refusal(self.instance, shut_out_groups(self.path)) from None
         except (ValueError, KeyError, TypeError):
             return None  # of another version; the journal and the processes themselves say the rest
 
@@ -191,7 +196,7 @@ class RunDir:
         self.write("state.json", state.to_json())
 
     def write(self, name: str, text: str) -> None:
-        """Replace a small file, whole or not at all; everyone may read it."""
+        """Replace a small file, whole or not at all; everyone who gets into the directory may read it."""
         draft = self.path / f"{name}.new"
         draft.write_text(text)
         draft.chmod(0o644)
@@ -211,6 +216,6 @@ def tail(path: Path, lines: int) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 16384))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
+            return [printable(line) for line in file.read().decode(errors="replace").splitlines()[-lines:]]
     except OSError:
         return []

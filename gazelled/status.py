@@ -11,6 +11,7 @@ from typing import Any, Literal
 from gazelled.exitcode import ExitCode
 from gazelled.instance import live_supervisor
 from gazelled.plan import Plan
+from gazelled.printable import printable
 from gazelled.run_dir import RunDir, StateRecord, WorkerRecord
 from gazelled.worker_page import AppStat, WorkerPage
 
@@ -125,7 +126,7 @@ def _workers(record: StateRecord, plan: Plan, pages: dict[int, WorkerPage]) -> I
             cpu=worker.cpu,
             restarts=mine.restarts,
             connections=page.counters()["connections"] if page is not None and alive else 0,
-            reason=mine.reason,
+            reason=printable(mine.reason),
         )
 
 
@@ -158,4 +159,4 @@ def _command(pid: int) -> str:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return ""  # it ended a moment ago
-    return " ".join(argument.decode(errors="replace") for argument in arguments).strip()[:_COMMAND_MAX]
+    return printable(" ".join(argument.decode(errors="replace") for argument in arguments).strip())[:_COMMAND_MAX]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gazelled import group_page, notify
+from gazelled import access, group_page, notify
 from gazelled.clean_up import put_back
 from gazelled.errors import GazelledError
 from gazelled.exitcode import ExitCode
@@ -162,11 +162,13 @@ class Supervisor:
         patient, self._policy = self._policy, replace(self._policy, boot_tries=1)
         try:
             self._record()
-            self.run_dir.write("plan.json", self.plan.to_json())
             user = worker_user(self.plan)
-            prepare(self.plan, user, Journal(self.run_dir.journal), self.report)
+            who = access.resolve(self.plan.security, user.own_gid)
+            self.run_dir.write("plan.json", self.plan.to_json())
+            access.close_directory(self.run_dir.path, who)
+            prepare(self.plan, Journal(self.run_dir.journal), self.report)
             for group in self.plan.groups:
-                group_page.write(self._group_page(group.process_index, user))
+                group_page.write(self._group_page(group.process_index, user, who))
             workers = self.plan.workers
             # The first af_xdp worker attaches the XDP program for all; two at once would get in each other's way.
             first = 1 if self.plan.device.driver == "af_xdp" else len(workers)
@@ -198,11 +200,12 @@ class Supervisor:
                 return
             self._turn()
 
-    def _group_page(self, process_index: int, user: WorkerUser) -> group_page.GroupPage:
+    def _group_page(self, process_index: int, user: WorkerUser, who: access.Access) -> group_page.GroupPage:
         return group_page.from_plan(
             self.plan,
             process_index,
             self.run_dir.path,
+            who,
             run_uid=user.uid,
             run_gid=user.gid,
             trust_rx_checksum=self.plan.device.kind == "veth",

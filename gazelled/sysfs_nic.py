@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gazelled.errors import GazelledError
 from gazelled.exitcode import ExitCode
+from gazelled.printable import printable
 
 DPDK_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
 # These serve DPDK and the kernel's network at once: there is nothing to bind.
@@ -246,7 +247,7 @@ def vfio_holders(host: Host, nic: Nic) -> list[str]:
         if pid.isdigit():
             descriptors = host.proc(f"{pid}/fd")
             if any(_link_target(descriptors / fd) in wanted for fd in _entries(descriptors)):
-                holders.append(f"{pid} ({_text(host.proc(f'{pid}/comm')) or 'unknown'})")
+                holders.append(f"{pid} ({printable(_text(host.proc(f'{pid}/comm'))) or 'unknown'})")
     return holders
 
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from gazelled.printable import printable
 from gazelled.process_identity import ProcessIdentity
 
 _LOG_MAX = 1 << 20  # a log this long is put aside before the next start
@@ -103,7 +104,7 @@ class WorkerProcess:
         if self.ready_fd is None:
             return
         with suppress(BlockingIOError):  # it exits without a word, and its pipe is not closed yet
-            self.said = os.read(self.ready_fd, _MESSAGE_MAX).decode(errors="replace").strip()
+            self.said = printable(os.read(self.ready_fd, _MESSAGE_MAX).decode(errors="replace").strip())
         os.close(self.ready_fd)
         self.ready_fd = None
 

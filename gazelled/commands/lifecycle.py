@@ -12,11 +12,12 @@ import click
 from gazelled.commands.options import config_option, instance_option, json_option
 from gazelled.exitcode import ExitCode
 from gazelled.instance import instance_name
+from gazelled.printable import printable_lines
 
 
 def report(sentence: str) -> None:
     """Tell progress, where it does not mix with data."""
-    print(sentence, file=sys.stderr, flush=True)
+    print(printable_lines(sentence), file=sys.stderr, flush=True)
 
 
 @click.command()

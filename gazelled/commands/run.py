@@ -17,6 +17,7 @@ from gazelled.errors import GazelledError
 from gazelled.exitcode import ExitCode
 from gazelled.instance import instance_name
 from gazelled.plan import Plan
+from gazelled.printable import printable
 from gazelled.run_dir import RunDir
 
 
@@ -51,7 +52,7 @@ def run(instance: str | None, process_index: int, fallback: str, explain: bool, 
     except GazelledError as error:
         if fallback == "fail" or error.exit_code == ExitCode.USAGE:
             raise
-        print(f"gazelled: {error.message}; {command[0]} runs on the kernel", file=sys.stderr)
+        print(f"gazelled: {printable(error.message)}; {command[0]} runs on the kernel", file=sys.stderr)
         environment, attached = dict(os.environ), False
     if explain and attached:
         sys.exit(_explained(RunDir.of(instance_name(instance)), program, command, environment))
@@ -95,6 +96,7 @@ def _find(name: str) -> Path:
 
 def _attached(run_dir: RunDir, process_index: int, fallback: str, program: Path) -> dict[str, str]:
     """Return the environment in which the program attaches to a group; GazelledError if it could not."""
+    from gazelled.access import may_attach, refusal
     from gazelled.native_build import shim_library
     from gazelled.preload import obstacle
 
@@ -112,6 +114,8 @@ def _attached(run_dir: RunDir, process_index: int, fallback: str, program: Path)
             f"{plan.num_process - 1})",
             exit_code=ExitCode.USAGE,
         )
+    if not may_attach(plan.security):
+        raise refusal(plan.instance, plan.security.groups)
     reason = obstacle(program)
     if reason is not None:
         raise GazelledError(reason, hint="--fallback kernel runs it without the stack")

@@ -25,7 +25,7 @@ static const struct {
 	struct {
 		const char *name;
 		size_t offset;
-	} field[40]; /* ends at the first without a name */
+	} field[48]; /* ends at the first without a name */
 } structs[] = {
 	STRUCT(gz_worker_plan, FIELD(gz_worker_plan, queue_id), FIELD(gz_worker_plan, process_index),
 	       FIELD(gz_worker_plan, index), FIELD(gz_worker_plan, role), FIELD(gz_worker_plan, cpu),
@@ -43,7 +43,9 @@ static const struct {
 	       FIELD(gz_group_page, host_addr6), FIELD(gz_group_page, gateway6), FIELD(gz_group_page, host_peer6),
 	       FIELD(gz_group_page, run_uid), FIELD(gz_group_page, run_gid), FIELD(gz_group_page, instance),
 	       FIELD(gz_group_page, device), FIELD(gz_group_page, run_dir), FIELD(gz_group_page, rss_key),
-	       FIELD(gz_group_page, reta), FIELD(gz_group_page, workers)),
+	       FIELD(gz_group_page, reta), FIELD(gz_group_page, allow_everybody), FIELD(gz_group_page, allow_uid_count),
+	       FIELD(gz_group_page, allow_gid_count), FIELD(gz_group_page, allow_uids), FIELD(gz_group_page, allow_gids),
+	       FIELD(gz_group_page, foreign_listen), FIELD(gz_group_page, file_gid), FIELD(gz_group_page, workers)),
 	STRUCT(gz_listener, FIELD(gz_listener, port_owner), FIELD(gz_listener, v6only), FIELD(gz_listener, addr),
 	       FIELD(gz_listener, backlog), FIELD(gz_listener, family)),
 	STRUCT(gz_app_stat, FIELD(gz_app_stat, pid), FIELD(gz_app_stat, sockets), FIELD(gz_app_stat, arena_kb),

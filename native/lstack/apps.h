@@ -13,7 +13,7 @@
 struct frame;
 struct protocol_stack;
 
-/* Binds <run_dir>/worker.<queue_id>.sock (mode 0666) and adds it to stack->epoll_fd. 0 or -errno. Before privileges drop. */
+/* Binds <run_dir>/worker.<queue_id>.sock and adds it to stack->epoll_fd. 0 or -errno. Before privileges drop. */
 int apps_open(struct protocol_stack *stack);
 
 /* One turn: rung sockets and requests of every attached process, within the budgets. Returns the work done (0 = idle). */

@@ -17,6 +17,7 @@
 
 #include <gazelle/wake.h>
 
+#include "access.h"
 #include "app.h"
 #include "attach.h"
 #include "listener.h"
@@ -51,11 +52,13 @@ int attach_open(struct apps *apps)
 	if (apps->listen_fd < 0)
 		return -errno;
 	unlink(addr.sun_path); /* a predecessor's; the plan gives this path to us alone */
-	if (bind(apps->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) || chmod(addr.sun_path, 0666) ||
-	    listen(apps->listen_fd, 128)) {
+	if (bind(apps->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(apps->listen_fd, 128)) {
 		err = -errno;
 		goto err_close_listen;
 	}
+	err = access_share_socket(group, addr.sun_path);
+	if (err)
+		goto err_close_listen;
 	apps->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	err = watch(apps, apps->listen_fd, &apps->listen_fd);
 	if (!err)
@@ -433,19 +436,25 @@ static bool receive(struct app *app)
 	return !app->doomed;
 }
 
+/* Tells who comes why he cannot, and forgets him. */
+static void send_away(int fd, int status, const char *why)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = status };
+
+	snprintf(message.text, sizeof(message.text), "%s", why);
+	(void)send_message(fd, &message, NULL, 0);
+	close(fd);
+}
+
 /* No descriptor is left. Who waits would keep us from ever sleeping: one at a time is told to go. */
 static void turn_away(struct apps *apps)
 {
-	struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = EMFILE };
 	int fd;
 
 	close(apps->spare_fd);
 	fd = accept4(apps->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd >= 0) {
-		snprintf(message.text, sizeof(message.text), "worker has no descriptor left");
-		(void)send_message(fd, &message, NULL, 0);
-		close(fd);
-	}
+	if (fd >= 0)
+		send_away(fd, EMFILE, "worker has no descriptor left");
 	apps->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -462,20 +471,24 @@ static void accept_some(struct apps *apps)
 		int fd = accept4(apps->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		struct ucred cred = { 0 };
 		socklen_t len = sizeof(cred);
+		char why[64];
 
 		if (fd < 0) {
 			if (errno == EMFILE || errno == ENFILE)
 				turn_away(apps);
 			return;
 		}
-		(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) ||
+		    !access_may_attach(apps->stack->group, fd, &cred)) {
+			snprintf(why, sizeof(why), "user %u may not attach to this instance", cred.uid);
+			log_warn("process %d refused: %s", (int)cred.pid, why);
+			send_away(fd, EACCES, why);
+			continue;
+		}
 		/* A process in another pid namespace has no number here; 0 would mean an empty slot. */
 		if (!new_app(apps, fd, cred.pid ? cred.pid : 1, cred.uid)) {
-			struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = EUSERS };
-
-			snprintf(message.text, sizeof(message.text), "worker serves %u processes already", apps->count);
-			(void)send_message(fd, &message, NULL, 0);
-			close(fd);
+			snprintf(why, sizeof(why), "worker serves %u processes already", apps->count);
+			send_away(fd, EUSERS, why);
 		}
 	}
 }

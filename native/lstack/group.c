@@ -39,6 +39,8 @@ static const char *fault(const struct gz_group_page *g, uint32_t queue_id)
 		return "number of mbufs out of range";
 	if (!g->nic_read_number || !g->rpc_number || !g->read_connect_number)
 		return "a budget per turn is zero";
+	if (g->allow_uid_count > GZ_ALLOWED_MAX || g->allow_gid_count > GZ_ALLOWED_MAX)
+		return "more users or groups than fit may attach";
 	if (!terminated(g->instance, sizeof(g->instance)) || !terminated(g->device, sizeof(g->device)) ||
 	    !terminated(g->run_dir, sizeof(g->run_dir)) || !terminated(w->name, sizeof(w->name)) ||
 	    !terminated(w->comm, sizeof(w->comm)) || !terminated(w->pool, sizeof(w->pool)) ||

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "access.h"
 #include "clock.h"
 #include "worker.h"
 
@@ -36,10 +37,11 @@ int page_open(struct protocol_stack *stack)
 	int fd, err = 0;
 
 	page_path(stack, stack->queue_id, path, sizeof(path));
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
-	if (fchmod(fd, 0644) || ftruncate(fd, sizeof(*page)))
+	err = access_share_file(stack->group, fd);
+	if (!err && ftruncate(fd, sizeof(*page)))
 		err = -errno;
 	page = err ? MAP_FAILED : mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
 	if (!err && page == MAP_FAILED)

@@ -38,12 +38,16 @@ int attach_await(struct link *link, int control_fd, uint32_t kind, struct gz_mes
 	for (;;) {
 		int got = control_receive(control_fd, message, fds, count);
 
+		/* A worker that refuses does not wait for what we say. The kernel tells that first, what was said to us then. */
+		if (got == -ECONNRESET)
+			got = control_receive(control_fd, message, fds, count);
 		if (got < 0)
 			return got;
 		if (got && message->kind == kind)
 			return 0;
 		if (got && message->kind == GZ_MESSAGE_REFUSED) {
 			control_close(fds, *count);
+			snprintf(shim.refusal, sizeof(shim.refusal), "%.*s", (int)sizeof(message->text), message->text);
 			return message->status > 0 ? -message->status : -EACCES;
 		}
 		if (got && link)
@@ -143,6 +147,8 @@ static int say_hello(uint32_t index)
 		err = -errno;
 	else
 		err = control_send(pending[index], &hello, -1);
+	if (err == -EPIPE || err == -ECONNRESET)
+		err = 0; /* refused already: the reason is there to be read */
 	if (err)
 		fd_own_close(&pending[index]);
 	return err;

@@ -102,7 +102,8 @@ static bool open_group(void)
 	}
 	err = map_group(path);
 	if (err) {
-		complain(path, err == -EPROTO ? "not a group page of this version" : strerror(-err));
+		complain(err == -EACCES ? "this user may not attach" : path,
+		         err == -EPROTO ? "not a group page of this version" : strerror(-err));
 		return false;
 	}
 	open_explain();
@@ -125,7 +126,7 @@ bool shim_on(void)
 	else if (attach_all())
 		__atomic_store_n(&shim.attached, true, __ATOMIC_RELEASE);
 	else
-		complain("no worker could be attached", strerror(shim.attach_error));
+		complain("no worker could be attached", *shim.refusal ? shim.refusal : strerror(shim.attach_error));
 	lock_give(&shim.lock);
 	return shim.attached;
 }

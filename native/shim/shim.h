@@ -43,6 +43,7 @@ struct shim {
 	_Atomic uint32_t legs;                             /* of all pairs */
 	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
 	int attach_error;            /* why the last attempt to attach failed, a positive errno */
+	char refusal[64];            /* ... and in the worker's words, if it was refused */
 	_Atomic uint64_t retry_ns;   /* when to try them again */
 	_Atomic uint32_t tries;      /* in vain, since one was lost or came back */
 	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */

@@ -16,6 +16,7 @@ from net.kit import Kit, Namespace, Process, cpus, until
 
 RUN_ROOT = Path(os.environ.get("GAZELLED_RUN_ROOT", "/run/gazelled"))
 _COMMAND_S = 60
+EVERYBODY = 'allow_users = ["*"]'  # programs of several users meet in many tests; who may attach is tested by itself
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,13 @@ def _instance(kit: Kit, home: Namespace, client: Namespace, net: int, device: st
 
 
 def on_tap(
-    kit: Kit, workers: int, stack: str = "", split: bool = False, ipv6: bool = False, routed: bool = False
+    kit: Kit,
+    workers: int,
+    stack: str = "",
+    split: bool = False,
+    ipv6: bool = False,
+    routed: bool = False,
+    security: str = EVERYBODY,
 ) -> Instance:
     """Make an instance on a tap of its own; its peer is the kernel of the same namespace.
 
@@ -160,11 +167,13 @@ def on_tap(
 host_addr = "10.91.0.2/24"
 {'host_addr6 = "fd00:91::2/64"' if ipv6 else ""}
 {'gateway_addr6 = "fd00:91::1"' if routed else ""}
+[security]
+{security}
 """
     return _instance(kit, home, home, 91, None, toml)
 
 
-def on_nothing(kit: Kit, workers: int) -> Instance:
+def on_nothing(kit: Kit, workers: int, security: str = EVERYBODY) -> Instance:
     """Make an instance without a device: its programs reach each other, and nobody else."""
     home = kit.namespace("s")
     toml = f"""
@@ -174,6 +183,8 @@ cpus = {cpus(workers)}
 driver = "none"
 [network]
 host_addr = "10.91.0.2/24"
+[security]
+{security}
 """
     return _instance(kit, home, home, 91, None, toml)
 
@@ -208,6 +219,8 @@ tx_queue_size = 2048
 [network]
 host_addr = "10.92.0.2/24"
 {'host_addr6 = "fd00:92::2/64"' if ipv6 else ""}
+[security]
+{EVERYBODY}
 """
     return replace(_instance(kit, home, client, 92, "gzs", toml), middle=middle)
 

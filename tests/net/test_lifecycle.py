@@ -65,13 +65,10 @@ def test_a_device_that_was_down_is_down_again_and_its_xdp_program_is_gone(kit: K
     assert host(instance) == before
 
 
-def test_workers_are_nobody_once_their_port_is_open(kit: Kit) -> None:
+def test_workers_have_a_user_of_their_own_once_their_port_is_open(kit: Kit) -> None:
     instance = on_tap(kit, 1)
     instance.start()
-    try:
-        user = pwd.getpwnam("gazelle")
-    except KeyError:
-        user = pwd.getpwnam("nobody")
+    user = pwd.getpwnam("gazelle")
     status = Path(f"/proc/{instance.worker(0)['pid']}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert fields["Uid"].split() == [str(user.pw_uid)] * 4

@@ -45,6 +45,7 @@ def gazelled(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
 PLAN = """\
 instance default: port tap gz-default (made by start, removed by stop), MTU 1500
 stack address 172.29.0.2/24, host's side 172.29.0.1
+may attach: root, members of group gazelle; programs of other network namespaces connect, not listen
 applications of process 0: run on CPUs 1-4,6-7
 
 process 0 (send/recv split)

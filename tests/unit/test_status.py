@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,3 +153,25 @@ def test_the_state_of_another_version_is_no_state(tmp_path: Path) -> None:
 def test_a_record_is_read_as_it_was_written(sleeper: ProcessIdentity) -> None:
     state = StateRecord(sleeper, (record(0, sleeper), replace(record(1, None), reason='so "so"')))
     assert StateRecord.from_json(state.to_json()) == state
+
+
+def test_what_others_wrote_cannot_speak_to_the_terminal(tmp_path: Path, sleeper: ProcessIdentity) -> None:
+    assert ME is not None
+    hostile = "\x1b]0;root\x07\x1b[2J\n\u202egood"
+    reason = WorkerRecord(1, "backoff", None, 1, hostile)
+    run_dir, _ = instance(tmp_path, ME, record(0, sleeper), reason)
+    named = subprocess.Popen(["bash", "-c", 'exec -a "$0" sleep 60', hostile])
+    try:
+        raw = page(run_dir, 0)
+        raw.apps[0].pid = named.pid
+        run_dir.worker_page(0).write_bytes(bytes(raw))
+        cmdline = Path(f"/proc/{named.pid}/cmdline")
+        deadline = time.monotonic() + 10
+        while b"good" not in cmdline.read_bytes().split(b"\0")[0]:
+            assert time.monotonic() < deadline
+        lines = list(status_lines(read_status(run_dir)))
+    finally:
+        named.kill()
+        named.wait()
+    assert [line for line in lines if not line.isprintable()] == []
+    assert sum(r"\x1b]0;root\x07\x1b[2J\n\u202egood" in line for line in lines) == 2  # the command, and the reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import subprocess
 from dataclasses import replace
@@ -16,6 +17,7 @@ from fake_native import fake_native
 from machines import machine, plain, split
 
 from gazelled import explain, group_page, latency, worker_page
+from gazelled.access import Access
 from gazelled.queue_planner import plan
 from gazelled.worker_page import WorkerPage, WorkerPageState
 
@@ -55,15 +57,28 @@ def test_python_and_c_agree_on_what_is_explained() -> None:
     assert [kind.upper() for kind in explain.KINDS] + ["KINDS"] == names
 
 
+ROOT_ONLY = Access(everybody=False, uids=(), gids=(), own_gid=8)
+
+
+def test_a_page_names_those_who_may_attach() -> None:
+    some = Access(everybody=False, uids=(7, 33), gids=(8, 100), own_gid=8)
+    raw = unpack(group_page.pack(group_page.from_plan(plan(plain([0]), machine()), 0, Path("/r"), some)))
+    assert (list(raw.allow_uids[: raw.allow_uid_count]), list(raw.allow_gids[: raw.allow_gid_count])) == (
+        [7, 33], [8, 100])  # fmt: skip
+    assert (raw.allow_everybody, raw.foreign_listen, raw.file_gid) == (0, 0, group_page.NO_ID)
+
+
 def unpack(data: bytes) -> Any:
     return group_page._GroupPage.from_buffer_copy(data)
 
 
 def test_a_page_says_what_the_plan_says() -> None:
     planned = plan(split(([0, 1], [2, 3])), machine())
-    page = group_page.from_plan(planned, 0, Path("/run/gazelled/default"), run_uid=7, run_gid=8, trust_rx_checksum=True)
+    page = group_page.from_plan(
+        planned, 0, Path("/run/gazelled/default"), ROOT_ONLY, run_uid=7, run_gid=8, trust_rx_checksum=True
+    )
     raw = unpack(group_page.pack(page))
-    assert (raw.magic, raw.size, raw.num_queue, raw.tot_queue_num, raw.split) == (group_page.MAGIC, 44120, 4, 4, 1)
+    assert (raw.magic, raw.size, raw.num_queue, raw.tot_queue_num, raw.split) == (group_page.MAGIC, 44392, 4, 4, 1)
     assert ipaddress.IPv4Address(bytes(raw.host_addr_be)) == ipaddress.IPv4Address("172.29.0.2")
     assert ipaddress.IPv4Address(bytes(raw.netmask_be)) == ipaddress.IPv4Address("255.255.255.0")
     assert ipaddress.IPv4Address(bytes(raw.host_peer_be)) == ipaddress.IPv4Address("172.29.0.1")
@@ -72,6 +87,7 @@ def test_a_page_says_what_the_plan_says() -> None:
     assert bytes(raw.mac) != bytes(6)
     assert raw.mac[0] & 3 == 2  # locally administered, unicast
     assert (raw.run_uid, raw.run_gid, raw.trust_rx_checksum) == (7, 8, 1)
+    assert (raw.allow_everybody, raw.allow_uid_count, raw.allow_gid_count, raw.file_gid) == (0, 0, 0, 8)
     assert (raw.instance, raw.device, raw.run_dir) == (b"default", b"gz-default", b"/run/gazelled/default")
     for worker, row in zip(planned.workers, raw.workers, strict=False):
         assert (row.queue_id, row.index, row.cpu, row.mbufs) == (
@@ -84,14 +100,14 @@ def test_a_page_says_what_the_plan_says() -> None:
 
 def test_the_pages_of_two_processes_differ_in_the_process_only() -> None:
     planned = plan(plain([0, 1], [2, 3]), machine())
-    one, two = (unpack(group_page.pack(group_page.from_plan(planned, p, Path("/r")))) for p in (0, 1))
+    one, two = (unpack(group_page.pack(group_page.from_plan(planned, p, Path("/r"), ROOT_ONLY))) for p in (0, 1))
     assert (one.process_index, two.process_index, one.num_queue, one.tot_queue_num) == (0, 1, 2, 4)
     two.process_index = 0
     assert bytes(one) == bytes(two)
 
 
 def test_what_does_not_fit_is_no_page() -> None:
-    page = group_page.from_plan(plan(plain([0]), machine()), 0, Path("/r"))
+    page = group_page.from_plan(plan(plain([0]), machine()), 0, Path("/r"), ROOT_ONLY)
     row = page.workers[0]
     for broken in (
         replace(page, run_dir=Path("/" + "x" * 120)),
@@ -100,17 +116,19 @@ def test_what_does_not_fit_is_no_page() -> None:
         replace(page, reta=(1,) * 128),
         replace(page, workers=(replace(row, port_args="x" * 224),)),
         replace(page, mac=b"12345"),
+        replace(page, allow_gids=tuple(range(33))),
     ):
-        with pytest.raises(ValueError, match=r"fit|workers|order|RETA|MAC"):
+        with pytest.raises(ValueError, match=r"fit|workers|order|RETA|MAC|holds"):
             group_page.pack(broken)
 
 
-def test_a_written_page_is_for_everyone_to_read(tmp_path: Path) -> None:
-    page = group_page.from_plan(plan(plain([0]), machine()), 0, tmp_path)
+@pytest.mark.parametrize(("everybody", "mode"), [(True, 0o644), (False, 0o640)])
+def test_a_written_page_is_for_those_to_read_who_may_attach(tmp_path: Path, everybody: bool, mode: int) -> None:
+    page = group_page.from_plan(plan(plain([0]), machine()), 0, tmp_path, Access(everybody, (), (), os.getegid()))
     path = group_page.write(page)
     assert path == tmp_path / "group.0"
     assert path.read_bytes() == group_page.pack(page)
-    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.stat().st_mode & 0o777 == mode
     assert group_page.read_version(path) == group_page.ABI_VERSION
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match="not a group page"):

@@ -31,6 +31,8 @@
 #define GZ_WORKERS_MAX 128u                  /* workers of one instance: all processes together */
 #define GZ_RETA_SIZE 128u
 #define GZ_RSS_KEY_SIZE 40u
+#define GZ_ALLOWED_MAX 32u /* users, and groups, who may attach */
+#define GZ_NO_ID UINT32_MAX
 
 enum gz_role { GZ_ROLE_BOTH = 0, GZ_ROLE_RECV = 1, GZ_ROLE_SEND = 2 };
 enum gz_driver { GZ_DRIVER_TAP = 0, GZ_DRIVER_ETHDEV = 1, GZ_DRIVER_NONE = 2 };
@@ -85,6 +87,12 @@ struct gz_group_page {
 	char run_dir[108]; /* worker.<queue_id>.sock, .page, .wake; rings */
 	uint8_t rss_key[GZ_RSS_KEY_SIZE];
 	uint16_t reta[GZ_RETA_SIZE]; /* hash & (GZ_RETA_SIZE-1) -> queue_id; with the split: -> 2*pair */
+	uint32_t allow_everybody;    /* 1: any local user may attach; else root, and: */
+	uint32_t allow_uid_count, allow_gid_count;
+	uint32_t allow_uids[GZ_ALLOWED_MAX];
+	uint32_t allow_gids[GZ_ALLOWED_MAX]; /* whoever is in one of them, also by a supplementary group */
+	uint32_t foreign_listen; /* 1: programs of another network namespace may own ports, not only connect */
+	uint32_t file_gid; /* whose the files in run_dir are, and for no others; GZ_NO_ID: for all who get into run_dir */
 	struct gz_worker_plan workers[GZ_WORKERS_MAX];
 };
 

@@ -84,6 +84,8 @@ static inline int set_up(void **state)
 	strcpy(fx->dir, "/tmp/gz-attach-XXXXXX");
 	assert_non_null(mkdtemp(fx->dir));
 	strcpy(fx->group->run_dir, fx->dir);
+	fx->group->allow_everybody = 1;
+	fx->group->file_gid = GZ_NO_ID;
 	fx->group->rpc_number = 4;
 	fx->group->read_connect_number = 4;
 	fx->group->tot_queue_num = fx->group->num_queue = 1;

@@ -17,6 +17,8 @@ from gazelled.exitcode import ExitCode
 from gazelled.host_changes import DpdkRunDir, HostAddress, LinkUp, TapDevice, XdpProgram
 from gazelled.journal import Journal
 from gazelled.plan import Plan
+from gazelled.sizes import iec
+from gazelled.sysfs_nic import Host
 
 Report = Callable[[str], None]
 
@@ -65,7 +67,7 @@ def dpdk_prefix(plan: Plan, queue_id: int) -> str:
     return f"gz-{plan.instance}-{queue_id}"
 
 
-def prepare(plan: Plan, journal: Journal, report: Report) -> None:
+def prepare(plan: Plan, journal: Journal, report: Report, host: Host | None = None) -> None:
     """Make every host change the plan needs. On GazelledError the caller undoes what the journal has."""
     driver = plan.device.driver
     if driver != "none" and os.geteuid() != 0:
@@ -74,6 +76,7 @@ def prepare(plan: Plan, journal: Journal, report: Report) -> None:
             hint='run it as root; driver = "none" needs no root, and serves programs on this host only',
             exit_code=ExitCode.PERMISSION,
         )
+    _check_hugepages(plan, host or Host.from_environment())
     for worker in plan.workers:
         journal.make(DpdkRunDir(dpdk_prefix(plan, worker.queue_id)))
     if driver == "tap":
@@ -91,6 +94,27 @@ def prepare(plan: Plan, journal: Journal, report: Report) -> None:
         for host_driver in dict.fromkeys(step.driver for step in plan.host.bind):
             devices = [step.pci for step in plan.host.bind if step.driver == host_driver]
             bind_nics(journal, devices, host_driver, force=False, report=report)
+
+
+def _check_hugepages(plan: Plan, host: Host) -> None:
+    """Refuse a port whose workers must have hugepages, unless so many are free at this moment.
+
+    The planner cannot be the judge: it also plans for an instance that runs, and has the pages.
+    """
+    from gazelled.topology_probe import read_hugepages
+
+    now = {(pages.numa, pages.size_kb): pages for pages in read_hugepages(host)}
+    for need in plan.host.hugepages:
+        there = now.get((need.numa, need.size_kb))
+        total, left = (there.total, there.free) if there else (0, 0)
+        if need.required and left < need.pages:
+            raise GazelledError(
+                f"driver {plan.device.driver}: the workers of node {need.numa} need {need.pages} hugepages of "
+                f"{iec(need.size_kb << 10)}, {left} are free",
+                hint=f"end what uses the others, or echo {total + need.pages - left} > /sys/devices/system/node/"
+                f"node{need.numa}/hugepages/hugepages-{need.size_kb}kB/nr_hugepages",
+                exit_code=ExitCode.UNAVAILABLE,
+            )
 
 
 def _prepare_tap(plan: Plan, journal: Journal, report: Report) -> None:

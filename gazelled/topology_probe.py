@@ -102,6 +102,11 @@ def _allowed(host: Host) -> set[int]:
     return set()
 
 
+def read_hugepages(host: Host) -> tuple[Hugepages, ...]:
+    """Read how many hugepages of which size each node has, and how many are free just now."""
+    return _hugepages(host, _nodes(host))
+
+
 def _hugepages(host: Host, nodes: list[int]) -> tuple[Hugepages, ...]:
     found = []
     for node in nodes:

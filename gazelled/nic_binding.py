@@ -150,8 +150,14 @@ class BindNic:
                 nic = read_nic(host, self.pci) or nic
             if nic.driver_override != self.old_override:
                 _write_override(host, nic, self.old_override)
+            failed: list[str] = []
             for state in self.interfaces:
-                restore(host, state, _wait_for_interface(host, self.pci, state).name)
+                try:
+                    restore(host, state, _wait_for_interface(host, self.pci, state).name)
+                except GazelledError as error:
+                    failed += error.messages
+            if failed:
+                raise GazelledError("; ".join(failed))
 
     def to_json(self) -> dict[str, object]:
         """Return this as the journal keeps it."""

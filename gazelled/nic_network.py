@@ -8,7 +8,7 @@ journal. Putting back only adds what is missing: what somebody else configured m
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 
@@ -222,11 +222,33 @@ def _route_words(route: Entry) -> list[str]:
 
 
 def restore(host: Host, wanted: InterfaceState, name: str) -> None:
-    """Make the interface now called `name` what it was. Idempotent; raises GazelledError at the first failure."""
-    for argv in link_commands(wanted, read_interface(host, name)):
-        command.run(argv)
+    """Make the interface now called `name` what it was. Idempotent; what fails keeps nothing else from coming back.
+
+    Raises GazelledError with all that failed.
+    """
     # Up brings link-local addresses, addresses bring routes: look again before each kind.
-    for argv in address_commands(wanted, read_addresses().get(wanted.name, [])):
-        command.run(argv)
-    for argv in route_commands(wanted, read_routes()):
-        command.run(argv)
+    steps: tuple[Callable[[], list[list[str]]], ...] = (
+        lambda: link_commands(wanted, read_interface(host, name)),
+        lambda: address_commands(wanted, read_addresses().get(wanted.name, [])),
+        lambda: route_commands(wanted, read_routes()),
+    )
+    failed = []
+    for missing in steps:
+        complaints = _run_all(missing())
+        if complaints:
+            # The kernel may have been faster than a command: it adds a link-local address some time after up.
+            still = missing()
+            failed += [said for argv, said in complaints if argv in still]
+    if failed:
+        raise GazelledError("; ".join(failed))
+
+
+def _run_all(commands: list[list[str]]) -> list[tuple[list[str], str]]:
+    """Run each command, whatever became of those before; return those that failed, with what they said."""
+    failed = []
+    for argv in commands:
+        try:
+            command.run(argv)
+        except GazelledError as error:
+            failed.append((argv, str(error)))
+    return failed

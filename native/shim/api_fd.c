@@ -280,7 +280,7 @@ void api_cover_stdio(void)
 
 EXPORT int fclose(FILE *file)
 {
-	int fd = file ? fileno(file) : -1;
+	int fd = fileno(file); /* NULL is not allowed */
 
 	/* Closes a socket of the kernel's behind our back: what is counted of it must go. */
 	if (fd >= 0 && (fd_word(fd) & 3) == FD_KERNEL)

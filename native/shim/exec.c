@@ -432,6 +432,16 @@ static void restore(struct record *record)
 	__atomic_store_n(&shim.attached, true, __ATOMIC_RELEASE);
 }
 
+/* A descriptor's number in decimal, -1 if it is none. (atoi of a newer C library is a symbol that older ones lack.) */
+static int number_of(const char *text)
+{
+	int number = 0;
+
+	for (; *text >= '0' && *text <= '9' && number < 100000000; text++)
+		number = number * 10 + (*text - '0');
+	return *text ? -1 : number;
+}
+
 /* Before main: nothing here waits for anybody. */
 __attribute__((constructor)) static void inherit(void)
 {
@@ -442,7 +452,7 @@ __attribute__((constructor)) static void inherit(void)
 
 	if (!name)
 		return;
-	fd = atoi(name);
+	fd = number_of(name);
 	unsetenv(EXEC_VARIABLE);
 	if (fd < 3 || fstat(fd, &st) || (size_t)st.st_size < sizeof(*record) || st.st_size > UINT32_MAX)
 		return;

@@ -17,6 +17,7 @@ from conformance.places import Places
 from gazelled.native_build import shim_library
 
 TABLE = read()
+OLDEST_GLIBC = (2, 34)  # where pthreads and the rest became one library
 ASKED_FOR = (
     "socket socketpair bind listen accept accept4 connect shutdown close close_range closefrom dup dup2 dup3 fcntl",
     "fcntl64 ioctl read readv pread preadv recv recvfrom recvmsg recvmmsg write writev send sendto sendmsg sendmmsg",
@@ -38,6 +39,15 @@ def test_the_library_exports_what_is_listed_and_nothing_else() -> None:
     exported = {line.split()[2] for line in said.splitlines() if line.split()[1] in "TW"}
     listed = {function.name for function in TABLE.functions if function.interposed}
     assert exported == listed, f"only in the library: {exported - listed}; only in table.toml: {listed - exported}"
+
+
+def test_the_library_needs_no_newer_c_library_than_older_containers_have() -> None:
+    said = subprocess.run(
+        ["nm", "-D", "--undefined-only", str(shim_library())], check=True, capture_output=True, text=True
+    ).stdout
+    needed = {(int(each[1]), int(each[2]), each[0]) for each in re.findall(r"(\S+@GLIBC_(\d+)\.(\d+))", said)}
+    assert needed
+    assert [symbol for major, minor, symbol in sorted(needed) if (major, minor) > OLDEST_GLIBC] == []
 
 
 def test_every_function_that_must_be_listed_is() -> None:

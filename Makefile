@@ -42,7 +42,7 @@ cpython: ## CPython's own network tests, on the kernel and on the stack (8 to 10
 
 format: ## write Python and C as the linters want them
 	@.venv/bin/ruff format -q gazelled tests bench scripts && .venv/bin/ruff check -q --fix-only gazelled tests bench scripts
-	@find native tests -name '*.[ch]' -exec clang-format -i {} +
+	@find native tests -name '*.[ch]' -exec .venv/bin/clang-format -i {} +
 
 install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file
 	@scripts/setup run

@@ -284,8 +284,11 @@ def main() -> int:
     suites = options.suites or SUITES
     if options.document and options.suites:
         parser.error("the page is about all suites")
-    if not Path("/usr/lib/python3.11/test/test_socket.py").exists():
-        parser.error("needs the Debian package libpython3.11-testsuite")
+    version = subprocess.check_output(
+        [PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True
+    ).strip()
+    if not Path(f"/usr/lib/python{version}/test/test_socket.py").exists():
+        parser.error(f"needs the Debian package libpython{version}-testsuite")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended by it, too, we leave no instance behind
     directory = Path(tempfile.mkdtemp(prefix="cpython-suites-"))
     kit = Kit(directory)

@@ -186,10 +186,26 @@ static bool granted(const struct app *app, uint32_t n)
 	return app->arena->granted[n] == app->slot + 1 && !app->arena->conns[n];
 }
 
+static void detach_doomed(struct apps *apps);
+
+/* Whoever has ended has let go of his ports when this returns. */
+static void look_for_ended(struct app *asks)
+{
+	if (asks->doomed)
+		return; /* it is being detached itself */
+	attach_look(asks->apps);
+	if (!asks->doomed)
+		detach_doomed(asks->apps);
+}
+
 static void serve(struct app *app, const struct gz_request *request)
 {
 	uint32_t n = request->sock;
 
+	if (request->op == GZ_REQUEST_LOOK) {
+		look_for_ended(app);
+		return;
+	}
 	if (!n || n >= GZ_SOCKS_MAX) {
 		app_doom(app, "socket number out of range");
 		return;

@@ -17,6 +17,7 @@
 
 struct conn;
 struct listener;
+struct vouch;
 
 struct app {
 	struct apps *apps;
@@ -34,6 +35,7 @@ struct app {
 	pid_t pid;
 	uid_t uid;             /* whose it is; a fork's is its parent's */
 	uint64_t since_ns;     /* when it came */
+	struct vouch *vouches; /* came, and the requests they are for have not */
 	uint32_t slot;         /* page->apps[] and attach_id */
 	uint32_t held;         /* sockets it holds */
 	uint32_t request_tail; /* ours; the shared one is for the application to see */
@@ -53,6 +55,8 @@ struct apps {
 	struct conn *finished; /* to be freed in apps_flush */
 	struct conn *retry;    /* lwIP had no memory for them: again next turn */
 	struct listener *listeners;
+	uint64_t netns;    /* cookie of the network namespace we are in */
+	uint64_t bindings; /* of datagram sockets so far */
 	uint32_t doomed;   /* how many of `all` are */
 	uint32_t count;    /* attached processes */
 	uint32_t families; /* arenas so far */

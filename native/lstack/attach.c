@@ -24,6 +24,7 @@
 #include "log.h"
 #include "pair.h"
 #include "trace.h"
+#include "vouch.h"
 #include "worker.h"
 
 /* Messages of one process, or new processes, per turn. The epoll is level-triggered: what is left comes with the next. */
@@ -48,6 +49,9 @@ int attach_open(struct apps *apps)
 	if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/worker.%u.sock", group->run_dir,
 	                     apps->stack->queue_id) >= sizeof(addr.sun_path))
 		return -ENAMETOOLONG;
+	err = vouch_open(apps);
+	if (err)
+		return err;
 	apps->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (apps->listen_fd < 0)
 		return -errno;
@@ -369,6 +373,9 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 	} else if (message->kind == GZ_MESSAGE_EVENT_QUEUE) {
 		on_event_queue(app, message->number, fd);
 		return;
+	} else if (message->kind == GZ_MESSAGE_VOUCH && app->channel) {
+		vouch_came(app, message->number, fd);
+		return;
 	} else if (message->kind == GZ_MESSAGE_WAKE)
 		; /* we are awake */
 	else if (message->kind == GZ_MESSAGE_TRACE)
@@ -389,8 +396,7 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		close(fd);
 }
 
-/* One message, or its end. False: nothing more to read. */
-static bool receive(struct app *app)
+bool attach_hear(struct app *app)
 {
 	struct gz_message message;
 	union {
@@ -425,6 +431,12 @@ static bool receive(struct app *app)
 	}
 	while (count > 1)
 		close(fds[--count]); /* no message carries more than one */
+	if (n == (ssize_t)sizeof(message) && msg.msg_flags & MSG_CTRUNC && message.kind == GZ_MESSAGE_VOUCH) {
+		/* We have no descriptor left, which is for the request to be told. */
+		while (count)
+			close(fds[--count]);
+		msg.msg_flags &= ~MSG_CTRUNC;
+	}
 	if (n != (ssize_t)sizeof(message) || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		/* Nothing at all is the end, or an empty message, which may bring a descriptor all the same. */
 		if (count)
@@ -495,15 +507,30 @@ static void accept_some(struct apps *apps)
 
 void attach_event(struct apps *apps, void *owner, uint32_t events)
 {
+	int fd;
+
 	(void)events;
 	if (owner == &apps->listen_fd) {
 		accept_some(apps);
+	} else if (vouch_of_event(owner, &fd)) {
+		listener_changed(apps, fd);
 	} else {
 		struct app *app = owner;
 
-		for (uint32_t i = 0; i < EVENT_BUDGET && !app->doomed && receive(app); i++)
+		for (uint32_t i = 0; i < EVENT_BUDGET && !app->doomed && attach_hear(app); i++)
 			;
 	}
+}
+
+void attach_look(struct apps *apps)
+{
+	struct epoll_event events[GZ_APPS_MAX];
+	int n = epoll_wait(apps->stack->epoll_fd, events, GZ_APPS_MAX, 0);
+
+	for (int i = 0; i < n; i++)
+		for (struct app *app = apps->all; app; app = app->next)
+			if (app == events[i].data.ptr && !app->doomed)
+				attach_event(apps, app, events[i].events);
 }
 
 void app_detach(struct app *app)
@@ -513,6 +540,7 @@ void app_detach(struct app *app)
 
 	(void)epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_DEL, app->control_fd, NULL);
 	close(app->control_fd);
+	vouch_forget(app);
 	if (app->tracer)
 		trace_end(apps->stack);
 	if (arena) {

@@ -20,6 +20,12 @@ void attach_event(struct apps *apps, void *owner, uint32_t events);
 /* Sends one message with up to GZ_WELCOME_FDS descriptors. Never blocks; false: the process does not read, or is gone. */
 bool attach_send(struct app *app, struct gz_message *message, const int *fds, uint32_t count);
 
+/* Reads one message of the process. False: there is none, or it is gone, or was doomed for it. */
+bool attach_hear(struct app *app);
+
+/* Attends to all that processes have said or that has become of them, now instead of at the next look at the epoll set. */
+void attach_look(struct apps *apps);
+
 /* Lets go of processes that came but never said what they want. */
 void attach_drop_silent(struct apps *apps);
 

@@ -13,6 +13,7 @@
 #include "listener.h"
 #include "steer.h"
 #include "tcp_table.h"
+#include "vouch.h"
 #include "worker.h"
 
 /* A connection starts with this much FIFO each way, virtually: an exchange of small messages touches one page of it. */
@@ -93,6 +94,7 @@ void conn_destroy(struct conn *conn)
 	if (conn->held)
 		pbuf_free(conn->held);
 	free(conn->trace);
+	vouch_drop(conn->apps, conn->vouch);
 	gz_store_release(&conn->shared->worker.flags, 0);
 	arena_give_block(arena, conn->rx_block);
 	arena_give_block(arena, conn->tx_block);
@@ -381,6 +383,15 @@ void conn_connect(struct app *app, const struct gz_request *request)
 	error = EADDRNOTAVAIL;
 	if (ip_addr_isany(&local))
 		goto fail;
+	if (port) {
+		struct vouch *vouch = NULL;
+
+		error = vouch_take(app, request, &vouch);
+		if (error)
+			goto fail;
+		vouch_drop(apps, vouch); /* the connection needs no more: none but its peer can reach it */
+		error = EADDRNOTAVAIL;
+	}
 	if (!port)
 		port = steer_pick_port(apps->stack, &local, &remote, request->peer_port);
 	else if (tcp_table_has(&local, port, &remote, request->peer_port))
@@ -426,6 +437,8 @@ void conn_rung(struct conn *conn)
 		return;
 	}
 	if (!conn->pcb) {
+		if (!conn->rx_size)
+			return; /* never a connection, or one that had lost its port */
 		if (!conn_receive_consumed(conn))
 			app_doom_arena(conn->apps, conn->arena, "impossible consumer index");
 		else if (conn->held && conn_receive_push(conn))

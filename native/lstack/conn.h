@@ -19,6 +19,7 @@ struct apps;
 struct arena;
 struct listener_member;
 struct trace;
+struct vouch;
 
 struct conn {
 	struct apps *apps;
@@ -30,6 +31,7 @@ struct conn {
 	struct listener_member *member;  /* it waits in this listener's accept queue; NULL otherwise */
 	struct conn *queued_next;        /* member->queued, or member->deferred */
 	struct listener_member *listens; /* this number is a listener, not a connection */
+	struct vouch *vouch;             /* of a listener or datagram socket: whose its port is */
 	uint32_t n;                      /* its number in the arena */
 	uint32_t bucket;
 	uint32_t flow;       /* flows.h */
@@ -53,8 +55,9 @@ struct conn {
 	uint32_t rtt_us;      /* smoothed */
 	uint64_t rtt_from_ns; /* a measurement is under way since then; 0 = none */
 	bool fin_seen, fin_given, orphan, connecting, in_retry;
-	bool deferred;  /* TCP_DEFER_ACCEPT: in member->deferred, not in its queue, until the first byte comes */
-	bool reuseport; /* of a datagram socket: others may have its address, too, and share what comes */
+	bool deferred; /* TCP_DEFER_ACCEPT: in member->deferred, not in its queue, until the first byte comes */
+	bool crowded;  /* of a datagram socket: others have had its port, too */
+	uint64_t binding; /* of a datagram socket: which of all it was; of several with one port the last one bound goes first */
 };
 
 /* A fresh connection accepted by lwIP for a listener. 0, or -errno and the caller aborts the pcb. */

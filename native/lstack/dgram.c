@@ -12,6 +12,7 @@
 #include "dgram.h"
 #include "frame.h"
 #include "netif.h"
+#include "vouch.h"
 #include "worker.h"
 
 /* Room for some of the largest datagrams, and for what comes while the reader has no CPU. Virtual until used. */
@@ -28,25 +29,58 @@ static uint32_t take_block(struct arena *arena, uint32_t order)
 	return block;
 }
 
-/* Sockets that share an address by SO_REUSEPORT share what comes by its sender, as in the kernel. */
-static struct conn *pick_sharer(struct conn *first, const ip_addr_t *addr, uint16_t port)
+/* True if this unconnected socket takes what comes to `port` of the address that the packet at hand is for. */
+static bool takes(const struct udp_pcb *pcb, uint16_t port)
+{
+	const ip_addr_t *to = ip_current_dest_addr();
+
+	if (pcb->local_port != port || pcb->flags & UDP_FLAGS_CONNECTED)
+		return false;
+	if (IP_IS_ANY_TYPE_VAL(pcb->local_ip))
+		return true;
+	return IP_GET_TYPE(&pcb->local_ip) == IP_GET_TYPE(to) &&
+	       (ip_addr_isany(&pcb->local_ip) || ip_addr_cmp(&pcb->local_ip, to));
+}
+
+/* As the kernel weighs them: the nearer address, then the family alone, then who was bound last. */
+static bool better(const struct conn *a, const struct conn *b)
+{
+	bool any_a = gz_addr_is_any(a->vouch->addr), any_b = gz_addr_is_any(b->vouch->addr);
+
+	if (any_a != any_b)
+		return any_b;
+	if (a->vouch->domain != b->vouch->domain)
+		return a->vouch->domain == AF_INET;
+	return a->binding > b->binding;
+}
+
+/* Sockets that have agreed to share what comes: by SO_REUSEPORT, or since they are one kernel socket in several programs. */
+static bool together(const struct conn *a, const struct conn *b)
+{
+	return a->vouch->cookie == b->vouch->cookie ||
+	       (a->vouch->reuseport && b->vouch->reuseport && a->vouch->uid == b->vouch->uid &&
+	        !memcmp(a->vouch->addr, b->vouch->addr, 16));
+}
+
+/* Of several with one port: whose it is goes by the kernel's rules, and who share it get it by its sender. */
+static struct conn *pick(struct conn *first, const ip_addr_t *addr, uint16_t port)
 {
 	uint32_t count = 0, which = ip4_addr_get_u32(ip_2_ip4(addr)) ^ port;
+	uint16_t here = first->udp->local_port;
 
 	for (int i = 1; IP_IS_V6(addr) && i < 4; i++)
 		which ^= ip_2_ip6(addr)->addr[i];
-
+	for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next)
+		if (takes(pcb, here) && better(pcb->recv_arg, first))
+			first = pcb->recv_arg;
 	for (int pass = 0; pass < 2; pass++) {
 		for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next) {
-			struct conn *conn = pcb->recv_arg;
-
-			if (pcb->local_port != first->udp->local_port || pcb->flags & UDP_FLAGS_CONNECTED ||
-			    !ip_addr_cmp(&pcb->local_ip, &first->udp->local_ip) || !conn->reuseport)
+			if (!takes(pcb, here) || !together(pcb->recv_arg, first))
 				continue;
 			if (!pass)
 				count++;
 			else if (!which--)
-				return conn;
+				return pcb->recv_arg;
 		}
 		if (!pass && count)
 			which = (which * 2654435761u >> 16) % count;
@@ -66,8 +100,9 @@ static void on_datagram(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip
 {
 	struct conn *conn = arg;
 
-	if (conn->reuseport && !(pcb->flags & UDP_FLAGS_CONNECTED))
-		conn = pick_sharer(conn, addr, port);
+	if (conn->crowded && !(pcb->flags & UDP_FLAGS_CONNECTED) &&
+	    !ip_addr_isbroadcast(ip_current_dest_addr(), ip_current_netif()))
+		conn = pick(conn, addr, port);
 	struct protocol_stack *stack = conn->apps->stack;
 	uint32_t size = GZ_BLOCK_SIZE(conn->rx_block), at, space = GZ_DATAGRAM_SPACE(p->tot_len);
 	uint8_t *block = arena_block(conn->arena, conn->rx_block);
@@ -122,32 +157,93 @@ static void fail(struct conn *conn, int error)
 	conn_notify(conn);
 }
 
-static bool open_socket(struct app *app, struct conn *conn)
+/* Where it is bound: on :: to IPv4 as well, unless the program wants IPv6 alone. */
+static void read_local(const struct vouch *vouch, ip_addr_t *out)
 {
-	conn->bucket = UINT32_MAX;
-	app_hold(app, conn);
+	conn_addr_read(vouch->addr, out);
+	if (!gz_addr_is4(vouch->addr) && gz_addr_is_any(vouch->addr) && !vouch->v6only)
+		IP_SET_TYPE(out, IPADDR_TYPE_ANY);
+}
+
+/* It has the port no longer; the program hears of it by the error. */
+static void expel(struct conn *conn)
+{
+	dgram_close(conn);
+	fail(conn, EADDRINUSE);
+}
+
+/* Makes room for who has the kernel's word, if nobody else has it as well. 0 or EADDRINUSE. */
+static int settle(struct conn *conn)
+{
+	struct apps *apps = conn->apps;
+	struct udp_pcb *next;
+
+	for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = next) {
+		struct conn *other = pcb->recv_arg;
+
+		next = pcb->next;
+		if (!vouch_meets(other->vouch, conn->vouch))
+			continue;
+		if (vouch_shares(other->vouch, conn->vouch)) {
+			conn->crowded = other->crowded = true;
+			continue;
+		}
+		if (vouch_stands(other->vouch) && !vouch_outranks(apps, conn->vouch, other->vouch))
+			return EADDRINUSE;
+		expel(other);
+	}
+	return 0;
+}
+
+/* 0, or the errno that the application is told. */
+static int open_socket(struct app *app, struct conn *conn, const struct gz_request *request)
+{
+	ip_addr_t local;
+	int error = vouch_take(app, request, &conn->vouch);
+
+	if (!error)
+		error = settle(conn);
+	if (error)
+		return error;
 	conn->rx_block = take_block(conn->arena, RX_ORDER);
 	conn->tx_block = take_block(conn->arena, TX_ORDER);
 	if (!conn->rx_block || !conn->tx_block)
-		return false;
+		return ENOBUFS;
+	conn->udp = udp_new_ip_type(IPADDR_TYPE_V4);
+	if (!conn->udp)
+		return ENOBUFS;
 	gz_store(&conn->shared->worker.out_block, conn->rx_block);
 	gz_store(&conn->shared->worker.in_block, conn->tx_block);
-	conn->udp = udp_new_ip_type(IPADDR_TYPE_V4);
-	return conn->udp;
+	conn->binding = ++app->apps->bindings;
+	udp_recv(conn->udp, on_datagram, conn);
+	/* The kernel has arbitrated the port, so lwIP's own search is skipped. */
+	ip_set_option(conn->udp, SOF_REUSEADDR);
+	read_local(conn->vouch, &local);
+	conn->udp->local_ip = local;
+	if (udp_bind(conn->udp, &local, request->port) == ERR_OK)
+		return 0;
+	udp_remove(conn->udp);
+	conn->udp = NULL;
+	return ENOBUFS;
 }
 
-/* Where it is bound: on :: to IPv4 as well, unless the program wants IPv6 alone. */
-static void read_local(const struct gz_request *request, ip_addr_t *out)
+static void set_peer(struct conn *conn, const struct gz_request *request)
 {
-	conn_addr_read(request->addr, out);
-	if (!gz_addr_is4(request->addr) && gz_addr_is_any(request->addr) && !request->v6only)
-		IP_SET_TYPE(out, IPADDR_TYPE_ANY);
+	if (!request->peer_port) {
+		udp_disconnect(conn->udp);
+		read_local(conn->vouch, &conn->udp->local_ip);
+		return;
+	}
+	conn_addr_read(request->peer, &conn->udp->remote_ip);
+	conn->udp->remote_port = request->peer_port;
+	conn->udp->flags |= UDP_FLAGS_CONNECTED;
 }
 
 void dgram_bind(struct app *app, const struct gz_request *request)
 {
 	struct conn *conn = app->arena->conns[request->sock];
 	struct gz_name *name = &app->arena->shared->sock[request->sock].name;
+	int error = 0;
 
 	if (!conn) {
 		conn = conn_create(app->apps, app->arena, request->sock);
@@ -155,36 +251,22 @@ void dgram_bind(struct app *app, const struct gz_request *request)
 			conn_refuse(app->arena, request->sock, ENOMEM);
 			return;
 		}
-		if (!open_socket(app, conn)) {
-			fail(conn, ENOBUFS);
+		conn->bucket = UINT32_MAX;
+		app_hold(app, conn);
+		error = open_socket(app, conn, request);
+		if (error) {
+			vouch_drop(app->apps, conn->vouch);
+			conn->vouch = NULL;
+			fail(conn, error);
 			return;
 		}
-		udp_recv(conn->udp, on_datagram, conn);
 	}
 	if (!conn->udp)
-		return; /* it names a connection */
-	conn->reuseport = request->reuseport;
-	/* The kernel's placeholder has arbitrated the port, so lwIP's own search is skipped. */
-	read_local(request, &conn->udp->local_ip);
-	if (conn->udp->local_port != request->port) {
-		ip_addr_t local = conn->udp->local_ip;
-
-		ip_set_option(conn->udp, SOF_REUSEADDR);
-		if (udp_bind(conn->udp, &local, request->port) != ERR_OK) {
-			fail(conn, EADDRINUSE);
-			return;
-		}
-	}
-	if (request->peer_port) {
-		conn_addr_read(request->peer, &conn->udp->remote_ip);
-		conn->udp->remote_port = request->peer_port;
-		conn->udp->flags |= UDP_FLAGS_CONNECTED;
-	} else {
-		udp_disconnect(conn->udp);
-	}
-	memcpy(name->local_addr, request->addr, 16);
+		return; /* it names a connection, or one that has failed */
+	set_peer(conn, request);
+	memcpy(name->local_addr, conn->vouch->addr, 16);
 	memcpy(name->peer_addr, request->peer, 16);
-	name->local_port = request->port;
+	name->local_port = conn->vouch->port;
 	name->peer_port = request->peer_port;
 	name->family = request->family;
 	name->type = SOCK_DGRAM;
@@ -342,4 +424,6 @@ void dgram_close(struct conn *conn)
 	dgram_rung(conn);
 	udp_remove(conn->udp);
 	conn->udp = NULL;
+	vouch_drop(conn->apps, conn->vouch);
+	conn->vouch = NULL;
 }

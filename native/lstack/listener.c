@@ -10,6 +10,7 @@
 #include "listener.h"
 #include "syncookie.h"
 #include "tcp_table.h"
+#include "vouch.h"
 #include "worker.h"
 
 /* Handshakes in progress at a time, which lwIP keeps (syncookie.h has the others); complete ones wait in our queue. */
@@ -184,12 +185,64 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	return ERR_OK;
 }
 
-static struct listener *find(struct apps *apps, const struct gz_request *request)
+static const struct vouch *vouch_of(const struct listener *listener)
+{
+	return listener->members->sock->vouch;
+}
+
+static struct listener *find(struct apps *apps, const struct vouch *vouch)
 {
 	for (struct listener *l = apps->listeners; l; l = l->next)
-		if (l->port == request->port && l->v6only == (request->v6only != 0) && !memcmp(l->addr, request->addr, 16))
+		if (l->port == vouch->port && l->v6only == vouch->v6only && !memcmp(l->addr, vouch->addr, 16) &&
+		    vouch_of(l)->netns == vouch->netns)
 			return l;
 	return NULL;
+}
+
+/* The member that `vouch` cannot be beside, NULL if there is none. */
+static struct listener_member *rival(struct apps *apps, const struct vouch *vouch)
+{
+	for (struct listener *l = apps->listeners; l; l = l->next)
+		for (struct listener_member *m = l->members; m && m->listener->port == vouch->port; m = m->next)
+			if (vouch_meets(m->sock->vouch, vouch) && !vouch_shares(m->sock->vouch, vouch))
+				return m;
+	return NULL;
+}
+
+/* It has the port no longer. The application's number stays until it lets go of it, and accepts nothing. */
+static void expel(struct listener_member *member)
+{
+	struct conn *sock = member->sock;
+
+	listener_close(member);
+	gz_store(&sock->shared->worker.error, EADDRINUSE);
+	conn_set_flags(sock, GZ_WORKER_OPEN | GZ_WORKER_DEAD);
+	app_notify(sock->apps, sock->arena, sock->n);
+}
+
+/* Makes room for who has the kernel's word, if nobody else has it as well. 0 or EADDRINUSE. */
+static int settle(struct apps *apps, const struct vouch *vouch)
+{
+	struct listener_member *m;
+
+	while ((m = rival(apps, vouch))) {
+		if (vouch_stands(m->sock->vouch) && !vouch_outranks(apps, vouch, m->sock->vouch))
+			return EADDRINUSE;
+		expel(m);
+	}
+	return 0;
+}
+
+void listener_changed(struct apps *apps, int fd)
+{
+	for (struct listener *l = apps->listeners; l; l = l->next)
+		for (struct listener_member *m = l->members; m; m = m->next) {
+			if (m->sock->vouch->fd != fd)
+				continue;
+			if (!vouch_stands(m->sock->vouch))
+				expel(m);
+			return;
+		}
 }
 
 struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port)
@@ -202,7 +255,7 @@ struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16],
 	return found ? found->members : NULL;
 }
 
-static struct listener *create(struct apps *apps, const struct gz_request *request)
+static struct listener *create(struct apps *apps, const struct vouch *vouch)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
 	struct tcp_pcb *pcb, *lpcb = NULL;
@@ -212,12 +265,12 @@ static struct listener *create(struct apps *apps, const struct gz_request *reque
 	pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
 	if (!pcb)
 		goto err_free;
-	/* The kernel's placeholder has arbitrated the port already, so lwIP's own search is skipped. */
+	/* The kernel has arbitrated the port already, so lwIP's own search is skipped. */
 	ip_set_option(pcb, SOF_REUSEADDR);
-	conn_addr_read(request->addr, &pcb->local_ip);
-	if (!gz_addr_is4(request->addr) && gz_addr_is_any(request->addr) && !request->v6only)
+	conn_addr_read(vouch->addr, &pcb->local_ip);
+	if (!gz_addr_is4(vouch->addr) && gz_addr_is_any(vouch->addr) && !vouch->v6only)
 		IP_SET_TYPE(&pcb->local_ip, IPADDR_TYPE_ANY); /* IPv4 as well */
-	pcb->local_port = request->port;
+	pcb->local_port = vouch->port;
 	tcp_table_enter(0);
 	TCP_REG(&tcp_bound_pcbs, pcb);
 	lpcb = tcp_listen_with_backlog(pcb, HANDSHAKES);
@@ -228,9 +281,9 @@ static struct listener *create(struct apps *apps, const struct gz_request *reque
 		goto err_free;
 	listener->apps = apps;
 	listener->pcb = lpcb;
-	memcpy(listener->addr, request->addr, sizeof(listener->addr));
-	listener->v6only = request->v6only != 0;
-	listener->port = request->port;
+	memcpy(listener->addr, vouch->addr, sizeof(listener->addr));
+	listener->v6only = vouch->v6only;
+	listener->port = vouch->port;
 	listener->page_slot = GZ_LISTENERS_MAX;
 	tcp_arg(lpcb, listener);
 	tcp_accept(lpcb, on_accept);
@@ -288,6 +341,9 @@ void listener_open(struct app *app, const struct gz_request *request)
 {
 	struct apps *apps = app->apps;
 	struct conn *sock = conn_create(apps, app->arena, request->sock);
+	struct listener_member *member = NULL;
+	struct listener *listener;
+	int error;
 
 	if (!sock) {
 		conn_refuse(app->arena, request->sock, ENOMEM);
@@ -295,12 +351,18 @@ void listener_open(struct app *app, const struct gz_request *request)
 	}
 	sock->bucket = UINT32_MAX;
 	app_hold(app, sock);
-	struct listener_member *member = calloc(1, sizeof(*member));
+	error = vouch_take(app, request, &sock->vouch);
+	if (!error)
+		error = settle(apps, sock->vouch);
+	if (error)
+		goto err_member;
+	error = ENOBUFS;
+	member = calloc(1, sizeof(*member));
 	if (!member || open_queue(member, app->arena, request->arg))
 		goto err_member;
-	struct listener *listener = find(apps, request);
+	listener = find(apps, sock->vouch);
 	if (!listener)
-		listener = create(apps, request);
+		listener = create(apps, sock->vouch);
 	if (!listener)
 		goto err_block;
 	member->listener = listener;
@@ -314,6 +376,7 @@ void listener_open(struct app *app, const struct gz_request *request)
 		publish(listener, app->slot);
 	set_full(listener, false);
 	sock->listens = member;
+	vouch_watch(apps, sock->vouch);
 	sock->shared->name.local_port = request->port;
 	memcpy(sock->shared->name.local_addr, request->addr, 16);
 	sock->shared->name.family = request->family;
@@ -327,7 +390,9 @@ err_block:
 	arena_give_block(app->arena, member->block);
 err_member:
 	free(member);
-	gz_store(&sock->shared->worker.error, ENOBUFS);
+	vouch_drop(apps, sock->vouch);
+	sock->vouch = NULL;
+	gz_store(&sock->shared->worker.error, (uint32_t)error);
 	conn_set_flags(sock, GZ_WORKER_OPEN | GZ_WORKER_DEAD);
 	app_notify(apps, app->arena, sock->n);
 }
@@ -399,6 +464,8 @@ void listener_close(struct listener_member *member)
 	}
 	member->sock->listens = NULL;
 	arena_give_block(member->sock->arena, member->block);
+	vouch_drop(listener->apps, member->sock->vouch);
+	member->sock->vouch = NULL;
 	free(member);
 	if (listener->members)
 		publish_member(listener);

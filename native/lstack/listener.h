@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * A listening address: one lwIP listener and the sockets that listen there. Usually one; several with SO_REUSEPORT (the
- * kernel's placeholder sockets have already arbitrated who may), which then take turns.
+ * A listening address: one lwIP listener and the sockets that listen there. Usually one; several if the kernel let them (of
+ * one user, by SO_REUSEPORT, or one kernel socket in several programs), which then take turns. Who may is vouch.h's to say.
  */
 #ifndef LSTACK_LISTENER_H
 #define LSTACK_LISTENER_H
@@ -46,6 +46,9 @@ struct listener {
 /* GZ_REQUEST_LISTEN and GZ_REQUEST_BACKLOG. Failure is told through the socket's end. */
 void listener_open(struct app *app, const struct gz_request *request);
 void listener_set_backlog(struct app *app, const struct gz_request *request);
+
+/* The kernel socket that vouched for one of them, by its descriptor here, may be no listener any more. */
+void listener_changed(struct apps *apps, int fd);
 
 /* Who listens for connections to this address (the stack's or loopback) and port, as the worker page says it. NULL: nobody. */
 struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port);

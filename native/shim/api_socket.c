@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "api.h"
+#include "attach.h"
 #include "connect.h"
 #include "dgram.h"
 #include "listen.h"
@@ -63,15 +64,30 @@ EXPORT int socket(int domain, int type, int protocol)
 	return fd;
 }
 
+/* Again if the port is one that a process which has ended had of the stack's, and the workers had not seen that. */
+static int bind_patiently(int fd, const struct sockaddr *sa, socklen_t len, const struct endpoint *at)
+{
+	bool ours = route_is_stack(at) || gz_addr_is_any(at->addr) || gz_addr_is_loopback(at->addr);
+
+	if (!REAL(bind)(fd, sa, len))
+		return 0;
+	if (errno != EADDRINUSE || !ours || !at->port)
+		return -1;
+	if (attach_free_ports())
+		return REAL(bind)(fd, sa, len);
+	errno = EADDRINUSE;
+	return -1;
+}
+
 /* The stack's address is no interface's: the placeholder may have it all the same, and the kernel still says EADDRINUSE. */
 static int bind_placeholder(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len, const struct endpoint *at)
 {
 	int on = 1, off = 0, r, err;
 
 	if (!route_is_stack(at))
-		return REAL(bind)(fd, sa, len);
+		return bind_patiently(fd, sa, len, at);
 	(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
-	r = REAL(bind)(fd, sa, len);
+	r = bind_patiently(fd, sa, len, at);
 	err = errno;
 	if (r)
 		(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &off, sizeof(off));

@@ -12,6 +12,7 @@
 #include "control.h"
 #include "dgram.h"
 #include "eventq.h"
+#include "family.h"
 #include "fdtable.h"
 #include "link.h"
 #include "listen.h"
@@ -319,6 +320,29 @@ void attach_check(void)
 			attach_lost(link);
 	}
 	lock_give(&shim.lock);
+}
+
+bool attach_free_ports(void)
+{
+	struct gz_request request = { .op = GZ_REQUEST_LOOK };
+	bool any = false;
+
+	family_claim_all();
+	WORKER_EACH(link, i)
+	{
+		any |= link->channel && !link_post(link, &request);
+	}
+	attach_await_all();
+	return any;
+}
+
+void attach_await_all(void)
+{
+	WORKER_EACH(link, i)
+	{
+		if (link->channel)
+			link_await(link);
+	}
 }
 
 void attach_after_fork(void)

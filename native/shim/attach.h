@@ -42,6 +42,15 @@ void attach_mend(void);
 /* The same at once, waiting at most that long for workers that are just starting: a call needs one now. No locks of links held. */
 void attach_insist(int patience_ms);
 
+/*
+ * The kernel says EADDRINUSE: it may be a port of a process that has ended, and whose workers have not seen that yet. Has them
+ * look. False: none is there. shim.lock and links' locks not held.
+ */
+bool attach_free_ports(void);
+
+/* Waits a moment until every worker has carried out what was posted. */
+void attach_await_all(void);
+
 /* A peer is gone: buries it. shim.lock held. */
 void attach_lost(struct link *link);
 

@@ -75,11 +75,12 @@ static bool failed(struct sock *s)
 }
 
 /* Asks a worker to connect, both locks held; to NULL: for an end that is not connected. 0, or -errno. */
-static int begin(struct sock *s, struct link *link, const struct endpoint *to)
+static int begin(struct sock *s, int fd, struct link *link, const struct endpoint *to)
 {
 	struct gz_request request = {
 		.op = GZ_REQUEST_CONNECT,
 		.port = s->bound ? s->local.port : 0,
+		.v6only = s->bound && sock_v6only(s, fd),
 		.peer_port = to ? to->port : 0,
 		.family = to ? s->family : AF_UNSPEC,
 		.type = SOCK_STREAM,
@@ -95,7 +96,7 @@ static int begin(struct sock *s, struct link *link, const struct endpoint *to)
 	request.sock = n;
 	sock_attach(s, link, n);
 	options_inherit(s, &s->options);
-	if (link_post(link, &request)) {
+	if ((to && request.port && link_vouch(link, n, fd)) || link_post(link, &request)) {
 		link_let_go(link, n);
 		return -ENETDOWN;
 	}
@@ -161,7 +162,7 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 	if (!link)
 		return shim.fallback_fail ? -ENETDOWN : 1;
 	*why = GZ_KERNEL_NO_RESOURCE;
-	err = begin(s, link, to);
+	err = begin(s, fd, link, to);
 	if (err)
 		return shim.fallback_fail ? err : 1;
 	gz_store_release(&s->kind, KIND_STREAM);
@@ -191,7 +192,7 @@ static int again(struct sock *s, int fd, const struct endpoint *to)
 	if (err > 0) {
 		struct link *worker = pick_link(s);
 
-		err = worker ? begin(s, worker, to) : -ENETDOWN;
+		err = worker ? begin(s, fd, worker, to) : -ENETDOWN;
 	}
 	if (err)
 		return err;
@@ -205,7 +206,7 @@ static int disconnect(struct sock *s)
 	struct link *link = s->link, *worker = pick_link(s);
 	struct gz_end *me = s->me;
 	uint32_t n = s->n;
-	int err = worker ? begin(s, worker, NULL) : -ENETDOWN;
+	int err = worker ? begin(s, -1, worker, NULL) : -ENETDOWN;
 
 	if (err)
 		return err;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ static int become(struct sock *s, int fd, bool both, const struct endpoint *peer
 	if (peer)
 		d->peer = *peer;
 	s->listener = &d->entries;
+	s->fd = fd;
 	dgram_options_load(s, fd);
 	d->tx_slot = gz_add(&shim.turn, 1) % shim.workers;
 	err = dgram_entries_open(s);
@@ -66,7 +68,6 @@ static int learn_local(struct sock *s, int fd)
 		if (REAL(getsockname)(fd, (struct sockaddr *)&sa, &len))
 			return -errno;
 	}
-	s->bound = true;
 	return endpoint_from((struct sockaddr *)&sa, len, &s->local) ? 0 : -EINVAL;
 }
 
@@ -126,20 +127,17 @@ bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_ker
 }
 
 /*
- * On both sides, and connected to a peer on the stack: the kernel is to hear nobody, so its side is connected to itself.
- * Disconnected: it hears all again.
+ * On both sides, and connected to a peer on the stack: the kernel is to hear nobody. Its side takes nothing then, but keeps its
+ * address: by a connect() of its own it would give that up, and the port with it. Disconnected: it hears all again.
  */
-static int quieten_kernel(struct sock *s, int fd, bool quiet)
+static int quieten_kernel(int fd, bool quiet)
 {
-	struct endpoint self = { .addr = { [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 }, .port = s->local.port };
-	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
-	socklen_t len = sizeof(sa);
+	struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+	struct sock_fprog program = { .len = 1, .filter = &nothing };
 
-	if (!gz_addr_is4(s->local.addr) && s->listener->v6only)
-		memcpy(self.addr, &in6addr_loopback, sizeof(self.addr));
-	if (quiet)
-		endpoint_to(&self, s->family, (struct sockaddr *)&sa, &len);
-	return REAL(connect)(fd, (struct sockaddr *)&sa, len) ? -errno : 0;
+	if (!REAL(setsockopt)(fd, SOL_SOCKET, quiet ? SO_ATTACH_FILTER : SO_DETACH_FILTER, &program, sizeof(program)))
+		return 0;
+	return errno == ENOENT ? 0 : -errno; /* it was not quiet */
 }
 
 bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t len, struct endpoint *out)
@@ -151,7 +149,7 @@ bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t le
 /* A DGRAM gets another peer, or none. Both locks held. */
 static int set_peer(struct sock *s, int fd, const struct endpoint *peer)
 {
-	int err = s->listener->both ? quieten_kernel(s, fd, peer->port != 0) : 0;
+	int err = s->listener->both ? quieten_kernel(fd, peer->port != 0) : 0;
 
 	if (err)
 		return err;
@@ -174,7 +172,7 @@ static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz
 	if (!err)
 		err = become(s, fd, gz_addr_is_any(s->local.addr), to);
 	if (!err && s->listener->both)
-		err = quieten_kernel(s, fd, true);
+		err = quieten_kernel(fd, true);
 	return err;
 }
 

@@ -40,7 +40,6 @@ static int post_bind(struct sock *s, struct link *link, uint32_t n)
 		.family = s->family,
 		.type = SOCK_DGRAM,
 		.v6only = s->listener->v6only,
-		.reuseport = d->options.reuseport,
 	};
 
 	memcpy(request.addr, s->local.addr, sizeof(request.addr));
@@ -58,14 +57,16 @@ static void open_entry(struct sock *s, struct link *link)
 {
 	struct listen_entry *e = &s->listener->entry[link->slot];
 	uint32_t n;
+	int fd;
 
 	if (!link->channel)
 		return;
-	n = link_take_number(link, s);
+	fd = sock_fd(s);
+	n = fd < 0 ? 0 : link_take_number(link, s);
 	if (!n)
 		return;
 	write_options(s, link_sock(link, n));
-	if (post_bind(s, link, n)) {
+	if (link_vouch(link, n, fd) || post_bind(s, link, n)) {
 		link_let_go(link, n);
 		return;
 	}
@@ -210,6 +211,8 @@ void dgram_entries_close(struct sock *s)
 	for (uint32_t i = 0; i < shim.workers; i++)
 		close_entry(s, &s->listener->entry[i]);
 	lock_give(&shim.lock);
+	if (s->bound)               /* by the program, which may want the same port again */
+		attach_await_all(); /* until they close our kernel socket, nobody can bind its port */
 }
 
 void dgram_lost(struct link *link)

@@ -124,7 +124,6 @@ void dgram_options_load(struct sock *s, int fd)
 		.hops = six ? (uint8_t)value_of(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS) : 0,
 		.told = load_told(s, fd),
 		.broadcast = value_of(fd, SOL_SOCKET, SO_BROADCAST) != 0,
-		.reuseport = value_of(fd, SOL_SOCKET, SO_REUSEPORT) != 0,
 		.whole = whole(value_of(fd, IPPROTO_IP, IP_MTU_DISCOVER)),
 		.whole6 = six && whole(value_of(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER)),
 	};

@@ -22,7 +22,6 @@ struct dgram_options {
 	uint8_t tclass, hops; /* over IPv6 */
 	uint8_t told;         /* enum dgram_told */
 	bool broadcast;       /* SO_BROADCAST */
-	bool reuseport;       /* SO_REUSEPORT */
 	bool whole, whole6;   /* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER ask for no fragments */
 };
 

@@ -65,6 +65,12 @@ void epoll_claim(struct sock *s, struct link *link, uint32_t n);
 /* And no longer does. */
 void epoll_unclaim(struct sock *s, struct link *link, uint32_t n);
 
+/*
+ * The last descriptor of s is about to be closed: it leaves the real sets. By itself the kernel would take it out only when nobody
+ * has the file open any more, and the workers have that of a listener for a moment longer.
+ */
+void epoll_closing(struct sock *s);
+
 /* s is closed, or the kernel's: its items go. */
 void epoll_forget(struct sock *s);
 

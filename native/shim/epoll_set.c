@@ -457,6 +457,22 @@ void epoll_unclaim(struct sock *s, struct link *link, uint32_t n)
 	lock_give(&shim.items);
 }
 
+void epoll_closing(struct sock *s)
+{
+	if (!__atomic_load_n(&s->items, __ATOMIC_ACQUIRE))
+		return;
+	lock_take(&shim.items);
+	for (struct item *item = s->items; item; item = item->next_of_owner) {
+		struct epoll *ep = item->ep;
+
+		lock_take(&ep->lock);
+		if (item->real && fd_epoll(ep->fd) == ep)
+			(void)epoll_real_change(ep, ep->fd, EPOLL_CTL_DEL, item->fd, NULL);
+		lock_give(&ep->lock);
+	}
+	lock_give(&shim.items);
+}
+
 void epoll_forget(struct sock *s)
 {
 	if (!__atomic_load_n(&s->items, __ATOMIC_ACQUIRE))

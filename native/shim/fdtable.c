@@ -109,11 +109,24 @@ void fd_own_move(int *from, int *to)
 	*from = -1;
 }
 
+/* A descriptor is about to be closed. */
+static void close_soon(uintptr_t word)
+{
+	struct sock *s = (struct sock *)word;
+
+	if (!word || (word & 3) != FD_SOCK || gz_load(&s->refs) != 1)
+		return;
+	if (sock_kind(s) == KIND_LISTENER || sock_kind(s) == KIND_DGRAM)
+		epoll_closing(s);
+}
+
 int fd_close(int fd)
 {
 	if (fd_is_own(fd))
 		return -EBADF; /* as far as the program knows it is not open */
 	uintptr_t word = fd_word(fd) ? fd_put(fd, 0) : 0;
+
+	close_soon(word);
 	/* The number first, then what it stood for: another thread may be given the number at once. */
 	int err = UNCANCELLED(close, fd) ? -errno : 0;
 	if (word && (word & 3) == FD_SOCK)
@@ -135,6 +148,7 @@ void fd_forget(int fd)
 		}
 		return;
 	}
+	close_soon(word);
 	drop(word);
 }
 

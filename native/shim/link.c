@@ -18,6 +18,8 @@
 
 /* A worker answers within microseconds; this long we insist before we believe it cannot. */
 #define PATIENCE_NS 1000000000ull
+/* And this long where we could go on without. */
+#define SHORT_PATIENCE_NS 50000000ull
 
 void link_wake(struct link *link, uint32_t sleep)
 {
@@ -106,6 +108,22 @@ void link_let_go(struct link *link, uint32_t n)
 	(void)link_post(link, &request);
 }
 
+int link_vouch(struct link *link, uint32_t n, int fd)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_VOUCH, .number = n };
+	uint32_t turns = 0;
+	uint64_t until = 0;
+	int err;
+
+	do {
+		lock_take(&link->post);
+		err = control_send(link->control_fd, &message, fd);
+		lock_give(&link->post);
+		/* No room, or too many descriptors of this user on their way: the worker reads. */
+	} while ((err == -EAGAIN || err == -ETOOMANYREFS) && wait_turn(link, &turns, &until));
+	return err;
+}
+
 int link_post(struct link *link, const struct gz_request *request)
 {
 	struct gz_request_ring *ring = &link->channel->requests;
@@ -144,6 +162,23 @@ void link_settle(struct link *link)
 			link_ring(link, 0);
 		if (!wait_turn(link, &turns, &until))
 			return;
+	}
+}
+
+void link_await(struct link *link)
+{
+	struct gz_request_ring *ring = &link->channel->requests;
+	uint32_t upto = gz_load(&ring->head);
+	uint64_t until = now_ns() + SHORT_PATIENCE_NS;
+
+	/* The acquire pairs with the worker's release: what was asked for is done. */
+	for (uint32_t turns = 1; (int32_t)(gz_load_acquire(&ring->tail) - upto) < 0 && !gz_load(&link->dead); turns++) {
+		sched_yield();
+		if (turns % 64)
+			continue;
+		if (now_ns() > until)
+			return;
+		attach_check();
 	}
 }
 

@@ -115,11 +115,20 @@ void link_hold(struct link *link, uint32_t n, struct sock *sock);
 /* The process lets go of number n. */
 void link_let_go(struct link *link, uint32_t n);
 
+/*
+ * Shows the peer the kernel socket that has the port which the next request with number n asks for. 0 or -errno. Before link_post,
+ * and not by the child of a fork before its claim.
+ */
+int link_vouch(struct link *link, uint32_t n, int fd);
+
 /* Posts a request and rings for it. 0, or -ECONNRESET if the peer died meanwhile. */
 int link_post(struct link *link, const struct gz_request *request);
 
 /* Waits until the peer has carried out every request posted so far. link->post held. */
 void link_settle(struct link *link);
+
+/* Waits until the peer has carried out what this thread has posted, but not for long: one that is stopped holds nobody up. */
+void link_await(struct link *link);
 
 /* Makes sure the peer can wake this queue. */
 void link_announce(struct link *link, uint32_t queue);

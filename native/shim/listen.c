@@ -31,10 +31,11 @@ static struct gz_accept_queue *entry_queue(struct listen_entry *e, struct link *
 	struct gz_end *worker = &link_sock(link, e->n)->worker;
 	uint32_t block, slots;
 
+	/* Pairs with its release: the block is named. A worker may also take the port from us, and the block with it. */
+	if (!(gz_load_acquire(&worker->flags) & GZ_WORKER_LISTENING))
+		return NULL;
 	if (queue)
 		return queue;
-	if (!(gz_load_acquire(&worker->flags) & GZ_WORKER_LISTENING)) /* pairs with its release: the block is named */
-		return NULL;
 	block = gz_load(&worker->aux[GZ_AUX_ACCEPT_BLOCK]);
 	queue = (struct gz_accept_queue *)link_block(link, block);
 	if (!queue)
@@ -95,15 +96,17 @@ static void open_entry(struct sock *s, struct link *link)
 		.family = s->family,
 		.type = SOCK_STREAM,
 		.v6only = s->listener->v6only,
-		.reuseport = s->options.value[OPTION_REUSEPORT] != 0,
 	};
+	int fd = sock_fd(s);
 
+	if (fd < 0)
+		return;
 	memcpy(request.addr, s->local.addr, sizeof(request.addr));
 	request.sock = link_take_number(link, s);
 	if (!request.sock)
 		return;
 	tell_options(s, link, request.sock);
-	if (link_post(link, &request))
+	if (link_vouch(link, request.sock, fd) || link_post(link, &request))
 		return;
 	e->n = request.sock;
 	e->queue = NULL;
@@ -223,6 +226,7 @@ static int become_listener(struct sock *s, int fd, int backlog, bool both)
 	listener->v6only = sock_v6only(s, fd);
 	listener->backlog = backlog;
 	s->listener = listener;
+	s->fd = fd;
 	err = enlist(s);
 	if (err) {
 		s->listener = NULL;
@@ -286,10 +290,11 @@ int listen_start(struct sock *s, int fd, int backlog)
 		err = -EINVAL;
 		goto out;
 	}
-	if (REAL(listen)(fd, backlog)) {
-		err = -errno;
+	err = REAL(listen)(fd, backlog) ? -errno : 0;
+	if (err == -EADDRINUSE && attach_free_ports())
+		err = REAL(listen)(fd, backlog) ? -errno : 0;
+	if (err)
 		goto out;
-	}
 	if (sock_kind(s) == KIND_LISTENER) {
 		err = set_backlog(s, backlog);
 		goto out;
@@ -511,6 +516,7 @@ void listen_close(struct sock *s)
 	lock_take(&shim.lock);
 	unlist(s);
 	lock_give(&shim.lock);
+	attach_await_all(); /* they have our kernel socket open: until they close it, nobody can bind its port */
 	free(s->listener);
 	s->listener = NULL;
 }

@@ -49,6 +49,7 @@ struct sock *sock_new(int family)
 	/* All but the locks, which a late look-up may be holding for a moment. */
 	memset((char *)s + offsetof(struct sock, kind), 0, sizeof(*s) - offsetof(struct sock, kind));
 	s->family = (uint8_t)family;
+	s->fd = -1;
 	s->born = gz_load(&shim.forks);
 	gz_store(&s->refs, 1);
 	return s;
@@ -116,6 +117,18 @@ bool sock_v6only(const struct sock *s, int fd)
 	socklen_t len = sizeof(on);
 
 	return s->family == AF_INET6 && !REAL(getsockopt)(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, &len) && on;
+}
+
+int sock_fd(struct sock *s)
+{
+	int fd = s->fd;
+
+	if (fd_sock(fd) == s)
+		return fd;
+	for (fd = 0; (fd = fd_next_sock(fd)) >= 0 && fd_sock(fd) != s; fd++)
+		;
+	s->fd = fd;
+	return fd;
 }
 
 int sock_scratch(int family)

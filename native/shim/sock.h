@@ -58,6 +58,7 @@ struct sock {
 	bool template;  /* its descriptor is a duplicate of the template: it has no kernel socket of its own */
 	bool datagram;  /* UDP: FRESH or DGRAM (dgram.c) */
 	bool bound;     /* FRESH, LISTENER: bind() was called; `local` says where */
+	int fd; /* LISTENER, DGRAM: the descriptor it was made under; it may have others by now, see sock_fd() */
 	struct endpoint local;
 	struct item *items; /* epoll sets it is in; shim.items */
 	struct options options;
@@ -82,6 +83,9 @@ struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags);
 
 /* A duplicate (flags: 0 or O_CLOEXEC) of the unconnected kernel socket that stands under accepted ones; or -errno. */
 int sock_template(int family, int flags);
+
+/* A descriptor that stands for s, -1 if the last one is just being closed. */
+int sock_fd(struct sock *s);
 
 /* True if its IPV6_V6ONLY is set. */
 bool sock_v6only(const struct sock *s, int fd);

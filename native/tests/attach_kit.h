@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -248,6 +249,44 @@ static inline void post(struct process *p, struct gz_request request)
 	gz_store_release(&ring->head, head + 1);
 	gz_bell_ring(&p->channel->to_worker, 0);
 	turn();
+}
+
+/* Shows the worker a kernel socket for what socket n will ask for. */
+static inline void vouch(struct process *p, uint32_t n, int fd)
+{
+	struct gz_message m = message(GZ_MESSAGE_VOUCH);
+
+	m.number = n;
+	say(p->fd, &m, sizeof(m), fd);
+}
+
+/* A kernel socket on 127.0.0.1, and the request for its port; a listener for LISTEN. */
+static inline int kernel_socket(uint32_t op, uint32_t n, struct gz_request *request)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, (op == GZ_REQUEST_BIND ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(in);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+	if (op == GZ_REQUEST_LISTEN)
+		assert_int_equal(listen(fd, 5), 0);
+	*request = (struct gz_request){ .op = op, .sock = n, .port = ntohs(in.sin_port), .arg = 5, .family = AF_INET };
+	request->addr[10] = request->addr[11] = 0xff;
+	memcpy(request->addr + 12, &in.sin_addr, 4);
+	return fd;
+}
+
+/* Socket n listens; on a port of 127.0.0.1 that the kernel has chosen, and that the worker alone has open from then on. */
+static inline uint16_t start_listening(struct process *p, uint32_t n)
+{
+	struct gz_request request;
+	int fd = kernel_socket(GZ_REQUEST_LISTEN, n, &request);
+
+	vouch(p, n, fd);
+	close(fd);
+	post(p, request);
+	return request.port;
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -100,7 +100,7 @@ static void who_was_told_on_our_cpu_waits_for_us(void **state)
 	CPU_ZERO(&one);
 	CPU_SET(here, &one);
 	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
-	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	(void)start_listening(&p, n);
 	gz_store(&p.channel->interest[n], 1);
 
 	assert_false(told_and_waiting(n)); /* it has not said where it runs */
@@ -128,9 +128,9 @@ static void a_listener_opens_and_dies_with_its_process(void **state)
 	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
 	uint32_t n = from_stock(&p);
 
-	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 6379, .arg = 511 });
+	uint16_t port = start_listening(&p, n);
 	assert_int_equal(gz_load(&p.arena->sock[n].worker.flags), GZ_WORKER_OPEN | GZ_WORKER_LISTENING);
-	assert_int_equal(gz_load(&fx->stack.page->listeners[0].port_owner) >> 16, 6379);
+	assert_int_equal(gz_load(&fx->stack.page->listeners[0].port_owner) >> 16, port);
 	leave(&p);
 	turn();
 	turn();
@@ -146,7 +146,7 @@ static void a_fork_keeps_the_listener_until_both_are_gone(void **state)
 	struct gz_message m = message(GZ_MESSAGE_FORK), answer;
 	int pair[2], fds[GZ_WELCOME_FDS];
 
-	post(&parent, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	(void)start_listening(&parent, n);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
 	say(parent.fd, &m, sizeof(m), pair[1]);
 	close(pair[1]);
@@ -174,7 +174,7 @@ static void an_unclaimed_fork_drops_its_references(void **state)
 	struct gz_message m = message(GZ_MESSAGE_FORK);
 	int pair[2];
 
-	post(&parent, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	(void)start_listening(&parent, n);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
 	say(parent.fd, &m, sizeof(m), pair[1]);
 	close(pair[1]);
@@ -227,8 +227,8 @@ static void a_socket_is_passed_to_a_child(void **state)
 	struct process child = greet(send_off(&parent, 0, &forked), GZ_MESSAGE_CLAIM);
 	uint32_t n = from_stock(&parent), other = from_stock(&parent);
 
-	post(&parent, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
-	post(&parent, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = other, .port = 81, .arg = 5 });
+	(void)start_listening(&parent, n);
+	(void)start_listening(&parent, other);
 	int end = send_off(&parent, n, &sent);
 	assert_int_equal(sent.status, 0);
 	assert_int_equal(gz_load(&fx->stack.page->apps[sent.attach_id].sockets), 0); /* nobody shows what is under way */
@@ -267,7 +267,7 @@ static void what_nobody_takes_is_let_go(void **state)
 
 	close(send_off(&p, n, &sent));
 	assert_int_equal(sent.status, EBADF); /* not a socket yet */
-	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	(void)start_listening(&p, n);
 	int end = send_off(&p, n, &sent);
 	assert_int_equal(sent.status, 0);
 	post(&p, (struct gz_request){ .op = GZ_REQUEST_RELEASE, .sock = n });
@@ -285,7 +285,7 @@ static void a_thousand_attachments_leave_nothing(void **state)
 	for (int i = 0; i < 1000; i++) {
 		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
 
-		post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = from_stock(&p), .port = 7, .arg = 5 });
+		(void)start_listening(&p, from_stock(&p));
 		leave(&p);
 	}
 	turn();

@@ -66,7 +66,7 @@ static void a_process_that_lets_nobody_wake_it_holds_up_nobody(void **state)
 	assert_int_equal(fcntl(ends[1], F_SETFL, O_RDWR), 0);
 	gz_store(&p.channel->interest[n], 1);
 	gz_store(&p.channel->to_app[0].asleep, 1);
-	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 }); /* turns the loop */
+	(void)start_listening(&p, n); /* turns the loop */
 	assert_int_equal(gz_load(&p.channel->to_app[0].asleep), 0);
 	/* With room it is woken. */
 	while (wakes--)
@@ -74,7 +74,7 @@ static void a_process_that_lets_nobody_wake_it_holds_up_nobody(void **state)
 	gz_store(&p.channel->to_app[0].asleep, 1);
 	n = from_stock(&p);
 	gz_store(&p.channel->interest[n], 1);
-	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 81, .arg = 5 });
+	(void)start_listening(&p, n);
 	assert_int_equal(recv(ends[0], &byte, 1, MSG_DONTWAIT), 1);
 	assert_int_equal(counter(GZ_COUNT_wakeups_written), 1);
 	close(ends[0]);

@@ -348,14 +348,16 @@ struct gz_arena {
 #define GZ_STOCK 256u       /* slots of the stock ring */
 
 enum gz_request_op {
-	GZ_REQUEST_LISTEN = 1, /* socket n listens on addr:port with `arg` = backlog; done when n is LISTENING or DEAD */
-	GZ_REQUEST_CONNECT = 2, /* socket n connects from addr:port (port 0: any) to peer; done when CONNECTED or DEAD. Family
-				 * AF_UNSPEC: to nowhere, so that it ends as one whose connection was broken off */
+	GZ_REQUEST_LISTEN =
+		1, /* socket n listens on addr:port with `arg` = backlog; done when n is LISTENING or DEAD. VOUCH first */
+	GZ_REQUEST_CONNECT = 2, /* socket n connects from addr:port (port 0: any, else VOUCH first) to peer; done when CONNECTED
+				 * or DEAD. Family AF_UNSPEC: to nowhere, so that it ends as one whose connection was broken off */
 	GZ_REQUEST_BACKLOG = 3, /* listener n: listen() again with another backlog */
 	GZ_REQUEST_CLAIM = 4,   /* socket n, popped from an accept queue, now has an fd in this process */
-	GZ_REQUEST_BIND = 6, /* datagram socket n takes what comes to addr:port, from peer only if peer_port is not 0; again
-				 * to change that. Done when n is CONNECTED (or DEAD). */
-	GZ_REQUEST_RELEASE = 5 /* this process lets go of socket n; the last one closes it (RST if data is unread) */
+	GZ_REQUEST_RELEASE = 5, /* this process lets go of socket n; the last one closes it (RST if data is unread) */
+	GZ_REQUEST_BIND = 6, /* datagram socket n takes what comes to addr:port (VOUCH first), from peer only if peer_port is not
+			      * 0; again to change the peer. Done when n is CONNECTED (or DEAD). */
+	GZ_REQUEST_LOOK = 7 /* done when the ports of processes that had ended before it was posted are free; no socket */
 };
 
 /*
@@ -372,7 +374,7 @@ struct gz_request {
 	uint8_t family;
 	uint8_t type;
 	uint8_t v6only;
-	uint8_t reuseport;
+	uint8_t pad0;
 	uint32_t pad[3];
 };
 _Static_assert(sizeof(struct gz_request) == 64, "a request is one line");

@@ -17,6 +17,8 @@
  *   DROP {number, drop}                  ->        this process does not want those of what it holds; also before its CLAIM
  *   ADOPT {attach_id, number}            ->        what that child of this program holds, this process holds from now on, too
  *                                        <-   ADOPTED {status}
+ *   VOUCH {number} + fd: a kernel socket ->        the kernel let this process have the port that it is about to ask for under
+ *                                                  that number, as the socket tells; sent before the request
  *   PAIR {addr, port}                    ->        who listens there among the attached processes? (same host, no packets)
  *                                        <-   PAIRED {status, side 0, member, other, legs} + fds: pair, leg to the program there
  *                                        <-   LEG {member, life} + fd: a leg to another process of it; so many of these
@@ -51,7 +53,8 @@ enum gz_message_kind {
 	GZ_MESSAGE_DROP = 12,
 	GZ_MESSAGE_TRACE = 13,
 	GZ_MESSAGE_ADOPT = 14,
-	GZ_MESSAGE_ADOPTED = 15
+	GZ_MESSAGE_ADOPTED = 15,
+	GZ_MESSAGE_VOUCH = 16
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };
@@ -62,7 +65,7 @@ struct gz_message {
 	uint64_t magic; /* GZ_ATTACH_MAGIC */
 	uint32_t abi_version;
 	uint32_t kind;
-	/* EVENT_QUEUE: which; DROP: sockets from 64 * number on; FORK, ADOPT: which socket, FORK: 0 = all; WELCOME: queue_id;
+	/* EVENT_QUEUE: which; DROP: sockets from 64 * number on; FORK, ADOPT, VOUCH: which socket, FORK: 0 = all; WELCOME: queue_id;
 	 * PAIRED: the receiver's side, 0 connects, 1 listens */
 	uint32_t number;
 	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED, ADOPT: the child */

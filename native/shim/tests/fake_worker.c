@@ -114,6 +114,17 @@ static void serve(int a, const struct gz_request *request)
 	}
 }
 
+static void on_control(struct app *app);
+
+/* What was said before these requests were posted; of vouches, that they are let go of. */
+static void hear(struct app *app)
+{
+	struct pollfd said = { .fd = app->control, .events = POLLIN };
+
+	while (app->control && !app->gone && poll(&said, 1, 0) == 1)
+		on_control(app);
+}
+
 static void on_bell(void *ctx, uint32_t n)
 {
 	struct app *app = ctx;
@@ -124,6 +135,9 @@ static void on_bell(void *ctx, uint32_t n)
 			fake_rung(&app->arena->sock[n]);
 		return;
 	}
+	hear(app);
+	if (!app->channel)
+		return;
 	struct gz_request_ring *ring = &app->channel->requests;
 	while (app->request_tail != gz_load_acquire(&ring->head)) {
 		struct gz_request request = ring->slot[app->request_tail % GZ_REQUESTS];
@@ -215,6 +229,7 @@ static void on_fork(struct app *parent, int fd)
 
 static void detach(struct app *app)
 {
+	app->gone = true;
 	if (app->channel)
 		on_bell(app, 0); /* what it had still posted */
 	for (uint32_t n = 1; app->arena && n < app->arena->next_sock; n++)
@@ -256,6 +271,9 @@ static void on_control(struct app *app)
 		break;
 	case GZ_MESSAGE_WAKE:
 		gz_add(&fake.page->counters[GZ_COUNT_requests], 1); /* for the tests to see */
+		break;
+	case GZ_MESSAGE_VOUCH:
+		close(fd);
 		break;
 	case GZ_MESSAGE_EVENT_QUEUE:
 		app->queue_fd[message.number] = fd;

@@ -45,6 +45,7 @@ struct arena {
 
 struct app {
 	int control; /* 0 = free */
+	bool gone;   /* it has hung up */
 	struct arena *arena;
 	struct gz_channel *channel;
 	int queue_fd[GZ_EVENT_QUEUES];

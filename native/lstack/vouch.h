@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * Whose a port is. A process that wants one sends the kernel socket that has it (GZ_MESSAGE_VOUCH), and the worker asks the
+ * kernel about that socket: what it let the process bind, the process may own here. The worker keeps the descriptor for as
+ * long as the port is in use here, so that the two ports live and die together: nobody can keep one of the stack's whose
+ * namesake he has given back to the kernel for somebody else to get.
+ */
+#ifndef LSTACK_VOUCH_H
+#define LSTACK_VOUCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <gazelle/abi.h>
+
+struct app;
+struct apps;
+
+/* A kernel socket of which we hold a descriptor, as the kernel described it when we looked last. */
+struct vouch {
+	struct vouch *next; /* app->vouches: sent, and not asked for yet */
+	uint32_t number;    /* under which it will be */
+	int fd;             /* -1: we had no descriptor left for it */
+	bool watched;       /* the worker's epoll tells when it listens no more */
+	uid_t uid;
+	uint64_t cookie; /* of the socket: the same for all descriptors of it */
+	uint64_t netns;  /* of its network namespace */
+	uint8_t addr[16];
+	uint16_t port;
+	int domain, type, protocol;
+	bool v6only, listens, reuseaddr, reuseport, device;
+};
+
+/* Learns which network namespace is ours. 0 or -errno. */
+int vouch_open(struct apps *apps);
+
+/* VOUCH: keeps the descriptor until the request comes. Takes fd; -1: it came without one, or we had none left. */
+void vouch_came(struct app *app, uint32_t number, int fd);
+
+/*
+ * What was sent for this request, if the kernel says of it what the request says. 0 and *vouch, which is the caller's now; else
+ * the errno for the application. `udp_peer`: the request names one, so that it is about a client.
+ */
+int vouch_take(struct app *app, const struct gz_request *request, struct vouch **vouch);
+
+/* Closes and frees it; NULL is allowed. */
+void vouch_drop(struct apps *apps, struct vouch *vouch);
+
+/* All that was sent and never asked for. */
+void vouch_forget(struct app *app);
+
+/* Lets the worker hear of it when the process makes the socket no listener any more: vouch_of_event() then knows the owner. */
+void vouch_watch(struct apps *apps, struct vouch *vouch);
+
+/* True if this owner of an event is a watched vouch; *fd is its descriptor. */
+bool vouch_of_event(const void *owner, int *fd);
+
+/* True if the kernel still says the same: the socket has that port, and listens if it did. */
+bool vouch_stands(const struct vouch *vouch);
+
+/* True if both are for one port and some address is both's. `wire`: from the wire the one could take what is the other's. */
+bool vouch_meets(const struct vouch *a, const struct vouch *b);
+
+/*
+ * Both have the port in the kernel, so it let them; but only those who agreed to share may share here: sockets of one user, or the
+ * same socket, or datagram sockets that both say SO_REUSEADDR.
+ */
+bool vouch_shares(const struct vouch *a, const struct vouch *b);
+
+/* True if `now`, which came later, takes the port from `old` all the same: what the kernel of our own namespace says goes first. */
+bool vouch_outranks(const struct apps *apps, const struct vouch *now, const struct vouch *old);
+
+#endif

@@ -29,7 +29,7 @@ COUNTERS = (
     "accepted", "connected", "resets_sent", "resets_received", "retransmits", "listen_overflow", "requests",
     "attachments", "attached_total", "detached_hostile", "sockets", "mbufs_free", "rx_fifo_bytes", "tx_fifo_bytes",
     "no_match", "datagrams_in", "datagrams_out", "datagrams_dropped",
-    "syncookies_sent", "syncookies_accepted", "syncookies_failed",
+    "syncookies_sent", "syncookies_accepted", "syncookies_failed", "pairs_refused",
 )  # fmt: skip
 KERNEL_REASONS = ("family", "address", "loopback", "no_route", "not_attached", "no_resource", "client", "option")
 
@@ -56,6 +56,7 @@ class _Listener(ctypes.Structure):
         ("addr", ctypes.c_uint8 * 16),
         ("backlog", ctypes.c_uint32),
         ("family", ctypes.c_uint32),
+        ("netns", ctypes.c_uint64),
     ]
 
 

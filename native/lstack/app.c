@@ -326,6 +326,10 @@ static void publish_counters(struct apps *apps)
 			continue;
 		for (uint32_t i = 0; i < GZ_KERNEL_REASONS; i++)
 			gz_store(&stat->kernel[i], gz_load(&app->channel->kernel_sockets[i]));
+		uint32_t refused = gz_load(&app->channel->pairs_refused);
+
+		worker_count(apps->stack, GZ_COUNT_pairs_refused, (uint32_t)(refused - app->pairs_refused));
+		app->pairs_refused = refused;
 		gz_store(&stat->paired, gz_load(&app->channel->pair_sockets));
 		gz_store(&stat->arena_kb, (uint32_t)(app->arena->block_bytes >> 10));
 	}

@@ -40,6 +40,7 @@ struct app {
 	uint32_t held;         /* sockets it holds */
 	uint32_t request_tail; /* ours; the shared one is for the application to see */
 	uint32_t stock_head;
+	uint32_t pairs_refused;            /* of its channel, as counted so far */
 	uint64_t holds[GZ_SOCKS_MAX / 64]; /* bit n: it holds socket n */
 };
 

@@ -383,7 +383,7 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 	else if (message->kind == GZ_MESSAGE_HELLO)
 		on_hello(app);
 	else if (message->kind == GZ_MESSAGE_PAIR && app->channel)
-		pair_introduce(app, message);
+		pair_introduce(app, message, fd);
 	else if (message->kind == GZ_MESSAGE_DROP && app->arena)
 		on_drop(app, message);
 	else if (message->kind == GZ_MESSAGE_ADOPT && app->channel)

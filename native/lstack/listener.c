@@ -16,6 +16,11 @@
 /* Handshakes in progress at a time, which lwIP keeps (syncookie.h has the others); complete ones wait in our queue. */
 #define HANDSHAKES 1023u
 
+static const struct vouch *vouch_of(const struct listener *listener)
+{
+	return listener->members->sock->vouch;
+}
+
 /* Who listens there has changed, or its backlog. */
 static void publish_member(const struct listener *listener)
 {
@@ -36,6 +41,7 @@ static void publish(struct listener *listener, uint32_t app_slot)
 			continue;
 		memcpy(page->listeners[i].addr, listener->addr, sizeof(listener->addr));
 		page->listeners[i].v6only = listener->v6only;
+		page->listeners[i].netns = vouch_of(listener)->netns;
 		listener->page_slot = i;
 		publish_member(listener);
 		gz_store_release(&page->listeners[i].port_owner,
@@ -185,11 +191,6 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	return ERR_OK;
 }
 
-static const struct vouch *vouch_of(const struct listener *listener)
-{
-	return listener->members->sock->vouch;
-}
-
 static struct listener *find(struct apps *apps, const struct vouch *vouch)
 {
 	for (struct listener *l = apps->listeners; l; l = l->next)
@@ -245,14 +246,19 @@ void listener_changed(struct apps *apps, int fd)
 		}
 }
 
-struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port)
+struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port, uint64_t netns)
 {
+	bool loopback = gz_addr_is_loopback(addr);
 	struct listener *found = NULL;
 
 	for (struct listener *l = apps->listeners; l; l = l->next)
-		if (l->port == port && gz_addr_serves(l->addr, l->v6only, addr) && (!found || gz_addr_is_any(found->addr)))
+		if (l->port == port && gz_addr_serves(l->addr, l->v6only, addr) &&
+		    (!loopback || vouch_of(l)->netns == netns) && (!found || gz_addr_is_any(found->addr)))
 			found = l;
-	return found ? found->members : NULL;
+	if (!found || vouch_stands(vouch_of(found)))
+		return found ? found->members : NULL;
+	expel(found->members);
+	return NULL;
 }
 
 static struct listener *create(struct apps *apps, const struct vouch *vouch)

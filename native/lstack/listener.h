@@ -50,8 +50,11 @@ void listener_set_backlog(struct app *app, const struct gz_request *request);
 /* The kernel socket that vouched for one of them, by its descriptor here, may be no listener any more. */
 void listener_changed(struct apps *apps, int fd);
 
-/* Who listens for connections to this address (the stack's or loopback) and port, as the worker page says it. NULL: nobody. */
-struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port);
+/*
+ * Who listens for connections to this address (the stack's or loopback) and port, as the worker page and the kernel say it. NULL:
+ * nobody. `netns`: of the caller; a loopback address is that of his namespace.
+ */
+struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port, uint64_t netns);
 
 /* The last holder of a listening socket let go: unaccepted connections are reset. */
 void listener_close(struct listener_member *member);

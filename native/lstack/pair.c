@@ -11,6 +11,7 @@
 #include "conn.h"
 #include "listener.h"
 #include "pair.h"
+#include "vouch.h"
 #include "worker.h"
 
 /* Processes of a program that a pair is made with at most; those it forks later join by themselves. */
@@ -142,14 +143,15 @@ err_close_memory:
 	return err;
 }
 
-void pair_introduce(struct app *app, const struct gz_message *request)
+void pair_introduce(struct app *app, const struct gz_message *request, int fd)
 {
-	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port, .life = 1 };
+	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port, .life = 1, .uid = app->uid };
 	struct listener_member *member;
 	int err = -ECONNREFUSED;
 
 	memcpy(answer.addr, request->addr, sizeof(answer.addr));
-	member = listener_find(app->apps, request->addr, request->port);
+	answer.netns = fd < 0 ? 0 : vouch_netns(fd);
+	member = listener_find(app->apps, request->addr, request->port, answer.netns);
 	if (member)
 		err = introduce(app, member->sock->arena, &answer);
 	if (!err)

@@ -10,7 +10,10 @@
 
 struct app;
 
-/* PAIR: finds the program that listens at request->addr:port and introduces `app` to it. Always answers PAIRED. */
-void pair_introduce(struct app *app, const struct gz_message *request);
+/*
+ * PAIR: finds the program that listens at request->addr:port and introduces `app` to it. Always answers PAIRED. `fd`: a socket of the
+ * caller, or -1; it stays his.
+ */
+void pair_introduce(struct app *app, const struct gz_message *request, int fd);
 
 #endif

@@ -34,6 +34,11 @@ static uint64_t cookie_of(int fd, int name)
 	return getsockopt(fd, SOL_SOCKET, name, &value, &len) ? 0 : value;
 }
 
+uint64_t vouch_netns(int fd)
+{
+	return cookie_of(fd, SO_NETNS_COOKIE);
+}
+
 int vouch_open(struct apps *apps)
 {
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -56,6 +56,9 @@ void vouch_watch(struct apps *apps, struct vouch *vouch);
 /* True if this owner of an event is a watched vouch; *fd is its descriptor. */
 bool vouch_of_event(const void *owner, int *fd);
 
+/* The cookie of a socket's network namespace; 0: it is no socket. */
+uint64_t vouch_netns(int fd);
+
 /* True if the kernel still says the same: the socket has that port, and listens if it did. */
 bool vouch_stands(const struct vouch *vouch);
 

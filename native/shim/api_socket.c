@@ -207,7 +207,7 @@ EXPORT int shutdown(int fd, int how)
 /* getsockname or getpeername of a stream; a placeholder knows its own name. */
 static int name_of(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len)
 {
-	const struct gz_name *name = &s->shared->name;
+	const struct gz_name *name = sock_name(s);
 	struct endpoint ep;
 
 	if (!sa || !len)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 
 #include "eventq.h"
 #include "listen.h"
 #include "pair_parts.h"
+#include "route.h"
 #include "sock.h"
 
 static _Atomic uint64_t listening; /* event queues that want to hear of arrivals */
@@ -159,7 +161,37 @@ static bool take(struct link *link, uint32_t at, uint32_t slot)
 	return ours && !gz_load(&link->socks[slot % GZ_PAIR_SOCKS]); /* a number that is in use is nonsense */
 }
 
-static bool accept_from(struct link *link, const struct sock *s, uint32_t *n)
+static void refuse(struct link *link, uint32_t n, bool connected)
+{
+	struct gz_end *me = &pair_sock(link, n)->end[1];
+
+	gz_store(&me->error, connected ? ECONNRESET : ECONNREFUSED);
+	/* Not OPEN: the number is free once side 0 lets go. */
+	gz_store_release(&me->flags, (gz_load(&me->flags) & GZ_WORKER_CONNECTED) | GZ_WORKER_DEAD);
+	pair_ring(link, n);
+}
+
+/*
+ * The other program writes what its connection is called. It may be an address of this host only, of which there are two kinds, and
+ * a port that it could have bound: whoever came from elsewhere came over the wire.
+ */
+static bool is_credible(const struct link *link, struct sock *s, const struct gz_name *name)
+{
+	const struct pair *pair = link->pair;
+	struct endpoint here = { .port = name->local_port };
+
+	memcpy(here.addr, name->local_addr, sizeof(here.addr));
+	if (!is_for(s, name) || !name->peer_port || (name->peer_port < IPPORT_RESERVED && pair->uid))
+		return false;
+	if (gz_addr_is_loopback(name->local_addr))
+		return gz_addr_is_loopback(name->peer_addr) &&
+		       gz_addr_is4(name->peer_addr) == gz_addr_is4(name->local_addr) && pair->netns &&
+		       pair->netns == listen_netns(s);
+	return route_is_stack(&here) && !memcmp(name->peer_addr, name->local_addr, sizeof(name->peer_addr));
+}
+
+/* `name` is ours from then on: what is shared may change under our eyes. */
+static bool accept_from(struct link *link, struct sock *s, uint32_t *n, struct gz_name *name)
 {
 	uint32_t at, slot;
 
@@ -167,6 +199,13 @@ static bool accept_from(struct link *link, const struct sock *s, uint32_t *n)
 		*n = slot % GZ_PAIR_SOCKS;
 		if (!take(link, at, slot))
 			continue;
+		memcpy(name, &pair_sock(link, *n)->view[1].name, sizeof(*name));
+		__asm__ __volatile__("" : : "g"(name) : "memory"); /* our copy is read from here on, not theirs */
+		if (!is_credible(link, s, name)) {
+			refuse(link, *n, true);
+			shim_count_refused();
+			continue;
+		}
 		pair_hold(link, 1, *n, link->pair->member);
 		return true;
 	}
@@ -177,7 +216,7 @@ static bool accept_from(struct link *link, const struct sock *s, uint32_t *n)
 	PAIR_EACH(link, i)     \
 	if (link->pair->side && link->pair->member != PAIR_NOBODY)
 
-bool pair_accept(struct sock *s, struct link **link, uint32_t *n)
+bool pair_accept(struct sock *s, struct link **link, uint32_t *n, struct gz_name *name)
 {
 	uint32_t count = shim.links_end > GZ_WORKERS_MAX ? shim.links_end - GZ_WORKERS_MAX : 0;
 
@@ -185,7 +224,8 @@ bool pair_accept(struct sock *s, struct link **link, uint32_t *n)
 		uint32_t i = (s->listener->pair_turn + tries) % count;
 
 		*link = gz_load_acquire(&shim.links[GZ_WORKERS_MAX + i]);
-		if (!*link || !(*link)->pair->side || (*link)->pair->member == PAIR_NOBODY || !accept_from(*link, s, n))
+		if (!*link || !(*link)->pair->side || (*link)->pair->member == PAIR_NOBODY ||
+		    !accept_from(*link, s, n, name))
 			continue;
 		s->listener->pair_turn = i + 1;
 		pair_backlog(s);
@@ -243,16 +283,6 @@ void pair_backlog(const struct sock *s)
 
 /* ------------------------------------------------------------------ refusing */
 
-static void refuse(struct link *link, uint32_t n, bool connected)
-{
-	struct gz_end *me = &pair_sock(link, n)->end[1];
-
-	gz_store(&me->error, connected ? ECONNRESET : ECONNREFUSED);
-	/* Not OPEN: the number is free once side 0 lets go. */
-	gz_store_release(&me->flags, (gz_load(&me->flags) & GZ_WORKER_CONNECTED) | GZ_WORKER_DEAD);
-	pair_ring(link, n);
-}
-
 static void refuse_in(struct link *link, const struct sock *s)
 {
 	uint32_t at, slot;
@@ -267,7 +297,7 @@ static void refuse_in(struct link *link, const struct sock *s)
  * After the workers have heard that this process listens no more, their pages tell whether another does: one of our family,
  * who then accepts what waits. Whoever connects looks there, too, after it has pushed: one of us two sees the other.
  */
-void pair_refuse_waiting(const struct sock *s)
+void pair_refuse_waiting(struct sock *s)
 {
 	bool any = false;
 
@@ -286,7 +316,7 @@ void pair_refuse_waiting(const struct sock *s)
 		lock_give(&link->post);
 	}
 	gz_fence(); /* pairs with the one after a push */
-	if (pair_listens(&s->local))
+	if (pair_listens(listen_netns(s), &s->local))
 		return;
 	ARRIVALS_EACH(link, i)
 	{

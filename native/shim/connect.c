@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "attach.h"
 #include "connect.h"
@@ -112,12 +113,15 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
 	struct endpoint local = *to;
+	struct pair_caller from = { .fd = fd };
 	struct link *link;
 	uint32_t n;
 	int on = 1, err;
 
 	family_claim_all(); /* in the child of a fork, else we see nobody listen */
-	if (s->template || !pair_listens(to) || (!s->bound && !pair_reaches(to)))
+	if (gz_addr_is_loopback(to->addr))
+		from.netns = pair_netns(fd);
+	if (s->template || !pair_listens(from.netns, to) || (!s->bound && !pair_reaches(&from, to)))
 		return 1;
 	if (!s->bound) {
 		local.port = 0;
@@ -132,8 +136,10 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	len = sizeof(sa);
 	if (REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) || !endpoint_from((struct sockaddr *)&sa, len, &local))
 		return 1;
+	if (local.port < IPPORT_RESERVED && geteuid())
+		return 1; /* the kernel let us have it, but whoever accepts has no way of knowing */
 	memcpy(local.addr, to->addr, sizeof(local.addr));
-	err = pair_connect(&local, to, s, &link, &n);
+	err = pair_connect(&from, &local, to, s, &link, &n);
 	if (err)
 		return err; /* 1: another thread took the last number; bound to loopback it stays, which the kernel does not mind */
 	sock_attach(s, link, n);

@@ -15,6 +15,7 @@ void image_of(struct sock *s, struct image_sock *image)
 	image->datagram = s->datagram;
 	image->bound = s->bound;
 	image->local = s->local;
+	image->name = s->name;
 	image->options = s->options;
 	if (image->kind == KIND_STREAM) {
 		image->slot = s->link->slot;
@@ -66,6 +67,7 @@ struct sock *image_restore(const struct image_sock *image, struct link *link)
 	s->datagram = image->datagram;
 	s->bound = image->bound;
 	s->local = image->local;
+	s->name = image->name;
 	s->options = image->options;
 	if (image->kind == KIND_STREAM && link) {
 		sock_attach(s, link, image->n % GZ_SOCKS_MAX);

@@ -27,6 +27,7 @@ struct image_sock {
 	bool nonblock, template, datagram, bound, error_taken, told_connected, told_refused;
 	uint8_t family;
 	struct endpoint local;
+	struct gz_name name;  /* STREAM of a pair */
 	struct endpoint peer; /* DGRAM, and the next */
 	uint32_t shut_how;    /* 1 << SHUT_RD | 1 << SHUT_WR */
 	struct options options;

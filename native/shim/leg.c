@@ -347,6 +347,8 @@ bool pair_leave(struct link *link, struct pair_image *image)
 	image->memory_fd = pair->memory_fd;
 	image->side = pair->side;
 	image->member = pair->child;
+	image->uid = pair->uid;
+	image->netns = pair->netns;
 	image->legs = 0;
 	for (uint32_t m = 0; m < GZ_PAIR_MEMBERS; m++) {
 		if (pair->child_fd[m] < 0)

@@ -385,8 +385,16 @@ void listen_interest(struct sock *s, uint32_t queue, bool on)
 	}
 }
 
-/* A popped connection becomes a socket under `newfd`. */
-static int adopt(struct sock *s, struct link *link, uint32_t n, int newfd, struct sockaddr *addr, socklen_t *len, int flags)
+uint64_t listen_netns(struct sock *s)
+{
+	if (!s->listener->netns)
+		s->listener->netns = pair_netns(sock_fd(s));
+	return s->listener->netns;
+}
+
+/* A popped connection becomes a socket under `newfd`. `name`: a pair's. */
+static int adopt(struct sock *s, struct link *link, uint32_t n, const struct gz_name *name, int newfd,
+                 struct sockaddr *addr, socklen_t *len, int flags)
 {
 	struct gz_request request = { .op = GZ_REQUEST_CLAIM, .sock = n };
 	struct sock *fresh = sock_adopt(link, n, s->family, flags);
@@ -399,8 +407,10 @@ static int adopt(struct sock *s, struct link *link, uint32_t n, int newfd, struc
 		link_let_go(link, n);
 		return -ENOMEM;
 	}
-	memcpy(peer.addr, fresh->shared->name.peer_addr, sizeof(peer.addr));
-	peer.port = fresh->shared->name.peer_port;
+	if (name)
+		fresh->name = *name;
+	memcpy(peer.addr, sock_name(fresh)->peer_addr, sizeof(peer.addr));
+	peer.port = sock_name(fresh)->peer_port;
 	endpoint_to(&peer, s->family, addr, len);
 	options_inherit(fresh, &s->options);
 	fd_forget(newfd);
@@ -411,6 +421,7 @@ static int adopt(struct sock *s, struct link *link, uint32_t n, int newfd, struc
 /* One connection from another program on this host, -EAGAIN if there is none. */
 static int accept_pair(struct sock *s, struct sockaddr *addr, socklen_t *len, int flags)
 {
+	struct gz_name name;
 	struct link *link;
 	uint32_t n;
 	int fd;
@@ -420,8 +431,8 @@ static int accept_pair(struct sock *s, struct sockaddr *addr, socklen_t *len, in
 	fd = sock_template(s->family, flags & SOCK_CLOEXEC);
 	if (fd < 0)
 		return fd;
-	if (pair_accept(s, &link, &n))
-		return adopt(s, link, n, fd, addr, len, flags);
+	if (pair_accept(s, &link, &n, &name))
+		return adopt(s, link, n, &name, fd, addr, len, flags);
 	(void)UNCANCELLED(close, fd);
 	return -EAGAIN;
 }
@@ -455,7 +466,7 @@ static int accept_stack(struct sock *s, struct sockaddr *addr, socklen_t *len, i
 			continue; /* another thread or process was faster */
 		}
 		listener->turn = (listener->turn + i + 1) % shim.workers;
-		fd = adopt(s, link, n, fd, addr, len, flags);
+		fd = adopt(s, link, n, NULL, fd, addr, len, flags);
 		return fd;
 	}
 	return -EAGAIN;

@@ -33,10 +33,14 @@ struct listener {
 	bool both;         /* the kernel serves it, too */
 	bool v6only;       /* on ::, not for IPv4 */
 	bool shut;         /* shutdown() was called: accept fails */
+	uint64_t netns;    /* cookie of its network namespace; 0: not asked for yet */
 	int backlog;
 	uint32_t turn, pair_turn;                  /* where the next accept begins, among workers and among pairs */
 	struct listen_entry entry[GZ_WORKERS_MAX]; /* by index in the group; shim.lock to change */
 };
+
+/* The cookie of the listener's network namespace. */
+uint64_t listen_netns(struct sock *s);
 
 /* listen() on a FRESH or LISTENER socket. 0 or -errno. No locks held. */
 int listen_start(struct sock *s, int fd, int backlog);

@@ -28,15 +28,29 @@ static bool same_host(const struct endpoint *to)
 	return gz_addr_is_loopback(to->addr) || route_is_stack(to);
 }
 
-static bool line_serves(const struct gz_listener *line, const struct endpoint *to)
+uint64_t pair_netns(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	return fd < 0 || REAL(getsockopt)(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ? 0 : cookie;
+}
+
+/* A loopback address is that of the caller's namespace, the stack's is everybody's. */
+static bool is_reached(uint64_t netns, uint64_t from, const struct endpoint *to)
+{
+	return netns == from || !gz_addr_is_loopback(to->addr);
+}
+
+static bool line_serves(const struct gz_listener *line, uint64_t netns, const struct endpoint *to)
 {
 	/* The acquire pairs with the worker's release of the line: the rest of it is written. */
 	return gz_load_acquire(&line->port_owner) >> 16 == to->port && to->port &&
-	       gz_addr_serves(line->addr, line->v6only, to->addr);
+	       gz_addr_serves(line->addr, line->v6only, to->addr) && is_reached(line->netns, netns, to);
 }
 
 /* The first line of a worker's page that names a listener there. */
-static bool find_line(const struct endpoint *to, struct served *found)
+static bool find_line(uint64_t netns, const struct endpoint *to, struct served *found)
 {
 	WORKER_EACH(link, i)
 	{
@@ -45,19 +59,20 @@ static bool find_line(const struct endpoint *to, struct served *found)
 		for (uint32_t l = 0; l < GZ_LISTENERS_MAX; l++) {
 			const struct gz_listener *line = &link->page->listeners[l];
 
-			if (!line_serves(line, to))
+			if (!line_serves(line, netns, to))
 				continue;
 			*found = (struct served){ .port = to->port, .worker = i, .line = l, .at = link->serial };
 			memcpy(found->addr, to->addr, 16);
 			found->port_owner = gz_load(&line->port_owner);
 			found->family = gz_load(&line->family);
+			found->netns = line->netns;
 			return true;
 		}
 	}
 	return false;
 }
 
-bool pair_listens(const struct endpoint *to)
+bool pair_listens(uint64_t netns, const struct endpoint *to)
 {
 	struct served found;
 	struct endpoint here = *to;
@@ -67,7 +82,7 @@ bool pair_listens(const struct endpoint *to)
 			here.addr[12] = 127;
 		here.addr[15] = 1;
 	}
-	return same_host(&here) && find_line(&here, &found);
+	return same_host(&here) && find_line(netns, &here, &found);
 }
 
 /* The line of `served`, or NULL while its worker is away; pairs go on without. */
@@ -102,7 +117,7 @@ static bool is_ours(const struct link *link)
 	return !gz_load(&link->dead) && !link->pair->side && !link->pair->inherited;
 }
 
-static struct link *known_pair(const struct endpoint *to, struct served *where)
+static struct link *known_pair(uint64_t netns, const struct endpoint *to, struct served *where)
 {
 	PAIR_EACH(link, i)
 	{
@@ -110,7 +125,8 @@ static struct link *known_pair(const struct endpoint *to, struct served *where)
 			continue;
 		for (uint32_t k = 0; k < PAIR_SERVED; k++) {
 			*where = link->pair->served[k];
-			if (where->port == to->port && !memcmp(where->addr, to->addr, 16) && still_stands(where))
+			if (where->port == to->port && !memcmp(where->addr, to->addr, 16) &&
+			    is_reached(where->netns, netns, to) && still_stands(where))
 				return link;
 		}
 	}
@@ -165,6 +181,8 @@ static void start(struct link *link, const struct gz_message *message, struct li
 	pair->side = message->number & 1;
 	pair->member = message->member;
 	pair->introducer = introducer;
+	pair->uid = message->uid;
+	pair->netns = message->netns;
 	pair->next_number = 1;
 }
 
@@ -181,7 +199,9 @@ static void find_twin(struct link *us)
 
 struct link *pair_inherit(const struct pair_image *image)
 {
-	struct gz_message message = { .number = image->side, .member = image->member % GZ_PAIR_MEMBERS };
+	struct gz_message message = {
+		.number = image->side, .member = image->member % GZ_PAIR_MEMBERS, .uid = image->uid, .netns = image->netns
+	};
 	struct link *link;
 	struct stat st;
 	uint32_t slot;
@@ -308,7 +328,7 @@ static struct link *younger_than(uint64_t serial)
  * Asks a worker for an introduction and waits for its answer, and for the legs to all who may accept: over a leg that is
  * not there yet nobody can say how he is woken. shim.lock held.
  */
-static struct link *ask(const struct served *where)
+static struct link *ask(const struct pair_caller *from, const struct served *where)
 {
 	struct link *worker = gz_load(&shim.links[where->worker]), *link;
 	struct gz_message message = { .kind = GZ_MESSAGE_PAIR, .port = where->port };
@@ -319,7 +339,7 @@ static struct link *ask(const struct served *where)
 		return NULL;
 	memcpy(message.addr, where->addr, sizeof(message.addr));
 	lock_take(&worker->post);
-	got = control_send(worker->control_fd, &message, -1);
+	got = control_send(worker->control_fd, &message, from->fd);
 	lock_give(&worker->post);
 	while (!got && more) {
 		got = control_receive(worker->control_fd, &message, fds, &count);
@@ -350,14 +370,14 @@ static struct link *ask(const struct served *where)
 }
 
 /* The pair with the program that listens there, made if there is none; NULL: not this way. shim.lock held. */
-static struct link *pair_to(const struct endpoint *to, struct served *where)
+static struct link *pair_to(const struct pair_caller *from, const struct endpoint *to, struct served *where)
 {
-	struct link *link = known_pair(to, where);
+	struct link *link = known_pair(from->netns, to, where);
 
-	if (link || !find_line(to, where))
+	if (link || !find_line(from->netns, to, where))
 		return link;
 	link = pair_of_family(where);
-	return link ? link : ask(where);
+	return link ? link : ask(from, where);
 }
 
 /* ------------------------------------------------------------------ connecting */
@@ -395,7 +415,7 @@ static uint32_t take_number(struct link *link)
 	return 0;
 }
 
-bool pair_reaches(const struct endpoint *to)
+bool pair_reaches(const struct pair_caller *from, const struct endpoint *to)
 {
 	struct served where;
 	struct link *link;
@@ -404,7 +424,7 @@ bool pair_reaches(const struct endpoint *to)
 	if (!same_host(to))
 		return false;
 	lock_take(&shim.lock);
-	link = pair_to(to, &where);
+	link = pair_to(from, to, &where);
 	if (link)
 		n = take_number(link);
 	if (n)
@@ -434,23 +454,29 @@ static void block(struct gz_pair_sock *e, uint32_t end, uint32_t n)
 	gz_store(&e->end[!end].in_block, packed);
 }
 
-static void set_up(struct link *link, uint32_t n, const struct endpoint *local, const struct endpoint *to, int32_t maxseg)
+/* Returns our name of it. */
+static struct gz_name set_up(struct link *link, uint32_t n, const struct endpoint *local, const struct endpoint *to,
+                             int32_t maxseg)
 {
 	struct gz_pair_sock *e = pair_sock(link, n);
+	struct gz_name ours, theirs;
 
 	memset(e->end, 0, sizeof(e->end));
 	block(e, 0, n);
 	block(e, 1, n);
-	write_view(&e->view[0].name, local, to);
-	write_view(&e->view[1].name, to, local);
-	e->view[1].name.since_ms = pair_clock_ms();
-	if (maxseg > 0 && maxseg < e->view[0].name.mss)
-		e->view[0].name.mss = e->view[1].name.mss = (uint16_t)maxseg; /* TCP_MAXSEG, as both would have agreed */
+	write_view(&ours, local, to);
+	write_view(&theirs, to, local);
+	theirs.since_ms = pair_clock_ms();
+	if (maxseg > 0 && maxseg < ours.mss)
+		ours.mss = theirs.mss = (uint16_t)maxseg; /* TCP_MAXSEG, as both would have agreed */
+	e->view[0].name = ours;
+	e->view[1].name = theirs;
 	for (uint32_t side = 0; side < 2; side++)
 		for (uint32_t w = 0; w < GZ_PAIR_QUEUE_WORDS; w++)
 			gz_store(&link->pair->shared->side[side].interest[n][w], 0);
 	gz_store(&e->end[0].flags, GZ_WORKER_OPEN | GZ_WORKER_CONNECTED);
 	gz_store(&e->end[1].flags, GZ_WORKER_OPEN);
+	return ours;
 }
 
 /* The connection by which these two ends are connected already: there can be no second. */
@@ -487,7 +513,8 @@ static int hand_over(struct link *link, uint32_t n, const struct served *where)
 	return still_stands(where) || !arrival_take_back(link, n) ? 0 : -ECONNREFUSED;
 }
 
-int pair_connect(const struct endpoint *local, const struct endpoint *to, struct sock *s, struct link **link, uint32_t *n)
+int pair_connect(const struct pair_caller *from, const struct endpoint *local, const struct endpoint *to,
+                 struct sock *s, struct link **link, uint32_t *n)
 {
 	struct served where;
 	int err = 1;
@@ -495,7 +522,7 @@ int pair_connect(const struct endpoint *local, const struct endpoint *to, struct
 	if (!same_host(to))
 		return 1;
 	lock_take(&shim.lock);
-	*link = pair_to(to, &where);
+	*link = pair_to(from, to, &where);
 	if (!*link)
 		goto out;
 	err = -EADDRNOTAVAIL;
@@ -505,7 +532,7 @@ int pair_connect(const struct endpoint *local, const struct endpoint *to, struct
 	*n = take_number(*link);
 	if (!*n)
 		goto out;
-	set_up(*link, *n, local, to, s->options.value[OPTION_MAXSEG]);
+	s->name = set_up(*link, *n, local, to, s->options.value[OPTION_MAXSEG]);
 	pair_hold(*link, 0, *n, (*link)->pair->member);
 	link_hold(*link, *n, s);
 	err = hand_over(*link, *n, &where);

@@ -234,7 +234,7 @@ static int get_stream_only(struct sock *s, int level, int name, void *value, soc
 		return 0;
 	}
 	if (level == IPPROTO_TCP && name == TCP_MAXSEG) {
-		number = s->shared->name.mss;
+		number = sock_name(s)->mss;
 		return give(value, len, &number, sizeof(number));
 	}
 	if (level != SOL_SOCKET && level != IPPROTO_TCP && level != IPPROTO_IP && level != IPPROTO_IPV6)

@@ -24,23 +24,33 @@ struct link;
 struct pollfd;
 struct sock;
 
+/* Who wants to connect: a kernel socket of ours, and which network namespace's loopback it means. */
+struct pair_caller {
+	int fd;
+	uint64_t netns;
+};
+
 /* ---- meet.c */
 
 /*
  * connect() to an address of this host. 0: s is on number *n of *link, connected or about to be. 1: no attached program
  * listens there, or it cannot be reached this way. -errno: it listens, but this is not to be. Both locks of s held.
- * `local`: where s is bound now.
+ * `local`: where s is bound now. s->name is set.
  */
-int pair_connect(const struct endpoint *local, const struct endpoint *to, struct sock *s, struct link **link, uint32_t *n);
+int pair_connect(const struct pair_caller *from, const struct endpoint *local, const struct endpoint *to,
+                 struct sock *s, struct link **link, uint32_t *n);
 
 /*
  * True if pair_connect() to there will find a program and a free number. Asked before the socket takes an address of the
  * stack's: bound to one, the kernel could not connect it any more. No locks of shim held.
  */
-bool pair_reaches(const struct endpoint *to);
+bool pair_reaches(const struct pair_caller *from, const struct endpoint *to);
 
-/* True if an attached program listens there, as far as the workers' pages tell. */
-bool pair_listens(const struct endpoint *to);
+/* True if an attached program listens there, as far as the workers' pages tell. `netns`: the caller's. */
+bool pair_listens(uint64_t netns, const struct endpoint *to);
+
+/* The cookie of a socket's network namespace. */
+uint64_t pair_netns(int fd);
 
 /* PAIRED, and LEG after it, came over this worker's control socket. Take the descriptors. shim.lock held. */
 void pair_arrived(struct link *worker, const struct gz_message *message, int *fds, int count);
@@ -85,6 +95,8 @@ struct pair_image {
 	int32_t memory_fd;
 	uint32_t side, member;
 	uint32_t legs; /* of leg[] */
+	uint32_t uid;  /* these two as in struct pair */
+	uint64_t netns;
 	struct {
 		int32_t fd;
 		uint32_t member, life;
@@ -121,8 +133,8 @@ void pair_after_fork_in_child(uint64_t queues);
 
 /* ---- arrival.c */
 
-/* Listeners: one waiting connection (false: none); whether there is one; how many ever came, for edges. */
-bool pair_accept(struct sock *s, struct link **link, uint32_t *n);
+/* Listeners: one waiting connection (false: none) and its name; whether there is one; how many ever came, for edges. */
+bool pair_accept(struct sock *s, struct link **link, uint32_t *n, struct gz_name *name);
 bool pair_waiting(const struct sock *s);
 uint32_t pair_arrivals(void);
 
@@ -130,7 +142,7 @@ uint32_t pair_arrivals(void);
 void pair_backlog(const struct sock *s);
 
 /* s listens no more in this process: unless another one does, what waits for it is refused. shim.lock held. */
-void pair_refuse_waiting(const struct sock *s);
+void pair_refuse_waiting(struct sock *s);
 
 /* A queue wants to hear of arrivals from now on. */
 void pair_listen_interest(uint32_t queue);

@@ -19,6 +19,7 @@ struct served {
 	uint8_t addr[16];
 	uint16_t port;
 	uint32_t worker, line, port_owner, family;
+	uint64_t netns;
 	uint64_t at; /* serial of the link to that worker: families are its own count */
 };
 
@@ -28,10 +29,13 @@ struct pair {
 	ino_t inode;   /* of that memory */
 	int memory_fd; /* it, for the image after an exec; 0 or -1 = none */
 	uint32_t side;
-	uint32_t member;                         /* our place on our side; PAIR_NOBODY: none */
-	bool inherited;                          /* a parent made it: its numbers are for the parent to give out */
-	struct link *twin;                       /* the other side, if that is us as well */
-	struct link *introducer;                 /* the worker's link */
+	uint32_t member;         /* our place on our side; PAIR_NOBODY: none */
+	bool inherited;          /* a parent made it: its numbers are for the parent to give out */
+	struct link *twin;       /* the other side, if that is us as well */
+	struct link *introducer; /* the worker's link */
+	/* Side 1: who connects, by the introducer's word. What he writes himself is measured by it. */
+	uint32_t uid;
+	uint64_t netns;                          /* 0: he has shown none */
 	_Atomic uint32_t queue[GZ_EVENT_QUEUES]; /* our event queue k is this one of our side, + 1; 0: none yet */
 	_Atomic bool crowded;                    /* one of ours found none free */
 	int queue_fd[GZ_PAIR_QUEUES];            /* what wakes the other side's queues; 0 or -1 = not told yet */

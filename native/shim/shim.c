@@ -140,6 +140,14 @@ void shim_count_paired(int by)
 		gz_store(&link->channel->pair_sockets, gz_load(&shim.paired));
 }
 
+void shim_count_refused(void)
+{
+	struct link *link = gz_load_acquire(&shim.links[0]);
+
+	if (link && link->channel)
+		gz_add(&link->channel->pairs_refused, 1);
+}
+
 bool shim_inherit(void)
 {
 	lock_take(&shim.lock);

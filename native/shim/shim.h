@@ -95,4 +95,7 @@ void shim_count_kernel(enum gz_kernel_reason reason, int by);
 /* A connection with a program of this host began or ended. */
 void shim_count_paired(int by);
 
+/* A connection of this host was dropped, since what it was called could not be. */
+void shim_count_refused(void);
+
 #endif

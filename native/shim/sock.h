@@ -60,6 +60,7 @@ struct sock {
 	bool bound;     /* FRESH, LISTENER: bind() was called; `local` says where */
 	int fd; /* LISTENER, DGRAM: the descriptor it was made under; it may have others by now, see sock_fd() */
 	struct endpoint local;
+	struct gz_name name; /* STREAM of a pair: as it was when it was made; the other program can write what is shared */
 	struct item *items; /* epoll sets it is in; shim.items */
 	struct options options;
 	struct listener *listener; /* LISTENER; DGRAM: its entries */
@@ -122,6 +123,12 @@ void sock_after_fork(void);
 static inline enum sock_kind sock_kind(const struct sock *s)
 {
 	return (enum sock_kind)gz_load_acquire(&s->kind); /* pairs with the release that made it so: the rest is set */
+}
+
+/* What the connection of a STREAM is called. */
+static inline const struct gz_name *sock_name(const struct sock *s)
+{
+	return s->link->pair ? &s->name : &s->shared->name;
 }
 
 /* O_NONBLOCK belongs to the file, not to the process: of a connection it is where all that hold it see it. */

@@ -25,7 +25,7 @@ static uint8_t state(struct sock *s)
 
 int tcp_info_get(struct sock *s, void *value, socklen_t *len)
 {
-	uint32_t mss = s->shared->name.mss, rtt = gz_load(&s->peer->aux[GZ_AUX_RTT_US]);
+	uint32_t mss = sock_name(s)->mss, rtt = gz_load(&s->peer->aux[GZ_AUX_RTT_US]);
 	struct tcp_info info = {
 		.tcpi_state = state(s),
 		.tcpi_snd_mss = mss,

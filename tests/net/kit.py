@@ -184,7 +184,8 @@ def compiled(source: Path, directory: Path) -> Path:
     compiler = shutil.which("cc")
     assert compiler is not None, "no C compiler"
     program = directory / source.stem
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    include = REPOSITORY / "native" / "include"
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{include}"]
     subprocess.run([compiler, *flags, "-o", str(program), str(source)], check=True, timeout=60)
     return program
 

@@ -123,6 +123,7 @@ struct gz_listener {
 	uint8_t addr[16];            /* ::ffff:0.0.0.0 and :: = any */
 	_Atomic uint32_t backlog;    /* as listen() was told */
 	_Atomic uint32_t family; /* of the process that listens: what descends from one attached program; no two have the same */
+	uint64_t netns;          /* cookie of its network namespace (SO_NETNS_COOKIE): loopback is that of each */
 };
 
 struct gz_app_stat {
@@ -142,7 +143,8 @@ struct gz_app_stat {
 	X(listen_overflow) X(requests) X(attachments /* gauge */) X(attached_total) X(detached_hostile)             \
 	X(sockets /* gauge */) X(mbufs_free /* gauge */) X(rx_fifo_bytes) X(tx_fifo_bytes) X(no_match)                   \
 	X(datagrams_in) X(datagrams_out) X(datagrams_dropped)                                                              \
-	X(syncookies_sent) X(syncookies_accepted) X(syncookies_failed)
+	X(syncookies_sent) X(syncookies_accepted) X(syncookies_failed)                                   \
+	X(pairs_refused /* applications', as they say themselves */)
 
 enum gz_counter {
 #define X(name) GZ_COUNT_##name,
@@ -404,6 +406,7 @@ struct gz_channel {
 	uint32_t pad[11];
 	_Alignas(64) _Atomic uint32_t kernel_sockets[GZ_KERNEL_REASONS]; /* application writes: gauge by reason */
 	_Atomic uint32_t pair_sockets;                                   /* application writes: gauge */
+	_Atomic uint32_t pairs_refused; /* application writes: connections of this host that said they came from elsewhere */
 	struct gz_request_ring requests;
 	struct gz_stock stock;
 	struct gz_bell to_worker;               /* application rings; `asleep` unused: see worker_page.asleep */

@@ -19,10 +19,12 @@
  *                                        <-   ADOPTED {status}
  *   VOUCH {number} + fd: a kernel socket ->        the kernel let this process have the port that it is about to ask for under
  *                                                  that number, as the socket tells; sent before the request
- *   PAIR {addr, port}                    ->        who listens there among the attached processes? (same host, no packets)
+ *   PAIR {addr, port} + fd: any socket   ->        who listens there among the attached processes? (same host, no packets) On
+ *                                                  loopback: those of the socket's network namespace
  *                                        <-   PAIRED {status, side 0, member, other, legs} + fds: pair, leg to the program there
  *                                        <-   LEG {member, life} + fd: a leg to another process of it; so many of these
- *   to each process of that program:     <-   PAIRED {0, side 1, member, other} + fds: pair, leg to the one that connects
+ *   to each process of that program:     <-   PAIRED {0, side 1, member, other, uid, netns} + fds: pair, leg to the one that
+ *                                             connects
  * From then on they need the worker no more: further connections are made in the pair's memory. A leg is a control socket
  * between one process of each side:
  *   EVENT_QUEUE {number} + fd: wake.h    ->        as with a worker
@@ -76,8 +78,9 @@ struct gz_message {
 	uint8_t addr[16]; /* PAIR: where it wants to connect; PAIRED: the same */
 	uint16_t port;
 	uint16_t legs; /* PAIRED, side 0: how many LEGs follow, to all processes that can accept what it connects */
-	uint8_t pad[4];
+	uint32_t uid;  /* PAIRED: of the program that connects */
 	union {
+		uint64_t netns; /* PAIRED: cookie of its network namespace, as its socket showed; 0: it has shown none */
 		uint64_t arena_size; /* WELCOME, bytes */
 		uint64_t drop;       /* DROP: bit i = socket 64 * number + i */
 	};

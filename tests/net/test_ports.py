@@ -33,6 +33,17 @@ AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 ABROAD = ("unshare", "--user", "--map-root-user", "--net")
 HERE = Path(__file__).parent
 
+# Closes a port and takes it again, at once.
+AGAIN = """
+import socket, sys
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    for _ in range(200):
+        with socket.socket(socket.AF_INET, kind) as taken:
+            taken.bind((sys.argv[1], 99))
+            if kind == socket.SOCK_STREAM:
+                taken.listen()
+"""
+
 
 class Scene:
     """An instance, and the means to run programs on it as a user who may not read the checkout."""
@@ -184,8 +195,5 @@ def test_a_port_is_free_when_its_owner_is_gone(kit: Kit) -> None:
         assert f"server{number} serves udp" in server.output(), server.output()
         assert scene.answers("tcp", instance.address, "1", attached=True) == {f"server{number}": 1}
         server.kill()
-    again = "import socket\nfor _ in range(200):\n"
-    for kind, rest in (("SOCK_STREAM", "s.listen()"), ("SOCK_DGRAM", "pass")):
-        again += f" s = socket.socket(socket.AF_INET, socket.{kind}); s.bind(('{instance.address}', 99)); {rest}; s.close()\n"
-    instance.home.run(*scene.attached, sys.executable, "-c", again)
+    instance.home.run(*scene.attached, sys.executable, "-c", AGAIN, instance.address)
     instance.stop()

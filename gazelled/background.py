@@ -20,7 +20,7 @@ from gazelled.errors import ConfigError, GazelledError
 from gazelled.exitcode import ExitCode
 from gazelled.plan import Plan
 from gazelled.printable import printable_lines
-from gazelled.run_dir import RunDir, tail
+from gazelled.run_dir import RunDir, bound_log, tail
 
 Report = Callable[[str], None]
 
@@ -36,7 +36,7 @@ def start_in_background(run_dir: RunDir, plan: Plan, config_file: Path | None, l
     arguments = ["-i", plan.instance, "--lock", str(lock), "--plan", str(plan_reader), "--report", str(writer)]
     if config_file is not None:
         arguments += ["-c", str(config_file)]
-    with run_dir.supervisor_log.open("ab") as log:
+    with run_dir.supervisor_log.open("a+b") as log:
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "gazelled.background", *arguments],
             stdin=subprocess.DEVNULL,
@@ -122,6 +122,7 @@ class _Teller:
 
 
 def _log(sentence: str) -> None:
+    bound_log(sys.stdout.fileno())
     now = time.time()
     print(
         f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d} {printable_lines(sentence)}",

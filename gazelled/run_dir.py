@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +30,8 @@ from gazelled.process_identity import ProcessIdentity
 
 # The longest name in it that is the path of a UNIX socket must fit sun_path, and the directory itself the group page.
 _PATH_MAX = 107 - len("/worker.127.sock")
+_LOG_MAX = 1 << 20  # as LOG_MAX_BYTES of lstack
+_LOG_KEPT = 64 << 10
 _RESERVED = ("nics",)  # the NIC commands keep their own journal beside the instances
 
 
@@ -219,3 +222,13 @@ def tail(path: Path, lines: int) -> list[str]:
             return [printable(line) for line in file.read().decode(errors="replace").splitlines()[-lines:]]
     except OSError:
         return []
+
+
+def bound_log(fd: int) -> None:
+    """Have a log that is full go on with its end; `fd` is open to read and to append. Nothing if it is no file."""
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode) or info.st_size < _LOG_MAX:
+        return
+    kept = os.pread(fd, _LOG_KEPT, info.st_size - _LOG_KEPT)
+    os.ftruncate(fd, 0)
+    os.write(fd, kept.partition(b"\n")[2])

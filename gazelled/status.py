@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gazelled.confinement import Confinement
 from gazelled.exitcode import ExitCode
 from gazelled.instance import live_supervisor
 from gazelled.plan import Plan
@@ -31,6 +32,7 @@ class WorkerStatus:
     restarts: int
     connections: int
     reason: str  # of the last death, empty if there was none
+    confinement: Confinement | None  # None: there is no process
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def _workers(record: StateRecord, plan: Plan, pages: dict[int, WorkerPage]) -> I
             restarts=mine.restarts,
             connections=page.counters()["connections"] if page is not None and alive else 0,
             reason=printable(mine.reason),
+            confinement=Confinement.of(mine.process.pid) if mine.process is not None and alive else None,
         )
 
 

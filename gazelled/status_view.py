@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gazelled.status import Status
+from gazelled.status import Status, WorkerStatus
 
 
 def status_lines(status: Status) -> Iterable[str]:
@@ -26,6 +26,7 @@ def status_lines(status: Status) -> Iterable[str]:
         for each in status.workers
     ]  # fmt: skip
     yield from _table(header, rows, right=("queue", "pid", "CPU", "restarts", "connections"))
+    yield from _confinement(status.workers)
     for worker in status.workers:
         if worker.state != "running" and worker.reason:
             yield f"{worker.name}: {worker.reason}"
@@ -44,6 +45,14 @@ def status_lines(status: Status) -> Iterable[str]:
         f"{len(status.applications)} applications; sockets: {sockets['accelerated']} accelerated, "
         f"{sum(sockets['kernel'].values())} on the kernel" + (f" ({reasons})" if reasons else "")
     )
+
+
+def _confinement(workers: Sequence[WorkerStatus]) -> Iterable[str]:
+    """Say what workers may do: once if it is the same for all."""
+    found = {worker.name: worker.confinement.describe() for worker in workers if worker.confinement is not None}
+    if len(set(found.values())) == 1:
+        found = {"workers": next(iter(found.values()))}
+    yield from (f"{name}: {what}" for name, what in found.items())
 
 
 def _dash(value: int | None) -> str:

@@ -69,7 +69,7 @@ class WorkerProcess:
             log.rename(log.with_suffix(".log.old"))
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
-            with log.open("ab") as output:
+            with log.open("a+b") as output:  # also to be read: a log that is full goes on with its end
                 child = subprocess.Popen(
                     [name, "--group", str(group_page), "--queue", str(queue_id), "--ready-fd", str(writer)],
                     executable=program,

@@ -13,6 +13,7 @@
 
 #include "abi_dump.h"
 #include "apps.h"
+#include "confine.h"
 #include "eal.h"
 #include "flows.h"
 #include "group.h"
@@ -118,6 +119,12 @@ static int open_port(struct protocol_stack *stack, struct rte_mempool *pool)
 	}
 }
 
+/* True if the port is a PCI device; the others of DPDK sit on a socket of the kernel's. */
+static bool is_pci(const struct protocol_stack *stack)
+{
+	return stack->group->driver == GZ_DRIVER_ETHDEV && !strstr(stack->plan->port_args, "--vdev");
+}
+
 /* Everything up to RUNNING. 0, or -errno with *step saying what failed. The process ends then: nothing is undone here. */
 static int start(struct protocol_stack *stack, const char **step)
 {
@@ -131,6 +138,7 @@ static int start(struct protocol_stack *stack, const char **step)
 		if (err < 0)        \
 			return err; \
 	} while (0)
+	STEP("privileges", privileges_bound());
 	STEP("cpu affinity", take_place(stack->plan));
 	STEP("worker page", page_open(stack));
 	STEP("epoll", (stack->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0 ? -errno : 0);
@@ -147,8 +155,9 @@ static int start(struct protocol_stack *stack, const char **step)
 	STEP("attach socket", apps_open(stack));
 	STEP("event loop", loop_open(stack));
 	STEP("dropping privileges", privileges_drop(stack->group->run_uid, stack->group->run_gid));
-#undef STEP
 	prctl(PR_SET_NAME, stack->plan->comm); /* DPDK has named the thread after itself */
+	STEP("list of system calls", confine(is_pci(stack)));
+#undef STEP
 	return 0;
 }
 

@@ -11,7 +11,7 @@ import pytest
 from gazelled.exitcode import ExitCode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "SECURITY.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def test_the_table_of_exit_codes_is_complete() -> None:
@@ -32,3 +32,13 @@ def test_the_commands_of_the_pages_are_targets() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     named = set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE))
     assert {"run", "test"} <= named <= targets, named - targets
+
+
+def test_the_threat_model_names_tests_that_exist() -> None:
+    page = (REPOSITORY / "docs/explanation/security.md").read_text()
+    named = set(re.findall(r"`((?:net|unit|conformance|programs)/[\w/]+\.py)`", page))
+    assert named
+    assert [name for name in sorted(named) if not (REPOSITORY / "tests" / name).is_file()] == []
+    builds = "".join(path.read_text() for path in (REPOSITORY / "native").rglob("meson.build"))
+    for names in re.findall(r"`ctest ([\w ,]+)`", page):
+        assert [name for name in names.split(", ") if f"test('{name}'" not in builds] == []

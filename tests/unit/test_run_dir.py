@@ -13,7 +13,7 @@ import pytest
 from gazelled.errors import GazelledError
 from gazelled.exitcode import ExitCode
 from gazelled.process_identity import ProcessIdentity, end_processes
-from gazelled.run_dir import RunDir, tail
+from gazelled.run_dir import RunDir, bound_log, tail
 
 
 @pytest.fixture
@@ -110,3 +110,18 @@ def test_a_reused_pid_is_another_process() -> None:
     process.wait()
     assert identity.open() is None
     assert ProcessIdentity.of(process.pid) is None
+
+
+def test_a_log_that_is_full_goes_on_with_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("a+b") as log:
+        log.write(b"".join(b"line %d\n" % number for number in range(200_000)))
+        log.flush()
+        bound_log(log.fileno())
+        log.write(b"after\n")
+        log.flush()
+        bound_log(log.fileno())
+    lines = path.read_bytes().splitlines()
+    assert path.stat().st_size < 70_000
+    assert lines[-2:] == [b"line 199999", b"after"]
+    assert lines[0].startswith(b"line 1")

@@ -12,6 +12,7 @@
 #include "dgram.h"
 #include "frame.h"
 #include "netif.h"
+#include "udp_table.h"
 #include "vouch.h"
 #include "worker.h"
 
@@ -201,6 +202,7 @@ static int open_socket(struct app *app, struct conn *conn, const struct gz_reque
 	ip_addr_t local;
 	int error = vouch_take(app, request, &conn->vouch);
 
+	udp_table_turn_to(request->port);
 	if (!error)
 		error = settle(conn);
 	if (error)
@@ -403,6 +405,7 @@ void dgram_icmp(const struct frame *frame, const uint8_t *icmp)
 
 	if (!error)
 		return;
+	udp_table_turn_to(frame->local_port);
 	for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next) {
 		struct conn *conn = pcb->recv_arg;
 		struct gz_end *end = &conn->shared->worker;
@@ -422,6 +425,7 @@ void dgram_icmp(const struct frame *frame, const uint8_t *icmp)
 void dgram_close(struct conn *conn)
 {
 	dgram_rung(conn);
+	udp_table_turn_to(conn->udp->local_port);
 	udp_remove(conn->udp);
 	conn->udp = NULL;
 	vouch_drop(conn->apps, conn->vouch);

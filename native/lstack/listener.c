@@ -278,6 +278,7 @@ static struct listener *create(struct apps *apps, const struct vouch *vouch)
 		IP_SET_TYPE(&pcb->local_ip, IPADDR_TYPE_ANY); /* IPv4 as well */
 	pcb->local_port = vouch->port;
 	tcp_table_enter(0);
+	tcp_table_listeners(pcb->local_port);
 	TCP_REG(&tcp_bound_pcbs, pcb);
 	lpcb = tcp_listen_with_backlog(pcb, HANDSHAKES);
 	if (!lpcb)
@@ -314,6 +315,7 @@ static void destroy(struct listener *listener)
 	if (listener->page_slot < GZ_LISTENERS_MAX)
 		gz_store_release(&apps->stack->page->listeners[listener->page_slot].port_owner, 0);
 	tcp_table_enter(0);
+	tcp_table_listeners(listener->port);
 	tcp_arg(listener->pcb, NULL);
 	tcp_close(listener->pcb);
 	tcp_table_leave();

@@ -34,6 +34,7 @@
 #include "port.h"
 #include "syncookie.h"
 #include "tcp_table.h"
+#include "udp_table.h"
 #include "worker.h"
 
 #define HASH_BYTES 36u /* two IPv6 addresses and two ports */
@@ -232,6 +233,7 @@ static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const s
 		}
 	}
 ours:
+	tcp_table_listeners(frame->local_port);
 	netif_feed(stack, m, frame->kind == FRAME_TCP ? bucket : NETIF_NO_BUCKET);
 }
 
@@ -348,10 +350,12 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 			drop(stack, m, GZ_COUNT_rx_bad_checksum);
 			return;
 		}
-		if (frame.kind == FRAME_TCP)
+		if (frame.kind == FRAME_TCP) {
 			steer_flow(stack, m, &frame, journey);
-		else
-			netif_feed(stack, m, NETIF_NO_BUCKET);
+			return;
+		}
+		udp_table_turn_to(frame.local_port);
+		netif_feed(stack, m, NETIF_NO_BUCKET);
 		return;
 	case FRAME_ICMP_ERROR:
 		if (frame.udp) { /* every worker has every datagram socket */

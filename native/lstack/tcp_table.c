@@ -42,7 +42,10 @@ static struct {
 	uint64_t clock_ns;                  /* up to which tcp_ticks counts */
 	uint64_t fast_ns, slow_ns, lazy_ns; /* next runs */
 	uint32_t lazy_slice, time_waits, evict_at;
+	uint16_t port; /* whose listeners lwIP sees */
 } table = { .entered = NONE };
+
+static struct tcp_pcb_listen *listening[UINT16_MAX + 1]; /* but for table.port */
 
 int tcp_table_open(void)
 {
@@ -169,8 +172,18 @@ bool tcp_table_reuse(const ip_addr_t *local, uint16_t local_port, const ip_addr_
 	return true;
 }
 
+void tcp_table_listeners(uint16_t port)
+{
+	if (port == table.port)
+		return;
+	listening[table.port] = tcp_listen_pcbs.listen_pcbs;
+	table.port = port;
+	tcp_listen_pcbs.listen_pcbs = listening[port];
+}
+
 bool tcp_table_listens(const ip_addr_t *local, uint16_t local_port)
 {
+	tcp_table_listeners(local_port);
 	for (const struct tcp_pcb_listen *l = tcp_listen_pcbs.listen_pcbs; l; l = l->next) {
 		if (l->local_port != local_port)
 			continue;

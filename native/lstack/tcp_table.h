@@ -4,7 +4,7 @@
  * 4-tuple, and lwIP's list heads (active, time-wait, bound) are pointed at one bucket while it works: enter, call lwIP,
  * leave. Every tcp_* call of the worker stands between the two. Sections do not nest: inside an lwIP callback the bucket
  * of that connection is already entered, and no other connection may be touched.
- * Listeners are in lwIP's one listen list, which is short.
+ * Listeners are in a list for each port, and lwIP's list head is pointed at one of them in the same way.
  */
 #ifndef LSTACK_TCP_TABLE_H
 #define LSTACK_TCP_TABLE_H
@@ -24,6 +24,9 @@ void tcp_table_leave(void);
 
 /* True if such a connection (time-wait included) exists here. Not between enter and leave. */
 bool tcp_table_has(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port);
+
+/* lwIP sees the listeners of this port from now on. Before it gets a segment to the port, or a listener comes or goes. */
+void tcp_table_listeners(uint16_t port);
 
 /* True if a listener here takes a SYN to this address and port. */
 bool tcp_table_listens(const ip_addr_t *local, uint16_t local_port);

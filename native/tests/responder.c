@@ -119,6 +119,7 @@ int apps_open(struct protocol_stack *stack)
 		struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
 
 		tcp_table_enter(0);
+		tcp_table_listeners(ports[i]);
 		if (!pcb || tcp_bind(pcb, IP4_ADDR_ANY, ports[i]) != ERR_OK)
 			return -EADDRINUSE;
 		tcp_accept(tcp_listen_with_backlog(pcb, 4096), on_accept);

@@ -735,6 +735,7 @@ static int start(void **state)
 	tcp_table_clock(stack.now_ns);
 	pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
 	tcp_table_enter(0);
+	tcp_table_listeners(LISTENED);
 	if (tcp_bind(pcb, IP_ANY_TYPE, LISTENED) != ERR_OK)
 		return -1;
 	pcb = tcp_listen_with_backlog(pcb, 60000);

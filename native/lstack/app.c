@@ -351,6 +351,7 @@ int apps_open(struct protocol_stack *stack)
 		return err;
 	}
 	stack->apps = apps;
+	conn_receive_open();
 	return 0;
 }
 

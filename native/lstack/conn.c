@@ -93,6 +93,7 @@ void conn_destroy(struct conn *conn)
 
 	if (conn->held)
 		pbuf_free(conn->held);
+	free(conn->ahead);
 	free(conn->trace);
 	vouch_drop(conn->apps, conn->vouch);
 	gz_store_release(&conn->shared->worker.flags, 0);

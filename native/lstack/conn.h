@@ -14,6 +14,7 @@
 
 #include <gazelle/abi.h>
 
+struct ahead;
 struct app;
 struct apps;
 struct arena;
@@ -42,7 +43,9 @@ struct conn {
 	uint64_t popped_ns;  /* when it was first seen popped but unclaimed; 0 = not */
 	uint64_t deferred_until_ns;
 	/* towards the application */
-	struct pbuf *held; /* received, no room yet */
+	struct pbuf *held;   /* received, no room yet */
+	struct ahead *ahead; /* received, but not yet what comes before it: it lies in the FIFO already; NULL: nothing */
+	uint32_t rx_follows; /* of that, what the segment that lwIP is about to deliver has made contiguous */
 	uint32_t rx_block, rx_base, rx_head;
 	uint32_t rx_tail; /* app.in_tail as last seen; bytes up to here were given back to lwIP's window */
 	uint32_t rx_size; /* bytes the peer was promised at most: the window's ceiling */
@@ -106,6 +109,8 @@ void conn_notify(struct conn *conn);
 /* Work that must not be done inside an lwIP callback, or that failed for want of memory: next turn. */
 void conn_later(struct conn *conn);
 
+/* From now on connections keep what comes out of order. Once. */
+void conn_receive_open(void);
 /* lwIP's callbacks for received and acknowledged data. */
 err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err);
 err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* A connection towards the application: pbufs into the rx FIFO, and the window that follows its free space. */
+#include <stdlib.h>
+
 #include <lwip/priv/tcp_priv.h>
 
+#include "ahead.h"
 #include "app.h"
 #include "conn.h"
 #include "trace.h"
@@ -75,6 +78,10 @@ static void copy_held(struct conn *conn, uint32_t room)
 			pbuf_ref(p->next);
 		pbuf_free(p);
 	}
+	if (!conn->held) {
+		done += conn->rx_follows; /* it lies behind what was copied */
+		conn->rx_follows = 0;
+	}
 	conn->rx_head += done;
 	gz_store_release(&conn->shared->worker.out_head, conn->rx_head); /* pairs with gz_fifo_readable */
 	worker_count(conn->apps->stack, GZ_COUNT_rx_fifo_bytes, done);
@@ -92,7 +99,7 @@ bool conn_receive_push(struct conn *conn)
 			return moved;
 		}
 		uint32_t used = conn->rx_head - conn->rx_tail, size = GZ_BLOCK_SIZE(conn->rx_block);
-		if (!used) {
+		if (!used && !conn->ahead && !conn->rx_follows) { /* else bytes lie in the block already */
 			maybe_grow_rx(conn);
 			size = GZ_BLOCK_SIZE(conn->rx_block);
 			conn->rx_base = conn->rx_head;
@@ -123,6 +130,91 @@ bool conn_receive_push(struct conn *conn)
 	return moved;
 }
 
+/* The connection of a pcb that has one and can keep what comes out of order. */
+static struct conn *keeper(const struct tcp_pcb *pcb)
+{
+	struct conn *conn = pcb->recv == conn_receive ? pcb->callback_arg : NULL;
+
+	return conn && !conn->orphan && !conn->held && !conn->fin_seen ? conn : NULL;
+}
+
+static void drop_ahead(struct conn *conn)
+{
+	free(conn->ahead);
+	conn->ahead = NULL;
+}
+
+/* Nobody waits for it any more, or there is nothing. */
+static void tidy_ahead(struct conn *conn)
+{
+	if (!conn->ahead->count && !conn->ahead->fin)
+		drop_ahead(conn);
+}
+
+static int keep_ahead(struct tcp_pcb *pcb, uint32_t seqno, const struct pbuf *p, int fin, uint32_t *left, uint32_t *right)
+{
+	struct conn *conn = keeper(pcb);
+	uint32_t offset = seqno - pcb->rcv_nxt, size, at, end;
+	const struct ahead_piece *piece;
+
+	if (!conn)
+		return 0;
+	size = GZ_BLOCK_SIZE(conn->rx_block);
+	end = offset + p->tot_len;
+	/* Neither beyond the window nor over what the application has not consumed yet. */
+	if (end > pcb->rcv_wnd || end > size - (conn->rx_head - conn->rx_tail))
+		return 0;
+	if (!conn->ahead)
+		conn->ahead = calloc(1, sizeof(*conn->ahead));
+	if (!conn->ahead)
+		return 0;
+	if (fin) {
+		conn->ahead->fin = true;
+		conn->ahead->fin_at = seqno + p->tot_len;
+	}
+	piece = p->tot_len ? ahead_add(conn->ahead, seqno, seqno + p->tot_len) : NULL;
+	if (!piece) {
+		tidy_ahead(conn);
+		return 0;
+	}
+	at = conn->rx_head + offset;
+	for (; p; p = p->next) {
+		gz_fifo_copy_in(arena_block(conn->arena, conn->rx_block), size, conn->rx_base, at, p->payload, p->len);
+		at += p->len;
+	}
+	*left = piece->from;
+	*right = piece->to;
+	return 1;
+}
+
+static uint32_t following(struct tcp_pcb *pcb)
+{
+	struct conn *conn = keeper(pcb);
+
+	if (!conn || !conn->ahead)
+		return 0;
+	conn->rx_follows = ahead_take(conn->ahead, pcb->rcv_nxt);
+	tidy_ahead(conn);
+	return conn->rx_follows;
+}
+
+static int fin_follows(struct tcp_pcb *pcb)
+{
+	struct conn *conn = keeper(pcb);
+
+	if (!conn || !conn->ahead || !conn->ahead->fin || conn->ahead->fin_at != pcb->rcv_nxt)
+		return 0;
+	drop_ahead(conn);
+	return 1;
+}
+
+void conn_receive_open(void)
+{
+	static const struct ahead_owner owner = { .keep = keep_ahead, .following = following, .fin_follows = fin_follows };
+
+	ahead_set_owner(&owner);
+}
+
 err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 {
 	struct conn *conn = arg;
@@ -141,7 +233,8 @@ err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 			conn_set_flags(conn, conn->flags | GZ_WORKER_FIN_ACKED);
 	} else if (conn->orphan) {
 		/* Nobody will read it: the kernel would reset, and so does lwIP (TF_RXCLOSED); this one came before that. */
-		pcb->rcv_wnd += p->tot_len;
+		pcb->rcv_wnd += p->tot_len + conn->rx_follows;
+		conn->rx_follows = 0;
 		pbuf_free(p);
 		return ERR_OK;
 	} else if (conn->held)

@@ -181,14 +181,6 @@ struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf 
 	return whole;
 }
 
-u16_t lwip_ooseq_limit(void)
-{
-	/* Half of what is free, so that many connections with losses cannot take it all; gauged once a second. */
-	uint64_t free = gz_load(&self.stack->page->counters[GZ_COUNT_mbufs_free]) / 2;
-
-	return (u16_t)(free < 2048 ? free : 2048);
-}
-
 /* ------------------------------------------------------------------ send */
 
 static err_t send_frame(struct netif *netif, struct pbuf *p)

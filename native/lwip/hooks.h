@@ -21,6 +21,16 @@ void tcp_table_forget_listener(struct tcp_pcb *listener);
 s8_t lwip_listener_segment(struct tcp_pcb_listen *listener, struct tcp_hdr *header, u16_t options_len,
                            const u8_t *options_rest, struct pbuf *p);
 
+/*
+ * ahead.c: bytes (and a FIN behind them) that came before those that belong before them. Not 0: they are kept, in a
+ * contiguous piece from *left to *right.
+ */
+int lwip_out_of_order(struct tcp_pcb *pcb, u32_t seqno, const struct pbuf *p, int fin, u32_t *left, u32_t *right);
+/* How many of the bytes kept follow rcv_nxt now. The callback for received data comes next, and they count as delivered by it. */
+u32_t lwip_following(struct tcp_pcb *pcb);
+/* Whether a FIN that was kept is next. */
+int lwip_fin_follows(struct tcp_pcb *pcb);
+
 /* netif.c: the next hop out of the subnet; NULL: none is configured. */
 const ip6_addr_t *lwip_gateway6(struct netif *netif, const ip6_addr_t *dest);
 

@@ -83,9 +83,11 @@
 #define TCP_OVERSIZE 0 /* data is never copied into segments */
 /* Tell the peer when the window it sees would at least double: often enough when it is small, seldom when it is large. */
 #define TCP_WND_UPDATE_THRESHOLD (pcb->rcv_ann_wnd / 2 + 1)
-#define TCP_QUEUE_OOSEQ 1
-/* Out-of-order data pins mbufs: what a connection may hold follows what the mempool has left. */
-#define TCP_OOSEQ_PBUFS_LIMIT(pcb) lwip_ooseq_limit()
+/* What comes out of order waits in the connection's FIFO, where it belongs (conn_receive.c), and holds no mbuf. */
+#define TCP_QUEUE_OOSEQ 0
+#define LWIP_HOOK_TCP_OUT_OF_ORDER(pcb, seqno, p, fin, left, right) lwip_out_of_order(pcb, seqno, p, fin, left, right)
+#define LWIP_HOOK_TCP_FOLLOWING(pcb) lwip_following(pcb)
+#define LWIP_HOOK_TCP_FIN_FOLLOWS(pcb) lwip_fin_follows(pcb)
 #define LWIP_TCP_SACK_OUT 1
 #define LWIP_TCP_MAX_SACK_NUM 4
 #define LWIP_TCP_TIMESTAMPS 1
@@ -110,7 +112,6 @@
 #define LWIP_TCP_RTO_MIN 200   /* as Linux: a peer's delayed ACK is no loss */
 #define TCP_MAXRTX 15
 #define TCP_SYNMAXRTX 6
-#define TCP_OOSEQ_TIMEOUT 40U /* in RTOs */
 
 /* Initial sequence numbers by RFC 6528 */
 #define LWIP_HOOK_TCP_ISN(local, local_port, remote, remote_port) lwip_tcp_isn(local, local_port, remote, remote_port)

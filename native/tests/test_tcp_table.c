@@ -18,6 +18,7 @@
 
 #include <lwip/priv/tcp_priv.h>
 
+#include "ahead.h"
 #include "isn.h"
 #include "tcp_table.h"
 
@@ -45,11 +46,6 @@ const ip6_addr_t *lwip_gateway6(struct netif *out, const ip6_addr_t *dest)
 	(void)out;
 	(void)dest;
 	return NULL;
-}
-
-u16_t lwip_ooseq_limit(void)
-{
-	return 1000;
 }
 
 static err_t output(struct netif *n, struct pbuf *p, const ip4_addr_t *to)
@@ -80,6 +76,7 @@ static void deliver(void)
 		const struct tcp_hdr *tcp = (const struct tcp_hdr *)((u8_t *)p->payload + IP_HLEN);
 		ip_addr_t local = IPADDR4_INIT(ip->dest.addr), remote = IPADDR4_INIT(ip->src.addr);
 
+		tcp_table_listeners(lwip_ntohs(tcp->dest));
 		tcp_table_enter(tcp_table_bucket(&local, lwip_ntohs(tcp->dest), &remote, lwip_ntohs(tcp->src)));
 		ip4_input(p, &netif);
 		tcp_table_leave();
@@ -96,14 +93,41 @@ static void pass(uint64_t ms)
 	}
 }
 
+/* What comes out of order: as conn_receive.c, but for the bytes. */
+static struct ahead ahead;
+static uint32_t follows;
+
+static int keep(struct tcp_pcb *pcb, uint32_t seqno, const struct pbuf *p, int fin, uint32_t *left, uint32_t *right)
+{
+	const struct ahead_piece *piece = ahead_add(&ahead, seqno, seqno + p->tot_len);
+
+	assert_ptr_equal(pcb, server);
+	*left = piece->from;
+	*right = piece->to;
+	return 1;
+}
+
+static uint32_t following(struct tcp_pcb *pcb)
+{
+	follows = pcb == server ? ahead_take(&ahead, pcb->rcv_nxt) : 0;
+	return follows;
+}
+
+static int fin_follows(struct tcp_pcb *pcb)
+{
+	return 0;
+}
+
+static const struct ahead_owner owner = { keep, following, fin_follows };
+
 static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 {
 	if (!p) {
 		tcp_set_flags(pcb, TF_RXCLOSED);
 		return tcp_shutdown(pcb, 0, 1);
 	}
-	received += p->tot_len;
-	tcp_recved(pcb, p->tot_len);
+	received += p->tot_len + follows;
+	tcp_recved(pcb, (u16_t)(p->tot_len + follows));
 	pbuf_free(p);
 	return ERR_OK;
 }
@@ -121,6 +145,7 @@ static void listen_on(uint16_t port)
 	struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_V4);
 
 	tcp_table_enter(0);
+	tcp_table_listeners(port);
 	assert_int_equal(tcp_bind(pcb, IP4_ADDR_ANY, port), ERR_OK);
 	pcb = tcp_listen_with_backlog(pcb, 1000);
 	tcp_accept(pcb, on_accept);
@@ -171,6 +196,7 @@ static int set_up(void **state)
 {
 	accepted = received = 0;
 	server = NULL;
+	memset(&ahead, 0, sizeof(ahead));
 	return 0;
 }
 
@@ -348,6 +374,7 @@ static void a_closed_listener_is_forgotten_by_all_buckets(void **state)
 		connect_from(port, 81);
 	deliver();
 	assert_int_equal(accepted, 50);
+	tcp_table_listeners(81);
 	listener = tcp_listen_pcbs.listen_pcbs;
 	assert_int_equal(listener->local_port, 81);
 	tcp_table_enter(bucket_of(81, 2000));
@@ -392,6 +419,7 @@ static int start(void **state)
 	netif_set_default(&netif);
 	netif_set_up(&netif);
 	tcp_table_clock(now);
+	ahead_set_owner(&owner);
 	listen_on(PORT);
 	return 0;
 }

@@ -17,9 +17,6 @@ void lwip_heap_free(void *p);
 /* checksum.c: the folded one's-complement sum of `len` bytes, not inverted. */
 uint16_t lwip_checksum(const void *data, int len);
 
-/* netif.c: pbufs of out-of-order data one connection may hold now. */
-uint16_t lwip_ooseq_limit(void);
-
 /* log.c: an impossible state. It is counted and logged, and the worker goes on: nothing a peer sends may end it. */
 void lwip_assert_failed(const char *what, const char *file, int line);
 

@@ -89,8 +89,8 @@ def test_a_listener_serves_on_through_a_flood_of_syns(kit: Kit, family: str, wor
     took = said["took"]
     assert statistics.median(took) < 0.05, sorted(took)
     assert max(took) < 1.5, "more than one SYN was lost"
-    assert said["agreed"] == [[7, 5]], "timestamps, SACK and window scale of 5, which only a cookie can have carried"
-    assert _counted(instance, "syncookies_accepted") >= len(took)
+    assert said["agreed"] == [[7, 5]], "timestamps, SACK and window scale of 5, by cookies as well"
+    assert _counted(instance, "syncookies_accepted") > 0
     assert _counted(instance, "accepted") - accepted == len(took)
     assert _counted(instance, "syncookies_failed") == 0
     until(lambda: _counted(instance, "connections") <= opened, "the connections to end")

@@ -4,6 +4,17 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* What is free may not be touched: with AddressSanitizer a use after free, which the free lists would hide, is an error. */
+#ifndef __has_feature /* clang has no macro of its own for it */
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
 #define SLAB 65536u
 #define CHUNK (4u << 20) /* what is asked of the kernel at a time */
 #define HEADER 64u
@@ -90,6 +101,7 @@ static struct cell *grow(uint32_t class)
 
 		cell->next = free_cells[class];
 		free_cells[class] = cell;
+		ASAN_POISON_MEMORY_REGION(cell, sizes[class]);
 	}
 	return free_cells[class];
 }
@@ -128,7 +140,10 @@ void *lwip_heap_alloc(size_t size)
 			return NULL;
 		}
 	}
+	ASAN_UNPOISON_MEMORY_REGION(cell, sizeof(*cell));
 	free_cells[class] = cell->next;
+	ASAN_POISON_MEMORY_REGION(cell, sizeof(*cell)); /* of what is asked for, and no more, the next line lifts it */
+	ASAN_UNPOISON_MEMORY_REGION(cell, size);
 	return cell;
 }
 
@@ -156,6 +171,8 @@ void lwip_heap_free(void *p)
 		munmap(slab, slab->mapped);
 		return;
 	}
+	ASAN_UNPOISON_MEMORY_REGION(cell, sizeof(*cell));
 	cell->next = free_cells[slab->class];
 	free_cells[slab->class] = cell;
+	ASAN_POISON_MEMORY_REGION(cell, sizes[slab->class]);
 }

@@ -12,6 +12,7 @@
 #include "checksum.h"
 
 #define ICMP_UNREACHABLE 3
+#define ICMP_FRAGMENTATION_NEEDED 4
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER 12
 #define ICMP6_UNREACHABLE 1
@@ -23,6 +24,11 @@
 static uint16_t get16(const uint8_t *p)
 {
 	return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+	return (uint32_t)get16(p) << 16 | get16(p + 2);
 }
 
 /* Ports and flags. False: too short. */
@@ -56,6 +62,11 @@ static void parse_icmp(const uint8_t *icmp, uint32_t have, struct frame *frame)
 	frame->local_port = get16(ports);
 	frame->remote_port = get16(ports + 2);
 	frame->udp = inner[9] == IPPROTO_UDP;
+	frame->seq = get32(ports + 4);
+	if (icmp[0] == ICMP_UNREACHABLE && icmp[1] == ICMP_FRAGMENTATION_NEEDED && !frame->udp) {
+		frame->mtu = get16(icmp + 6);
+		frame->mtu += !frame->mtu; /* an old router does not say how much (RFC 1191, 4): as little as possible */
+	}
 	frame->kind = FRAME_ICMP_ERROR;
 }
 
@@ -84,28 +95,35 @@ static void parse_ipv4(const struct rte_mbuf *m, const uint8_t *ip, uint32_t hav
 		parse_icmp(ip + header, have - header, frame);
 }
 
-/* As parse_icmp, and advertisements. */
+/* As parse_icmp, and advertisements. What was cut here already may be too big as well: its first piece has the ports. */
 static void parse_icmp6(const uint8_t *icmp, uint32_t have, struct frame *frame)
 {
 	const uint8_t *inner = icmp + 8, *ports = inner + 40;
+	uint32_t mtu = 0;
+	uint8_t protocol;
 
-	if (have >= 8 && icmp[0] == ICMP6_TOO_BIG) {
-		frame->mtu = (uint32_t)get16(icmp + 4) << 16 | get16(icmp + 6);
-		if (frame->mtu < IP6_LEAST_MTU) {
-			frame->kind = FRAME_BAD; /* every path takes as much (RFC 8201, 4), and lwIP would cut to nothing */
-			return;
-		}
-	}
 	if (have >= 24 && icmp[0] == ICMP6_ADVERTISEMENT)
 		frame->kind = FRAME_NEIGHBOR;
-	if (have < 8 + 40 + 8 || icmp[0] < ICMP6_UNREACHABLE || icmp[0] > ICMP6_PARAMETER || inner[0] >> 4 != 6 ||
-	    (inner[6] != IPPROTO_TCP && inner[6] != IPPROTO_UDP))
+	if (have >= 8 && icmp[0] == ICMP6_TOO_BIG) {
+		mtu = get32(icmp + 4);
+		frame->kind = FRAME_BAD; /* unless it is about a flow of ours, and the path takes what each does (RFC 8201, 4) */
+	}
+	if (have < 8 + 40 + 8 || icmp[0] < ICMP6_UNREACHABLE || icmp[0] > ICMP6_PARAMETER || inner[0] >> 4 != 6)
+		return;
+	protocol = inner[6];
+	if (protocol == IPPROTO_FRAGMENT && have >= 8 + 40 + 8 + 8 && !(get16(inner + 42) & 0xfff8u)) {
+		protocol = inner[40];
+		ports += 8;
+	}
+	if ((protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || (icmp[0] == ICMP6_TOO_BIG && mtu < IP6_LEAST_MTU))
 		return;
 	memcpy(ip_2_ip6(&frame->local)->addr, inner + 8, 16);
 	memcpy(ip_2_ip6(&frame->remote)->addr, inner + 24, 16);
 	frame->local_port = get16(ports);
 	frame->remote_port = get16(ports + 2);
-	frame->udp = inner[6] == IPPROTO_UDP;
+	frame->udp = protocol == IPPROTO_UDP;
+	frame->seq = get32(ports + 4);
+	frame->mtu = mtu;
 	frame->kind = FRAME_ICMP_ERROR;
 }
 

@@ -27,7 +27,8 @@ struct frame {
 	uint16_t local_port, remote_port;
 	uint8_t tcp_flags;
 	bool udp;        /* of an ICMP error: about a datagram */
-	uint32_t mtu;    /* of an ICMPv6 "packet too big", whatever it is about: what the path takes; else 0 */
+	uint32_t seq;    /* of an ICMP error about a segment: its sequence number */
+	uint32_t mtu;    /* of an ICMP error that says "too big": what the path takes; else 0 */
 	uint32_t l3;     /* offset of the IP header */
 	uint32_t l4;     /* offset of the transport header */
 	uint32_t l4_len; /* bytes of transport header and data, by the IP header */

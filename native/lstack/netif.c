@@ -21,6 +21,7 @@
 #include <hooks.h>
 
 #include "mempool.h"
+#include "path_mtu.h"
 #include "port.h"
 #include "steer.h"
 #include "tcp_table.h"
@@ -262,6 +263,19 @@ const ip6_addr_t *lwip_gateway6(struct netif *netif, const ip6_addr_t *dest)
 	(void)netif;
 	(void)dest;
 	return self.has_gateway6 ? &self.gateway6 : NULL;
+}
+
+u16_t lwip_tcp_path_mtu(const ip_addr_t *dest, const struct netif *netif)
+{
+	return path_mtu_get(dest, true, netif->mtu);
+}
+
+u16_t lwip_ip6_path_mtu(const ip6_addr_t *dest, const struct netif *netif)
+{
+	ip_addr_t to;
+
+	ip_addr_copy_from_ip6(to, *dest);
+	return path_mtu_get(&to, false, netif->mtu6);
 }
 
 void netif_uncut(bool on)

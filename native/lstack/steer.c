@@ -31,6 +31,7 @@
 #include "netif.h"
 #include "packet_ring.h"
 #include "page.h"
+#include "path_mtu.h"
 #include "port.h"
 #include "syncookie.h"
 #include "tcp_table.h"
@@ -202,6 +203,12 @@ static bool completes(const struct protocol_stack *stack, const struct rte_mbuf 
 	       tcp_table_listens(&frame->local, frame->local_port);
 }
 
+static void drop(struct protocol_stack *stack, struct rte_mbuf *m, enum gz_counter why)
+{
+	worker_count(stack, why, 1);
+	rte_pktmbuf_free(m);
+}
+
 /* A TCP frame, or an ICMP error about one. */
 static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame, struct journey journey)
 {
@@ -233,6 +240,13 @@ static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const s
 		}
 	}
 ours:
+	if (frame->mtu) {
+		if (path_mtu_of_connection(frame, bucket))
+			rte_pktmbuf_free(m);
+		else
+			drop(stack, m, GZ_COUNT_rx_dropped); /* it quotes nothing that is under way */
+		return;
+	}
 	tcp_table_listeners(frame->local_port);
 	netif_feed(stack, m, frame->kind == FRAME_TCP ? bucket : NETIF_NO_BUCKET);
 }
@@ -296,7 +310,7 @@ static bool to_us(const struct protocol_stack *stack, const struct frame *frame)
 	return !gz_addr_is_any(own6) && !memcmp(ip_2_ip6(&frame->local)->addr, own6, 16);
 }
 
-/* An ICMP error about a datagram is not lwIP's, which would verify it. */
+/* An ICMP error about a datagram or a path is not lwIP's, which would verify it. */
 static bool icmp_checksum_ok(const struct rte_mbuf *m, const struct frame *frame)
 {
 	uint64_t sum = checksum_mbuf(m, frame->l4, frame->l4_len);
@@ -308,22 +322,19 @@ static bool icmp_checksum_ok(const struct rte_mbuf *m, const struct frame *frame
 }
 
 /*
- * A path takes less than the device: lwIP cuts what it sends there, at every worker, for any may send there. Also what was
- * cut already is too big, so it need not be about a flow.
+ * About a datagram: every worker has every datagram socket. A path that takes less than the device is told to all workers,
+ * since each sends there by itself.
  */
-static void steer_too_big(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame, struct journey journey)
+static void datagram_error(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame,
+                           struct journey journey)
 {
+	if (frame->mtu)
+		path_mtu_of_datagram(frame);
 	if (journey.at < 0) {
-		copy_to_all(stack, m);
-		if (frame->kind == FRAME_ICMP_ERROR && frame->udp && icmp_checksum_ok(m, frame))
-			apps_icmp(frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l4));
+		if (frame->mtu)
+			copy_to_all(stack, m);
+		apps_icmp(frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l4));
 	}
-	netif_feed(stack, m, NETIF_NO_BUCKET); /* lwIP verifies the checksum */
-}
-
-static void drop(struct protocol_stack *stack, struct rte_mbuf *m, enum gz_counter why)
-{
-	worker_count(stack, why, 1);
 	rte_pktmbuf_free(m);
 }
 
@@ -333,11 +344,7 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 
 	frame_parse(m, &frame);
 	if (frame.mtu && frame.mtu >= stack->port->mtu)
-		frame.kind = FRAME_BAD; /* lwIP would believe that the path takes more than its first link */
-	if (frame.mtu && frame.kind != FRAME_BAD) {
-		steer_too_big(stack, m, &frame, journey);
-		return;
-	}
+		frame.kind = FRAME_BAD; /* no path takes more than its first link */
 	switch (frame.kind) {
 	case FRAME_TCP:
 	case FRAME_UDP:
@@ -358,16 +365,12 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 		netif_feed(stack, m, NETIF_NO_BUCKET);
 		return;
 	case FRAME_ICMP_ERROR:
-		if (frame.udp) { /* every worker has every datagram socket */
-			if (!icmp_checksum_ok(m, &frame)) {
-				drop(stack, m, GZ_COUNT_rx_bad_checksum);
-				return;
-			}
-			apps_icmp(&frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame.l4));
-			rte_pktmbuf_free(m);
-			return;
-		}
-		steer_flow(stack, m, &frame, journey);
+		if ((frame.udp || frame.mtu) && !icmp_checksum_ok(m, &frame))
+			drop(stack, m, GZ_COUNT_rx_bad_checksum);
+		else if (frame.udp)
+			datagram_error(stack, m, &frame, journey);
+		else
+			steer_flow(stack, m, &frame, journey);
 		return;
 	case FRAME_FRAGMENT:
 		if (to_us(stack, &frame))

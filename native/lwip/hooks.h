@@ -31,6 +31,10 @@ u32_t lwip_following(struct tcp_pcb *pcb);
 /* Whether a FIN that was kept is next. */
 int lwip_fin_follows(struct tcp_pcb *pcb);
 
+/* netif.c: what a path takes, for TCP and for IPv6 datagrams. */
+u16_t lwip_tcp_path_mtu(const ip_addr_t *dest, const struct netif *netif);
+u16_t lwip_ip6_path_mtu(const ip6_addr_t *dest, const struct netif *netif);
+
 /* netif.c: the next hop out of the subnet; NULL: none is configured. */
 const ip6_addr_t *lwip_gateway6(struct netif *netif, const ip6_addr_t *dest);
 

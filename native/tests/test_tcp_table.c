@@ -48,6 +48,16 @@ const ip6_addr_t *lwip_gateway6(struct netif *out, const ip6_addr_t *dest)
 	return NULL;
 }
 
+u16_t lwip_tcp_path_mtu(const ip_addr_t *dest, const struct netif *out)
+{
+	return out->mtu;
+}
+
+u16_t lwip_ip6_path_mtu(const ip6_addr_t *dest, const struct netif *out)
+{
+	return out->mtu;
+}
+
 static err_t output(struct netif *n, struct pbuf *p, const ip4_addr_t *to)
 {
 	sent++;

@@ -151,7 +151,7 @@ def on_tap(
     """Make an instance on a tap of its own; its peer is the kernel of the same namespace.
 
     With `split`, half of the workers serve accepted connections and the other half outgoing ones.
-    With `ipv6` both sides have addresses of that, too: fd00:91::2 and fd00:91::1, which is the way out if `routed`.
+    With `ipv6` both sides have addresses of that, too: fd00:91::2 and fd00:91::1. If `routed`, the peer is the way out.
     """
     home = kit.namespace("s")
     if ipv6:
@@ -165,8 +165,9 @@ def on_tap(
 {process}
 [network]
 host_addr = "10.91.0.2/24"
+{'gateway_addr = "10.91.0.1"' if routed else ""}
 {'host_addr6 = "fd00:91::2/64"' if ipv6 else ""}
-{'gateway_addr6 = "fd00:91::1"' if routed else ""}
+{'gateway_addr6 = "fd00:91::1"' if routed and ipv6 else ""}
 [security]
 {security}
 """

@@ -31,6 +31,8 @@ MSS_OPTION = b"\x02\x04\x05\xb4"
 _ETH_IP, _ETH_ARP, _ETH_IP6 = 0x0800, 0x0806, 0x86DD
 _CLONE_NEWNET = 0x40000000
 _PACKET_OUTGOING = 4
+_SOL_PACKET, _PACKET_VNET_HDR = 263, 15
+_VNET_HDR = struct.Struct("=BBHHHH")
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _32 = 0xFFFFFFFF
 
@@ -137,6 +139,12 @@ class Packet:
     kind: tuple[int, int] = (-1, -1)  # of an ICMP message: type and code
     data: bytes = field(default=b"", repr=False)
     checksum_ok: bool = True
+    cut: int = 0  # of a super-frame: the data that each of its segments carries
+
+    @property
+    def longest(self) -> int:
+        """Return the length of the longest packet that leaves the device for this one."""
+        return len(self.raw) - len(self.data) + min(len(self.data), self.cut or len(self.data))
 
     @property
     def end(self) -> int:
@@ -144,9 +152,9 @@ class Packet:
         return (self.seq + len(self.data) + bool(self.flags & SYN) + bool(self.flags & FIN)) & _32
 
 
-def parse(raw: bytes) -> Packet:
-    """Read a packet from its IP header on."""
-    packet = Packet(raw)
+def parse(raw: bytes, unfinished: bool = False, cut: int = 0) -> Packet:
+    """Read a packet from its IP header on; an unfinished checksum is one that the device makes."""
+    packet = Packet(raw, cut=cut)
     if raw[0] >> 4 == 4:
         length, field_of_flags = struct.unpack("!HxxH", raw[2:8])
         packet.protocol = raw[9]
@@ -162,6 +170,7 @@ def parse(raw: bytes) -> Packet:
     packet.data = above
     if not packet.is_fragment:
         _parse_transport(packet, above)
+    packet.checksum_ok |= unfinished and not packet.is_fragment
     return packet
 
 
@@ -191,6 +200,7 @@ def _socket_in(namespace: str, device: str) -> socket.socket:
             if ctypes.CDLL(None, use_errno=True).setns(here, _CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
             opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            opened.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
             opened.bind((device, 0))
             made.append(opened)
         except OSError as error:
@@ -244,7 +254,7 @@ class Wire:
         """Send a frame; waits while the device is full."""
         while True:
             try:
-                self._socket.send(frame)
+                self._socket.send(bytes(_VNET_HDR.size) + frame)
                 return
             except BlockingIOError:
                 pass
@@ -278,17 +288,19 @@ class Wire:
             if self._ended in ready:
                 return
             try:
-                frame, where = self._socket.recvfrom(70000)
+                whole, where = self._socket.recvfrom(70000)
             except OSError:  # the device has gone
                 return
             if where[2] == _PACKET_OUTGOING:
                 continue
+            flags, _, _, cut, _, _ = _VNET_HDR.unpack(whole[: _VNET_HDR.size])
+            frame = whole[_VNET_HDR.size :]
             kind = int(struct.unpack("!H", frame[12:14])[0])
             if kind == _ETH_ARP:
                 self._answer_arp(frame)
             elif kind in (_ETH_IP, _ETH_IP6) and not (frame[20] == ICMP6 and frame[54] == 135 and self._answer6(frame)):
                 with suppress(struct.error, IndexError, ValueError):
-                    packet = parse(frame[14:])
+                    packet = parse(frame[14:], bool(flags & 1), cut)
                     with self._news:
                         self._seen.append(packet)
                         self._news.notify_all()

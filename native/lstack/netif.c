@@ -7,20 +7,18 @@
 #include <rte_ether.h>
 #include <rte_mbuf.h>
 
-#include <lwip/etharp.h>
-#include <lwip/ethip6.h>
 #include <lwip/init.h>
 #include <lwip/ip4.h>
 #include <lwip/ip4_frag.h>
 #include <lwip/ip6.h>
 #include <lwip/ip6_frag.h>
-#include <lwip/nd6.h>
 #include <lwip/sys.h>
 #include <lwip/timeouts.h>
 
 #include <hooks.h>
 
 #include "mempool.h"
+#include "neighbours.h"
 #include "path_mtu.h"
 #include "port.h"
 #include "steer.h"
@@ -108,7 +106,7 @@ void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucke
 		ip4_input(p, &self.netif);
 		break;
 	case RTE_BE16(RTE_ETHER_TYPE_ARP):
-		etharp_input(p, &self.netif);
+		neighbours_arp(&self.netif, p);
 		break;
 	case RTE_BE16(RTE_ETHER_TYPE_IPV6):
 		ip6_input(p, &self.netif);
@@ -248,14 +246,14 @@ static err_t output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
 {
 	if (ip4_addr_cmp(to, netif_ip4_addr(netif)))
 		return send_to_self(p, RTE_BE16(RTE_ETHER_TYPE_IPV4));
-	return etharp_output(netif, p, to);
+	return neighbours_output4(netif, p, to);
 }
 
 static err_t output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *to)
 {
 	if (self.has6 && ip6_addr_cmp(to, netif_ip6_addr(netif, GLOBAL6)))
 		return send_to_self(p, RTE_BE16(RTE_ETHER_TYPE_IPV6));
-	return ethip6_output(netif, p, to);
+	return neighbours_output6(netif, p, to);
 }
 
 const ip6_addr_t *lwip_gateway6(struct netif *netif, const ip6_addr_t *dest)
@@ -357,9 +355,8 @@ void netif_timers(struct protocol_stack *stack)
 		return;
 	/* After a long sleep once is enough: ages are coarse, and nothing was waiting. */
 	self.timer_ns = stack->now_ns + SECOND_NS;
-	etharp_tmr();
+	neighbours_timer(&self.netif);
 	ip_reass_tmr();
-	nd6_tmr();
 	ip6_reass_tmr();
 	worker_gauge(stack, GZ_COUNT_mbufs_free, rte_mempool_avail_count(stack->port->pool));
 }

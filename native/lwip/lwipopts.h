@@ -22,10 +22,9 @@
 #define mem_clib_free lwip_heap_free
 #define PBUF_POOL_BUFSIZE 2048
 #define LWIP_SUPPORT_CUSTOM_PBUF 1
-/* What waits for an ARP answer outlives the turn, so it must not refer to an application's FIFO: copy all but plain RAM. */
-#define PBUF_NEEDS_COPY(p) (!((p)->type_internal & PBUF_TYPE_FLAG_STRUCT_DATA_CONTIGUOUS))
 
-/* IP */
+/* IP; neighbours.c is ARP and neighbour discovery */
+#define LWIP_ARP 1
 #define LWIP_IPV4 1
 #define LWIP_IPV6 1
 #define LWIP_IPV6_MLD 0
@@ -35,12 +34,8 @@
 #define LWIP_IPV6_DUP_DETECT_ATTEMPTS 0
 #define LWIP_IPV6_REASS 1
 #define IPV6_FRAG_COPYHEADER 1 /* the reassembly helper holds pointers of 64 bits */
-#define LWIP_ND6_QUEUEING 1
-#define LWIP_ND6_NUM_NEIGHBORS 64
-#define LWIP_ND6_NUM_DESTINATIONS 120 /* lwIP counts them in 7 bits */
-#define LWIP_HOOK_ND6_GET_GW(netif, dest) lwip_gateway6(netif, dest)
 #define LWIP_ND6_RDNSS_MAX_DNS_SERVERS 0
-#define LWIP_ND6_TCP_REACHABILITY_HINTS 1
+#define LWIP_ND6_TCP_REACHABILITY_HINTS 0 /* neighbours.c asks instead: one small frame in half a minute */
 #define IP_FORWARD 0
 #define IP_REASSEMBLY 1
 #define IP_REASS_MAX_PBUFS 256
@@ -51,14 +46,6 @@
 #define LWIP_HAVE_LOOPIF 0
 #define LWIP_NETIF_LOOPBACK 0
 #define PBUF_LINK_ENCAPSULATION_HLEN 0
-
-/* ARP */
-#define LWIP_ARP 1
-#define ARP_TABLE_SIZE 64
-#define ARP_QUEUEING 1
-#define ARP_QUEUE_LEN 16
-#define ETHARP_TRUST_IP_MAC 0
-#define ETHARP_SUPPORT_STATIC_ENTRIES 1
 
 /* Other protocols */
 #define LWIP_ICMP 1

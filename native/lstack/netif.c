@@ -8,15 +8,15 @@
 #include <rte_mbuf.h>
 
 #include <lwip/init.h>
+#include <lwip/ip.h>
 #include <lwip/ip4.h>
-#include <lwip/ip4_frag.h>
 #include <lwip/ip6.h>
-#include <lwip/ip6_frag.h>
 #include <lwip/sys.h>
 #include <lwip/timeouts.h>
 
 #include <hooks.h>
 
+#include "fragments.h"
 #include "mempool.h"
 #include "neighbours.h"
 #include "path_mtu.h"
@@ -119,65 +119,16 @@ void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucke
 		tcp_table_leave();
 }
 
-/* Joins a fragment whose Ethernet header is gone; NULL until the datagram is complete, or if it is malformed. */
-static struct pbuf *reassemble6(struct rte_mbuf *m)
+struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf *m)
 {
-	struct ip6_hdr *ip = rte_pktmbuf_mtod(m, struct ip6_hdr *);
-	const struct ip6_frag_hdr *fragment = (const struct ip6_frag_hdr *)(ip + 1);
-	uint32_t payload = lwip_ntohs(ip->_plen);
-	struct pbuf *p;
+	const struct ip_hdr *ip = rte_pktmbuf_mtod_offset(m, const struct ip_hdr *, RTE_ETHER_HDR_LEN);
 
-	/* The first parses have seen that both headers are there and that the packet is as long as it says. */
-	if (fragment->_fragment_offset & PP_HTONS(IP6_FRAG_MORE_FLAG) && payload & 7) {
-		rte_pktmbuf_free(m);
-		return NULL;
-	}
-	ip_data.current_netif = ip_data.current_input_netif = &self.netif;
-	ip_data.current_ip6_header = ip;
-	ip_data.current_ip_header_tot_len = IP6_HLEN;
-	ip_addr_copy_from_ip6_packed(ip_data.current_iphdr_src, ip->src);
-	ip_addr_copy_from_ip6_packed(ip_data.current_iphdr_dest, ip->dest);
-	p = lend(m);
-	pbuf_realloc(p, (u16_t)(IP6_HLEN + payload));
-	pbuf_remove_header(p, IP6_HLEN);
-	p = ip6_reass(p);
-	if (p) /* lwIP, which never looks at it again, leaves it short by what it has borrowed of the header */
-		((struct ip6_hdr *)p->payload)->_plen = lwip_htons((u16_t)(p->tot_len - IP6_HLEN));
-	ip_data.current_netif = ip_data.current_input_netif = NULL;
-	ip_data.current_ip6_header = NULL;
-	return p;
-}
-
-static struct pbuf *reassemble4(struct protocol_stack *stack, struct rte_mbuf *m)
-{
-	const struct ip_hdr *ip = rte_pktmbuf_mtod(m, const struct ip_hdr *);
-	uint16_t len = lwip_ntohs(IPH_LEN(ip));
-	struct pbuf *p;
-
-	if (lwip_checksum(ip, IPH_HL_BYTES(ip)) != 0xffff || len > m->pkt_len) {
+	if (IPH_V(ip) == 4 && lwip_checksum(ip, IPH_HL_BYTES(ip)) != 0xffff) {
 		worker_count(stack, GZ_COUNT_rx_bad_checksum, 1);
 		rte_pktmbuf_free(m);
 		return NULL;
 	}
-	p = lend(m);
-	pbuf_realloc(p, len);
-	return ip4_reass(p);
-}
-
-struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf *m)
-{
-	struct rte_mbuf *whole = NULL;
-	uint8_t ethernet[RTE_ETHER_HDR_LEN];
-	struct pbuf *p;
-
-	memcpy(ethernet, rte_pktmbuf_mtod(m, void *), sizeof(ethernet));
-	rte_pktmbuf_adj(m, RTE_ETHER_HDR_LEN); /* the caller has seen both headers */
-	p = ethernet[12] == 0x86 ? reassemble6(m) : reassemble4(stack, m);
-	if (!p)
-		return NULL;
-	whole = netif_to_mbuf(stack, p, ethernet);
-	pbuf_free(p);
-	return whole;
+	return fragments_join(stack->port->pool, m, self.now_ms);
 }
 
 /* ------------------------------------------------------------------ send */
@@ -356,8 +307,7 @@ void netif_timers(struct protocol_stack *stack)
 	/* After a long sleep once is enough: ages are coarse, and nothing was waiting. */
 	self.timer_ns = stack->now_ns + SECOND_NS;
 	neighbours_timer(&self.netif);
-	ip_reass_tmr();
-	ip6_reass_tmr();
+	fragments_timer(self.now_ms);
 	worker_gauge(stack, GZ_COUNT_mbufs_free, rte_mempool_avail_count(stack->port->pool));
 }
 

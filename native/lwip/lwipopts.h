@@ -32,14 +32,11 @@
 #define LWIP_IPV6_AUTOCONFIG 0
 #define LWIP_IPV6_SEND_ROUTER_SOLICIT 0
 #define LWIP_IPV6_DUP_DETECT_ATTEMPTS 0
-#define LWIP_IPV6_REASS 1
-#define IPV6_FRAG_COPYHEADER 1 /* the reassembly helper holds pointers of 64 bits */
+#define LWIP_IPV6_REASS 0 /* fragments.c */
 #define LWIP_ND6_RDNSS_MAX_DNS_SERVERS 0
 #define LWIP_ND6_TCP_REACHABILITY_HINTS 0 /* neighbours.c asks instead: one small frame in half a minute */
 #define IP_FORWARD 0
-#define IP_REASSEMBLY 1
-#define IP_REASS_MAX_PBUFS 256
-#define MEMP_NUM_REASSDATA 32
+#define IP_REASSEMBLY 0 /* fragments.c */
 #define IP_FRAG 1
 #define LWIP_NETIF_TX_SINGLE_PBUF 0
 #define LWIP_SINGLE_NETIF 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 from net.instance import on_tap
-from net.kit import Kit
-from net.packets import ACK, FIN, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire
+from net.kit import Kit, until
+from net.packets import ACK, FIN, MAC, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire, tcp
 
 CLOSES_FIRST = """
 import socket, sys
@@ -46,4 +46,44 @@ def test_a_syn_that_ends_a_time_wait_without_a_listener_is_refused_by_us(kit: Ki
     assert answer is not None
     assert (answer.source, answer.flags, answer.ack) == (instance.address, RST | ACK, peer.seq)
     assert instance.worker(0)["restarts"] == 0
+    instance.stop()
+
+
+def test_a_segment_of_no_connection_is_refused_as_it_asks_for(kit: Kit) -> None:
+    instance = on_tap(kit, 1)
+    instance.start()
+    wire = kit_wire(instance)
+    for flags, expected, seq, ack in ((ACK, RST, 5000, 0), (SYN, RST | ACK, 0, 1001), (FIN, RST | ACK, 0, 1001)):
+        peer = Connection(wire, "10.91.0.77", instance.address, 7100)
+        peer.seq, peer.ack = 1000, 5000
+        peer.send(flags)
+        answer = peer.wait()
+        assert answer is not None
+        assert (answer.flags, answer.seq, answer.ack, answer.dont_fragment) == (expected, seq, ack, True)
+    instance.stop()
+
+
+def test_a_frame_with_a_priority_and_no_vlan_is_heard(kit: Kit) -> None:
+    instance = on_tap(kit, 1)
+    instance.start()
+    wire = kit_wire(instance)
+    for vlan, heard in ((0x0001, False), (0xE000, True)):
+        peer = Connection(wire, "10.91.0.77", instance.address, 7100)
+        packet = tcp(peer.source, peer.to, peer.ports, SYN, seq=peer.seq)
+        wire.send_frame(wire.stack_mac + MAC + b"\x81\x00" + vlan.to_bytes(2, "big") + b"\x08\x00" + packet)
+        assert (peer.wait(seconds=5.0 if heard else 0.3) is not None) == heard
+    instance.stop()
+
+
+def test_a_retransmission_after_a_timeout_counts(kit: Kit) -> None:
+    instance = on_tap(kit, 1)
+    instance.start()
+    server = instance.spawn(sys.executable, "-c", CLOSES_FIRST)
+    server.said("listening")
+    peer = Connection(kit_wire(instance), "10.91.0.77", instance.address, 7100)
+    peer.open()
+    peer.send(ACK | PSH, b"x")
+    server.said("closed")  # its FIN is never acknowledged
+    until(lambda: instance.page(0).counters()["retransmits"] >= 2, "timeouts to be counted")
+    peer.send(RST)
     instance.stop()

@@ -10,11 +10,9 @@
 
 #include <lwip/priv/tcp_priv.h>
 #include <lwip/sys.h>
-#include <lwip/udp.h>
 
 #include "frame.h"
 #include "tcp_table.h"
-#include "udp_table.h"
 
 #define SETS 128u
 #define WAYS 4u
@@ -104,16 +102,7 @@ bool path_mtu_of_connection(const struct frame *frame, uint32_t bucket)
 	return known;
 }
 
-bool path_mtu_of_datagram(const struct frame *frame)
+void path_mtu_of_datagram(const struct frame *frame)
 {
-	udp_table_turn_to(frame->local_port);
-	for (const struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next) {
-		if (pcb->local_port != frame->local_port ||
-		    (pcb->flags & UDP_FLAGS_CONNECTED &&
-		     (pcb->remote_port != frame->remote_port || !ip_addr_cmp(&pcb->remote_ip, &frame->remote))))
-			continue;
-		learn(&frame->remote, told(frame), false);
-		return true;
-	}
-	return false;
+	learn(&frame->remote, told(frame), false);
 }

@@ -17,7 +17,7 @@ struct frame;
 bool path_mtu_of_connection(const struct frame *frame, uint32_t bucket);
 
 /* Learns from an error about a datagram of a socket that this worker has. It concerns datagrams only. */
-bool path_mtu_of_datagram(const struct frame *frame);
+void path_mtu_of_datagram(const struct frame *frame);
 
 /* What the path to an address takes, if less than `mtu`, else `mtu`. */
 uint16_t path_mtu_get(const ip_addr_t *to, bool tcp, uint16_t mtu);

@@ -22,6 +22,7 @@
 #include <rte_mbuf.h>
 
 #include <lwip/prot/tcp.h>
+#include <lwip/udp.h>
 
 #include "apps.h"
 #include "checksum.h"
@@ -50,6 +51,7 @@ struct steer {
 	int wake_fd;
 	uint32_t next_ring; /* steer_poll goes on here */
 	uint32_t next_port;
+	uint32_t groups;                      /* [[process]] tables of the plan */
 	uint64_t handed[GZ_WORKERS_MAX / 64]; /* workers handed something in this turn */
 	uint32_t toeplitz[HASH_BYTES][256];
 };
@@ -321,20 +323,78 @@ static bool icmp_checksum_ok(const struct rte_mbuf *m, const struct frame *frame
 	return checksum_fold(sum) == 0xffff;
 }
 
+static bool has_datagram_socket(const struct frame *frame)
+{
+	udp_table_turn_to(frame->local_port);
+	for (const struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next)
+		if (pcb->local_port == frame->local_port &&
+		    (IP_IS_ANY_TYPE_VAL(pcb->local_ip) || IP_IS_V6_VAL(pcb->local_ip) == IP_IS_V6_VAL(frame->local)) &&
+		    (ip_addr_isany(&pcb->local_ip) || ip_addr_cmp(&pcb->local_ip, &frame->local)) &&
+		    (!(pcb->flags & UDP_FLAGS_CONNECTED) ||
+		     (pcb->remote_port == frame->remote_port && ip_addr_cmp(&pcb->remote_ip, &frame->remote))))
+			return true;
+	return false;
+}
+
 /*
- * About a datagram: every worker has every datagram socket. A path that takes less than the device is told to all workers,
- * since each sends there by itself.
+ * Every worker of a process group has every datagram socket of the group's programs; another group's workers have none of
+ * them. So what nobody here wants is for the next group: one hop where there are two. -1: all have been asked.
+ */
+static int next_group(struct protocol_stack *stack, const struct frame *frame, struct journey journey, uint32_t *at)
+{
+	const struct gz_worker_plan *plan = stack->group->workers;
+	uint32_t count = stack->group->tot_queue_num, groups = stack->steer->groups, first, hash;
+
+	if (groups < 2 || !to_us(stack, frame))
+		return -1;
+	first = plan[journey.origin].process_index;
+	hash = steer_hash(stack, &frame->remote, frame->remote_port, &frame->local, frame->local_port);
+	for (uint32_t i = (uint32_t)(journey.at < 0 ? 0 : journey.at) + 1; i < groups; i++) {
+		for (uint32_t k = 0; k < count; k++) {
+			uint32_t q = (hash + k) % count; /* one flow, one worker: in order */
+
+			if (plan[q].process_index != (first + i) % groups || !page_serving(stack, q))
+				continue;
+			*at = i;
+			return (int)q;
+		}
+	}
+	return -1;
+}
+
+static void steer_datagram(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame,
+                           struct journey journey)
+{
+	uint32_t at;
+	int next = has_datagram_socket(frame) ? -1 : next_group(stack, frame, journey, &at);
+
+	if (next < 0) {
+		netif_feed(stack, m, NETIF_NO_BUCKET);
+		return;
+	}
+	hand_over(stack, (uint32_t)next, m, RECORD_FLOW, journey.origin, at);
+	rte_pktmbuf_free(m);
+}
+
+/*
+ * About a datagram. A path that takes less than the device is told to all workers, since each sends there by itself; those
+ * copies have visited nobody.
  */
 static void datagram_error(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame,
                            struct journey journey)
 {
-	if (frame->mtu)
+	bool has = has_datagram_socket(frame), copied = journey.at == 0;
+	uint32_t at;
+	int next = has || copied ? -1 : next_group(stack, frame, journey, &at);
+
+	if (frame->mtu && has)
 		path_mtu_of_datagram(frame);
-	if (journey.at < 0) {
-		if (frame->mtu)
-			copy_to_all(stack, m);
+	if (frame->mtu && journey.at < 0)
+		copy_to_all(stack, m);
+	if (next >= 0)
+		hand_over(stack, (uint32_t)next, m, RECORD_FLOW, journey.origin, at);
+	else if (!copied)
 		apps_icmp(frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l4));
-	}
 	rte_pktmbuf_free(m);
 }
 
@@ -357,12 +417,10 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 			drop(stack, m, GZ_COUNT_rx_bad_checksum);
 			return;
 		}
-		if (frame.kind == FRAME_TCP) {
+		if (frame.kind == FRAME_TCP)
 			steer_flow(stack, m, &frame, journey);
-			return;
-		}
-		udp_table_turn_to(frame.local_port);
-		netif_feed(stack, m, NETIF_NO_BUCKET);
+		else
+			steer_datagram(stack, m, &frame, journey);
 		return;
 	case FRAME_ICMP_ERROR:
 		if ((frame.udp || frame.mtu) && !icmp_checksum_ok(m, &frame))
@@ -397,8 +455,20 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 	drop(stack, m, GZ_COUNT_rx_dropped);
 }
 
+/* A frame with a priority but of no VLAN is as one without a tag (IEEE 802.1Q, 6.9). */
+static void untag(struct rte_mbuf *m)
+{
+	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
+
+	if (m->data_len < RTE_ETHER_HDR_LEN + 4 || frame[12] != 0x81 || frame[13] || frame[14] & 0x0f || frame[15])
+		return;
+	memmove(frame + 4, frame, 2 * RTE_ETHER_ADDR_LEN);
+	rte_pktmbuf_adj(m, 4);
+}
+
 void steer_input(struct protocol_stack *stack, struct rte_mbuf *m)
 {
+	untag(m);
 	const uint8_t *to = rte_pktmbuf_mtod(m, const uint8_t *);
 
 	/* Promiscuous devices hear what is for others. */
@@ -572,6 +642,9 @@ int steer_open(struct protocol_stack *stack)
 	if (!steer)
 		return -ENOMEM;
 	fill_toeplitz(steer, stack->group->rss_key);
+	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
+		if (stack->group->workers[q].process_index >= steer->groups)
+			steer->groups = stack->group->workers[q].process_index + 1;
 	steer->next_port = lwip_random() % (PORT_LAST - PORT_FIRST + 1);
 	err = packet_rings_open(stack->group->run_dir, stack->group->tot_queue_num, stack->queue_id, &steer->rings);
 	if (err)

@@ -448,3 +448,45 @@ def udp_out_of_band(t: T) -> None:
     p.sendto(b"y", here)
     u.wait(IN)
     u.recv(10, socket.MSG_OOB)
+
+
+@table(
+    {"same": (False, False), "any first": (True, False), "any last": (False, True), "any twice": (True, True)},
+    BOTH_ENDS,
+    "udp",
+)
+def udp_which_of_two_on_one_port(t: T, first_any: bool, second_any: bool) -> None:
+    port = t.port()
+    both = []
+    for label, on_any in (("u1", first_any), ("u2", second_any)):
+        u = t.socket(label, socket.SOCK_DGRAM)
+        u.quietly("setsockopt", socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        u.bind((t.any if on_any else t.here, port))
+        both.append(u)
+    p, _ = t.udp("p", t.peer)
+    p.quietly("sendto", b"x", 0, (t.here, port))
+    heard = until(
+        lambda: [u.end.run("poll", u.fd, IN, 0) for u in both], lambda heard: any(each == IN for each in heard)
+    )
+    t.note("heard", [each == IN for each in heard])
+
+
+@table({"here": (False,), "any": (True,)}, BOTH_ENDS, "udp")
+def udp_connected_keeps_its_port(t: T, on_any: bool) -> None:
+    port = t.port()
+    u = t.socket("u", socket.SOCK_DGRAM)
+    u.bind((t.any if on_any else t.here, port))
+    _, there = t.udp("p", t.peer)
+    u.connect(there)
+    t.socket("second", socket.SOCK_DGRAM).bind((t.here, port))
+    u.close()
+    t.socket("third", socket.SOCK_DGRAM).bind((t.here, port))
+
+
+@case(("server", "loopback"), "udp")
+def udp_port_is_free_after_close(t: T) -> None:
+    address = (t.here, t.port())
+    for label in ("first", "second", "third"):
+        u = t.socket(label, socket.SOCK_DGRAM)
+        u.bind(address)
+        u.close()

@@ -73,6 +73,20 @@ err_close_listen:
 	return err;
 }
 
+void attach_discard(int fd)
+{
+	const struct linger never = { .l_onoff = 0 };
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+
+	if (fd < 0)
+		return;
+	/* Of one that is not connected the option is the process's, which may use the socket on. */
+	if (!getpeername(fd, (struct sockaddr *)&peer, &len))
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &never, sizeof(never));
+	close(fd);
+}
+
 static int free_slot(struct apps *apps)
 {
 	for (uint32_t i = 0; i < GZ_APPS_MAX; i++)
@@ -289,8 +303,7 @@ static void on_fork(struct app *parent, uint32_t n, int fd)
 				app_hold(child, parent->arena->conns[w * 64 + (uint32_t)__builtin_ctzll(bits)]);
 	} else {
 		answer.status = may ? EUSERS : EBADF;
-		if (fd >= 0)
-			close(fd);
+		attach_discard(fd);
 	}
 	if (!send_message(parent->control_fd, &answer, NULL, 0))
 		app_doom(parent, NULL);
@@ -335,8 +348,7 @@ static bool can_wake(int fd)
 static void on_event_queue(struct app *app, uint32_t number, int fd)
 {
 	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel || !can_wake(fd)) {
-		if (fd >= 0)
-			close(fd);
+		attach_discard(fd);
 		app_doom(app, "bad event queue");
 		return;
 	}
@@ -392,8 +404,7 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		on_claim(app);
 	else
 		app_doom(app, "unknown message");
-	if (fd >= 0)
-		close(fd);
+	attach_discard(fd);
 }
 
 bool attach_hear(struct app *app)
@@ -430,17 +441,17 @@ bool attach_hear(struct app *app)
 		memcpy(fds, CMSG_DATA(c), (size_t)count * sizeof(int));
 	}
 	while (count > 1)
-		close(fds[--count]); /* no message carries more than one */
+		attach_discard(fds[--count]); /* no message carries more than one */
 	if (n == (ssize_t)sizeof(message) && msg.msg_flags & MSG_CTRUNC && message.kind == GZ_MESSAGE_VOUCH) {
 		/* We have no descriptor left, which is for the request to be told. */
 		while (count)
-			close(fds[--count]);
+			attach_discard(fds[--count]);
 		msg.msg_flags &= ~MSG_CTRUNC;
 	}
 	if (n != (ssize_t)sizeof(message) || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		/* Nothing at all is the end, or an empty message, which may bring a descriptor all the same. */
 		if (count)
-			close(fds[0]);
+			attach_discard(fds[0]);
 		app_doom(app, n ? "message of the wrong size" : NULL);
 		return false;
 	}
@@ -539,7 +550,7 @@ void app_detach(struct app *app)
 	struct arena *arena = app->arena;
 
 	(void)epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_DEL, app->control_fd, NULL);
-	close(app->control_fd);
+	attach_discard(app->control_fd);
 	vouch_forget(app);
 	if (app->tracer)
 		trace_end(apps->stack);

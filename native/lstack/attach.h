@@ -20,6 +20,9 @@ void attach_event(struct apps *apps, void *owner, uint32_t events);
 /* Sends one message with up to GZ_WELCOME_FDS descriptors. Never blocks; false: the process does not read, or is gone. */
 bool attach_send(struct app *app, struct gz_message *message, const int *fds, uint32_t count);
 
+/* Closes a descriptor that came from a process, -1: none. Nobody makes us wait for what a socket of his has still to send. */
+void attach_discard(int fd);
+
 /* Reads one message of the process. False: there is none, or it is gone, or was doomed for it. */
 bool attach_hear(struct app *app);
 

@@ -81,10 +81,9 @@ static bool look(struct vouch *vouch)
 	int fd = vouch->fd;
 	struct stat st;
 
-	if (fstat(fd, &st) || !S_ISSOCK(st.st_mode))
-		return false;
+	/* The first question is one that no file system answers, for as long as it likes. */
 	vouch->domain = number_of(fd, SOL_SOCKET, SO_DOMAIN);
-	if ((vouch->domain != AF_INET && vouch->domain != AF_INET6) || !read_address(fd, vouch))
+	if ((vouch->domain != AF_INET && vouch->domain != AF_INET6) || !read_address(fd, vouch) || fstat(fd, &st))
 		return false;
 	vouch->type = number_of(fd, SOL_SOCKET, SO_TYPE);
 	vouch->protocol = number_of(fd, SOL_SOCKET, SO_PROTOCOL);
@@ -108,8 +107,7 @@ void vouch_came(struct app *app, uint32_t number, int fd)
 		waiting++;
 	vouch = waiting < WAITING_MAX ? calloc(1, sizeof(*vouch)) : NULL;
 	if (!vouch) {
-		if (fd >= 0)
-			close(fd);
+		attach_discard(fd);
 		app_doom(app, waiting < WAITING_MAX ? NULL : "vouches, but asks for nothing");
 		return;
 	}
@@ -188,17 +186,13 @@ int vouch_take(struct app *app, const struct gz_request *request, struct vouch *
 
 void vouch_drop(struct apps *apps, struct vouch *vouch)
 {
-	/* Nobody makes us wait for what a socket of his has still to send. */
-	const struct linger never = { .l_onoff = 0 };
-
 	if (!vouch)
 		return;
 	if (vouch->fd >= 0) {
 		/* The process has the file open still, which would keep our watch on it. */
 		if (vouch->watched)
 			(void)epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_DEL, vouch->fd, NULL);
-		(void)setsockopt(vouch->fd, SOL_SOCKET, SO_LINGER, &never, sizeof(never));
-		close(vouch->fd);
+		attach_discard(vouch->fd);
 	}
 	free(vouch);
 }

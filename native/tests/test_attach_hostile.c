@@ -82,6 +82,48 @@ static void a_process_that_lets_nobody_wake_it_holds_up_nobody(void **state)
 	leave(&p);
 }
 
+/* A connection of this host that has more to send than its reader takes, and waits for that when it is closed. */
+static int lingering(int *reader)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const struct linger long_time = { .l_onoff = 1, .l_linger = 60 };
+	int listener = socket(AF_INET, SOCK_STREAM, 0), fd = socket(AF_INET, SOCK_STREAM, 0);
+	socklen_t len = sizeof(in);
+	static char data[1 << 16];
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&in, sizeof(in)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&in, &len), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof(in)), 0);
+	*reader = accept(listener, NULL, NULL);
+	close(listener);
+	while (send(fd, data, sizeof(data), MSG_DONTWAIT) > 0)
+		;
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &long_time, sizeof(long_time)), 0);
+	return fd;
+}
+
+static void a_socket_that_lingers_holds_up_nobody(void **state)
+{
+	uint32_t kinds[] = { GZ_MESSAGE_WAKE, GZ_MESSAGE_PAIR, GZ_MESSAGE_VOUCH, GZ_MESSAGE_EVENT_QUEUE, GZ_MESSAGE_FORK };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+		struct gz_message m = message(kinds[i]);
+		int reader, fd = lingering(&reader);
+		uint64_t before = now_ns();
+
+		say(p.fd, &m, sizeof(m), fd);
+		close(fd);
+		turn();
+		leave(&p);
+		turn();
+		assert_true(now_ns() - before < 10000000000ull);
+		close(reader);
+	}
+}
+
 static int open_descriptors(void)
 {
 	int used = 0;
@@ -275,6 +317,7 @@ int main(void)
 		TEST(event_queue_numbers_are_checked),
 		TEST(nothing_but_a_pair_of_sockets_can_be_woken),
 		TEST(a_process_that_lets_nobody_wake_it_holds_up_nobody),
+		TEST(a_socket_that_lingers_holds_up_nobody),
 		TEST(descriptors_nobody_asked_for_are_closed),
 		TEST(a_process_that_never_stops_talking_is_heard_by_turns),
 		TEST(forged_requests_detach_the_forger_only),

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from net.instance import Instance, on_nothing, on_tap, wait_running
+from net.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
 from net.kit import Kit, Process, compiled, until
 
 NOBODY = "65534"
@@ -182,6 +182,29 @@ def test_loopback_is_the_kernels_whose_it_is_there(scene: Scene) -> None:
     assert "granted 0 of" in scene.intrude(*AS_NOBODY, kind="tcp", address="127.0.0.1")
     assert scene.answers("tcp", "127.0.0.1", FEW, attached=True) == {"real": int(FEW)}
     scene.instance.stop()
+
+
+def test_each_namespace_has_a_loopback_of_its_own(kit: Kit) -> None:
+    instance = on_tap(kit, 1, security=f'{EVERYBODY}\nforeign_namespaces = "listen"')
+    instance.start()
+    scene = Scene(kit, instance)
+    places = {role: kit.namespace(role) for role in ("a", "b")}
+    for role, place in places.items():
+        server = kit.spawn(place, *scene.attached, "python3", scene.server, role, "127.0.0.1", PORT)
+        server.said(f"{role} serves tcp")
+    for role, place in places.items():
+        said = place.run(*scene.attached, "python3", scene.asker, "tcp", "127.0.0.1", PORT, FEW)
+        assert json.loads(said) == {role: int(FEW)}
+    # Nobody serves it here; and the wire's ports are first those of the instance's own kernel.
+    assert scene.answers("tcp", "127.0.0.1", "1", attached=True) == {"ConnectionRefusedError": 1}
+    other = kit.spawn(places["a"], *scene.attached, "python3", scene.server, "foreign", instance.address, PORT)
+    other.said("foreign serves udp")
+    assert scene.answers("tcp", instance.address, FEW, attached=False) == {"foreign": int(FEW)}
+    assert scene.answers("udp", instance.address, FEW, attached=False) == {"foreign": int(FEW)}
+    scene.serve("home", instance.address)
+    assert scene.answers("tcp", instance.address, FEW, attached=False) == {"home": int(FEW)}
+    assert scene.answers("udp", instance.address, FEW, attached=False) == {"home": int(FEW)}
+    instance.stop()
 
 
 def test_a_port_is_free_when_its_owner_is_gone(kit: Kit) -> None:

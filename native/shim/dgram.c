@@ -126,15 +126,53 @@ bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_ker
 	return d->route == ROUTE_STACK;
 }
 
+static bool may_have_siblings(int fd)
+{
+	int addr = 0, port = 0;
+	socklen_t len = sizeof(int);
+
+	return !REAL(getsockopt)(fd, SOL_SOCKET, SO_REUSEADDR, &addr, &len) &&
+	       !REAL(getsockopt)(fd, SOL_SOCKET, SO_REUSEPORT, &port, &len) && (addr || port);
+}
+
+int dgram_move_aside(struct sock *s, int fd, bool aside)
+{
+	struct endpoint self = { .addr = { [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 }, .port = s->local.port };
+	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
+	socklen_t len = sizeof(sa);
+
+	if (!gz_addr_is4(s->local.addr) && s->listener->v6only)
+		memcpy(self.addr, &in6addr_loopback, sizeof(self.addr));
+	if (aside)
+		endpoint_to(&self, s->family, (struct sockaddr *)&sa, &len);
+	return REAL(connect)(fd, (struct sockaddr *)&sa, len) ? -errno : 0;
+}
+
+bool dgram_is_aside(const struct sock *s, int fd)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	struct endpoint at;
+
+	return !REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) && endpoint_from((struct sockaddr *)&sa, len, &at) &&
+	       gz_addr_is_any(s->local.addr) && !gz_addr_is_any(at.addr);
+}
+
 /*
- * On both sides, and connected to a peer on the stack: the kernel is to hear nobody. Its side takes nothing then, but keeps its
- * address: by a connect() of its own it would give that up, and the port with it. Disconnected: it hears all again.
+ * On both sides, and connected to a peer on the stack: the kernel is to hear nobody. A filter sees to that, and the kernel's side keeps
+ * its address and the port. Where others may share the port it must not take from them what it does not want: then it is connected
+ * to itself, and gives its address up for that. Disconnected: it hears all again.
  */
-static int quieten_kernel(int fd, bool quiet)
+static int quieten_kernel(struct sock *s, int fd, bool quiet)
 {
 	struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
 	struct sock_fprog program = { .len = 1, .filter = &nothing };
+	bool aside = dgram_is_aside(s, fd);
 
+	if (aside != (quiet && (aside || may_have_siblings(fd))))
+		return dgram_move_aside(s, fd, quiet);
+	if (aside)
+		return 0;
 	if (!REAL(setsockopt)(fd, SOL_SOCKET, quiet ? SO_ATTACH_FILTER : SO_DETACH_FILTER, &program, sizeof(program)))
 		return 0;
 	return errno == ENOENT ? 0 : -errno; /* it was not quiet */
@@ -149,7 +187,7 @@ bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t le
 /* A DGRAM gets another peer, or none. Both locks held. */
 static int set_peer(struct sock *s, int fd, const struct endpoint *peer)
 {
-	int err = s->listener->both ? quieten_kernel(fd, peer->port != 0) : 0;
+	int err = s->listener->both ? quieten_kernel(s, fd, peer->port != 0) : 0;
 
 	if (err)
 		return err;
@@ -171,8 +209,12 @@ static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz
 	err = learn_local(s, fd);
 	if (!err)
 		err = become(s, fd, gz_addr_is_any(s->local.addr), to);
+	if (err == -EADDRINUSE || err == -EADDRNOTAVAIL) {
+		*why = GZ_KERNEL_NO_RESOURCE; /* the port is ours in the kernel, which may be another namespace's */
+		return 1;
+	}
 	if (!err && s->listener->both)
-		err = quieten_kernel(fd, true);
+		err = quieten_kernel(s, fd, true);
 	return err;
 }
 

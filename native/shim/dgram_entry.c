@@ -56,22 +56,27 @@ static void write_options(struct sock *s, struct gz_sock *entry)
 static void open_entry(struct sock *s, struct link *link)
 {
 	struct listen_entry *e = &s->listener->entry[link->slot];
+	int fd = sock_fd(s);
+	bool aside = fd >= 0 && dgram_is_aside(s, fd);
 	uint32_t n;
-	int fd;
 
-	if (!link->channel)
+	if (!link->channel || fd < 0 || (aside && dgram_move_aside(s, fd, false)))
 		return;
-	fd = sock_fd(s);
-	n = fd < 0 ? 0 : link_take_number(link, s);
+	n = link_take_number(link, s);
 	if (!n)
-		return;
+		goto out;
 	write_options(s, link_sock(link, n));
 	if (link_vouch(link, n, fd) || post_bind(s, link, n)) {
 		link_let_go(link, n);
-		return;
+		goto out;
 	}
 	e->n = n;
 	__atomic_store_n(&e->link, link, __ATOMIC_RELEASE);
+	if (aside)
+		link_await(link); /* it has seen the address then */
+out:
+	if (aside)
+		(void)dgram_move_aside(s, fd, true);
 }
 
 /* Waits until the workers have answered. 0, or an error of one of them; -ENETDOWN: there is none. */

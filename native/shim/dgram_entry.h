@@ -46,6 +46,13 @@ int dgram_entries_open(struct sock *s);
  */
 struct listener *dgram_inherit(struct sock *s, bool both, const struct endpoint *peer, uint32_t shut);
 
+/*
+ * dgram.c: whether the kernel's side of s is connected to itself, so that others hear on its port; makes it so, or ends that. It has
+ * s's address only while it is not. 0 or -errno.
+ */
+bool dgram_is_aside(const struct sock *s, int fd);
+int dgram_move_aside(struct sock *s, int fd, bool aside);
+
 /* Lets go of all of them. Both locks. */
 void dgram_entries_close(struct sock *s);
 

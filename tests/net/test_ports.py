@@ -202,6 +202,9 @@ def test_each_namespace_has_a_loopback_of_its_own(kit: Kit) -> None:
     assert scene.answers("tcp", instance.address, FEW, attached=False) == {"foreign": int(FEW)}
     assert scene.answers("udp", instance.address, FEW, attached=False) == {"foreign": int(FEW)}
     scene.serve("home", instance.address)
+    for kind in ("tcp", "udp"):  # and whoever has no port may still connect
+        said = places["b"].run(*scene.attached, "python3", scene.asker, kind, instance.address, PORT, FEW)
+        assert json.loads(said) == {"home": int(FEW)}
     assert scene.answers("tcp", instance.address, FEW, attached=False) == {"home": int(FEW)}
     assert scene.answers("udp", instance.address, FEW, attached=False) == {"home": int(FEW)}
     instance.stop()

@@ -60,6 +60,7 @@ static const struct rule serving[] = {
 	{ SYS_epoll_ctl, ANY, 0, 0 },
 	{ SYS_getsockopt, ANY, 0, 0 },
 	{ SYS_getsockname, ANY, 0, 0 },
+	{ SYS_getpeername, ANY, 0, 0 },
 	{ SYS_setsockopt, EQUAL, 1, SOL_SOCKET },
 	{ SYS_shutdown, ANY, 0, 0 },
 	{ SYS_socketpair, EQUAL, 0, AF_UNIX },

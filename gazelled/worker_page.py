@@ -18,7 +18,7 @@ from pathlib import Path
 MAGIC = 0x656761707265777A
 ABI_VERSION = 1
 LISTENERS_MAX = 1024
-APPS_MAX = 256
+APPS_MAX = 4096
 COUNTERS_SIZE = 64
 KERNEL_REASONS_SIZE = 16
 
@@ -91,7 +91,8 @@ class _WorkerPage(ctypes.Structure):
         ("pad0", ctypes.c_uint8 * 10),
         ("_line0", ctypes.c_uint8 * 8),
         ("asleep", ctypes.c_uint32),
-        ("_line1", ctypes.c_uint8 * 60),
+        ("apps_end", ctypes.c_uint32),
+        ("_line1", ctypes.c_uint8 * 56),
         ("counters", ctypes.c_uint64 * COUNTERS_SIZE),
         ("listeners", _Listener * LISTENERS_MAX),
         ("apps", _AppStat * APPS_MAX),
@@ -180,7 +181,7 @@ class WorkerPage:
             slot = listener.port_owner & 0x7FFF  # the bit above keeps an entry in use from being 0
             if listener.port_owner and slot < APPS_MAX:
                 listeners[slot] += 1
-        for slot, app in enumerate(page.apps):
+        for slot, app in enumerate(page.apps[: page.apps_end]):
             if app.pid:
                 kernel = {name: count for name, count in zip(KERNEL_REASONS, app.kernel, strict=False) if count}
                 yield AppStat(app.pid, app.sockets, app.paired, min(listeners[slot], app.sockets), app.arena_kb, kernel)

@@ -10,10 +10,13 @@
 
 #include "app.h"
 #include "attach.h"
+#include "audit.h"
 #include "conn.h"
 #include "dgram.h"
 #include "listener.h"
 #include "log.h"
+#include "orphan.h"
+#include "remains.h"
 #include "worker.h"
 
 /* How often applications' own counters are copied to the worker page. */
@@ -344,6 +347,7 @@ int apps_open(struct protocol_stack *stack)
 	if (!apps)
 		return -ENOMEM;
 	apps->stack = stack;
+	quota_open(&apps->quota, stack->group->tot_queue_num);
 	apps->started_ns = stack->now_ns;
 	err = attach_open(apps);
 	if (err) {
@@ -406,6 +410,7 @@ void apps_flush(struct protocol_stack *stack)
 	conn_destroy_finished(apps);
 	if (apps->doomed)
 		detach_doomed(apps);
+	remains_work(apps);
 	while (apps->rung) {
 		struct app *app = apps->rung;
 
@@ -423,6 +428,8 @@ void apps_flush(struct protocol_stack *stack)
 		apps->published_ns = stack->now_ns;
 		publish_counters(apps);
 		attach_drop_silent(apps);
+		orphans_end_overdue(apps);
+		audit_some(apps);
 		listener_deliver_overdue(apps);
 		if (apps->unclaimed_check_ns && !listener_drop_unclaimed(apps) &&
 		    stack->now_ns - apps->unclaimed_check_ns > 2 * CLAIM_GRACE_NS)
@@ -432,7 +439,7 @@ void apps_flush(struct protocol_stack *stack)
 
 bool apps_pending(struct protocol_stack *stack)
 {
-	if (stack->apps->retry)
+	if (stack->apps->retry || stack->apps->remains)
 		return true;
 	for (struct app *app = stack->apps->all; app; app = app->next)
 		if (app->channel && gz_bell_pending(&app->channel->to_worker))

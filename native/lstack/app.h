@@ -14,6 +14,7 @@
 
 #include "apps.h"
 #include "arena.h"
+#include "quota.h"
 
 struct conn;
 struct listener;
@@ -31,12 +32,14 @@ struct app {
 	uint64_t rung;                 /* event queues rung in this turn */
 	bool tracer;                   /* GZ_MESSAGE_TRACE */
 	bool in_rung, doomed;          /* doomed: detach at the end of the turn; hostile or gone */
+	bool gone;                     /* its end of the control socket was closed: it has ended */
 	const char *doom;              /* why, for the log */
 	pid_t pid;
-	uid_t uid;             /* whose it is; a fork's is its parent's */
+	struct user *user;     /* whose it is; a fork's is its parent's */
 	uint64_t since_ns;     /* when it came */
 	struct vouch *vouches; /* came, and the requests they are for have not */
 	uint32_t slot;         /* page->apps[] and attach_id */
+	uint32_t files;        /* descriptors of ours it has: control_fd, queue_fd */
 	uint32_t held;         /* sockets it holds */
 	uint32_t request_tail; /* ours; the shared one is for the application to see */
 	uint32_t stock_head;
@@ -46,8 +49,12 @@ struct app {
 
 struct apps {
 	struct protocol_stack *stack;
-	int listen_fd; /* attach socket */
-	int spare_fd;  /* given up for a moment when there is no descriptor left, to tell who comes so */
+	struct quota quota;
+	struct arena *arenas;  /* all of them, also those whose processes have ended */
+	struct arena *audit;   /* where audit_some goes on; NULL: from the start */
+	struct arena *remains; /* those whose memory is being given back */
+	int listen_fd;         /* attach socket */
+	int spare_fd;          /* given up for a moment when there is no descriptor left, to tell who comes so */
 	struct app *all;
 	struct app *rung; /* to look at in apps_flush */
 	struct app *told; /* one that was last rung on our CPU, in this turn or before, and its event queue; NULL: none */
@@ -56,11 +63,14 @@ struct apps {
 	struct conn *finished; /* to be freed in apps_flush */
 	struct conn *retry;    /* lwIP had no memory for them: again next turn */
 	struct listener *listeners;
-	uint64_t netns;    /* cookie of the network namespace we are in */
-	uint64_t bindings; /* of datagram sockets so far */
-	uint32_t doomed;   /* how many of `all` are */
-	uint32_t count;    /* attached processes */
-	uint32_t families; /* arenas so far */
+	uint64_t netns;                      /* cookie of the network namespace we are in */
+	uint64_t bindings;                   /* of datagram sockets so far */
+	struct conn *orphans, *orphans_last; /* orphan.h: who has waited longest first */
+	uint32_t doomed;                     /* how many of `all` are */
+	uint32_t count;                      /* attached processes */
+	uint32_t families;                   /* arenas so far */
+	uint32_t places;                     /* free ones of page->apps[], on a stack */
+	uint16_t place[GZ_APPS_MAX];
 	uint64_t started_ns, published_ns, unclaimed_check_ns;
 };
 

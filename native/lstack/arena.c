@@ -6,7 +6,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "app.h"
 #include "arena.h"
+#include "quota.h"
+#include "remains.h"
 
 /* Free blocks kept warm per order; more are given back to the system. */
 #define WARM_BLOCKS 64u
@@ -39,13 +42,43 @@ static void *reserve(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-struct arena *arena_create(void)
+static void enlist(struct arena *arena)
+{
+	struct apps *apps = arena->home;
+
+	arena->next = apps->arenas;
+	if (arena->next)
+		arena->next->prev = arena;
+	apps->arenas = arena;
+}
+
+static void strike_out(struct arena *arena)
+{
+	struct apps *apps = arena->home;
+
+	if (apps->audit == arena)
+		apps->audit = arena->next;
+	if (arena->next)
+		arena->next->prev = arena->prev;
+	if (arena->prev)
+		arena->prev->next = arena->next;
+	else
+		apps->arenas = arena->next;
+}
+
+struct arena *arena_create(struct apps *apps, struct user *user)
 {
 	struct arena *arena = calloc(1, sizeof(*arena));
 	int err;
 
 	if (!arena)
 		return NULL;
+	arena->home = apps;
+	arena->user = user;
+	if (!quota_charge(user, &arena->charges, QUOTA_ARENAS) || !quota_charge(user, &arena->charges, QUOTA_FILES)) {
+		errno = EUSERS;
+		goto err_free;
+	}
 	arena->fd = memfd_create("gazelle-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (arena->fd < 0)
 		goto err_free;
@@ -68,6 +101,8 @@ struct arena *arena_create(void)
 	arena->next_page = sizeof(struct gz_arena) / GZ_ARENA_PAGE;
 	arena->high = 1; /* number 0 means the request ring */
 	arena->refs = 1;
+	quota_hold(user);
+	enlist(arena);
 	return arena;
 
 err_unmap:
@@ -83,8 +118,14 @@ err_close:
 	close(arena->fd);
 	errno = err;
 err_free:
+	quota_settle(user, &arena->charges);
 	free(arena);
 	return NULL;
+}
+
+int arena_punch(struct arena *arena, uint64_t from, uint64_t bytes)
+{
+	return fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)bytes) ? -errno : 0;
 }
 
 void arena_get(struct arena *arena)
@@ -94,8 +135,16 @@ void arena_get(struct arena *arena)
 
 void arena_put(struct arena *arena)
 {
-	if (--arena->refs)
-		return;
+	if (!--arena->refs)
+		remains_end(arena);
+}
+
+void arena_free(struct arena *arena)
+{
+	strike_out(arena);
+	(void)quota_move(arena->user, QUOTA_MEMORY, arena->memory, 0);
+	quota_settle(arena->user, &arena->charges);
+	quota_let_go(arena->user);
 	munmap(arena->conns, GZ_SOCKS_MAX * sizeof(*arena->conns));
 	munmap(arena->granted, GZ_SOCKS_MAX * sizeof(*arena->granted));
 	munmap(arena->shared, ARENA_SIZE);
@@ -132,7 +181,7 @@ uint32_t arena_take_block(struct arena *arena, uint32_t order)
 	uint64_t bytes = 1ull << order, pages = bytes / GZ_ARENA_PAGE;
 	uint32_t block;
 
-	if (arena->block_bytes + bytes > ARENA_QUOTA)
+	if (arena->block_bytes + bytes > ARENA_QUOTA || arena->user->memory_short)
 		return 0;
 	if (!pop(&arena->free_blocks[order], &block)) {
 		if ((arena->next_page + pages) * GZ_ARENA_PAGE > ARENA_SIZE)
@@ -151,8 +200,19 @@ void arena_give_block(struct arena *arena, uint32_t block)
 	if (!block)
 		return;
 	arena->block_bytes -= GZ_BLOCK_SIZE(block);
-	if (arena->free_blocks[order].count >= WARM_BLOCKS)
-		(void)fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)GZ_BLOCK_OFFSET(block),
-		                (off_t)GZ_BLOCK_SIZE(block));
+	if (arena->remains || arena->free_blocks[order].count >= WARM_BLOCKS)
+		(void)arena_punch(arena, GZ_BLOCK_OFFSET(block), GZ_BLOCK_SIZE(block));
 	(void)push(&arena->free_blocks[order], block);
+}
+
+uint64_t arena_allowed(const struct arena *arena)
+{
+	uint64_t bytes = sizeof(*arena->shared) + arena->block_bytes;
+
+	for (uint32_t order = GZ_BLOCK_ORDER_MIN; order <= GZ_BLOCK_ORDER_MAX; order++) {
+		uint64_t count = arena->free_blocks[order].count;
+
+		bytes += (count < WARM_BLOCKS ? count : WARM_BLOCKS) << order;
+	}
+	return bytes;
 }

@@ -20,18 +20,20 @@
 #include "access.h"
 #include "app.h"
 #include "attach.h"
+#include "conn.h"
 #include "listener.h"
 #include "log.h"
 #include "pair.h"
+#include "remains.h"
 #include "trace.h"
 #include "vouch.h"
 #include "worker.h"
 
 /* Messages of one process, or new processes, per turn. The epoll is level-triggered: what is left comes with the next. */
 #define EVENT_BUDGET 16u
-/* Any local user may attach; one alone must leave room for others. */
-#define APPS_OF_A_USER (GZ_APPS_MAX - GZ_APPS_MAX / 4)
 #define SILENT_NS 2000000000ull
+/* Whoever comes while it is full waits or tries again, so one user should not fill it easily. The kernel takes somaxconn. */
+#define BACKLOG 65535
 
 static int watch(struct apps *apps, int fd, void *owner)
 {
@@ -46,6 +48,9 @@ int attach_open(struct apps *apps)
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int err;
 
+	for (uint32_t i = GZ_APPS_MAX; i-- > 0;)
+		apps->place[apps->places++] = (uint16_t)i;
+
 	if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/worker.%u.sock", group->run_dir,
 	                     apps->stack->queue_id) >= sizeof(addr.sun_path))
 		return -ENAMETOOLONG;
@@ -56,7 +61,7 @@ int attach_open(struct apps *apps)
 	if (apps->listen_fd < 0)
 		return -errno;
 	unlink(addr.sun_path); /* a predecessor's; the plan gives this path to us alone */
-	if (bind(apps->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(apps->listen_fd, 128)) {
+	if (bind(apps->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(apps->listen_fd, BACKLOG)) {
 		err = -errno;
 		goto err_close_listen;
 	}
@@ -87,14 +92,6 @@ void attach_discard(int fd)
 	close(fd);
 }
 
-static int free_slot(struct apps *apps)
-{
-	for (uint32_t i = 0; i < GZ_APPS_MAX; i++)
-		if (!gz_load(&apps->stack->page->apps[i].pid))
-			return (int)i;
-	return -1;
-}
-
 static bool send_message(int fd, struct gz_message *message, const int *fds, uint32_t count)
 {
 	union {
@@ -123,55 +120,71 @@ bool attach_send(struct app *app, struct gz_message *message, const int *fds, ui
 	return send_message(app->control_fd, message, fds, count);
 }
 
-static void refuse(struct app *app, int status, const char *why)
+/* The last word to a process. What it has said before is taken in: left unread, it would make the kernel drop our word. */
+static void say_no(int fd, int status, const char *why)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = status };
 
 	snprintf(message.text, sizeof(message.text), "%s", why);
-	(void)send_message(app->control_fd, &message, NULL, 0);
+	(void)send_message(fd, &message, NULL, 0);
+	for (uint32_t i = 0; i < EVENT_BUDGET && recv(fd, &message, sizeof(message), MSG_DONTWAIT) > 0; i++)
+		;
+}
+
+static void refuse(struct app *app, int status, const char *why)
+{
+	say_no(app->control_fd, status, why);
 	log_warn("process %d refused: %s", (int)app->pid, why);
 	app_doom(app, NULL);
 }
 
-/* True if this user has as many processes here as one may. The administrator has no such limit. */
-static bool has_enough(const struct apps *apps, uid_t uid)
+/* NULL and *why. `user`: a reference is taken. */
+static struct app *new_app(struct apps *apps, int fd, pid_t pid, struct user *user, const char **why)
 {
-	uint32_t count = 0;
+	struct app *app = NULL;
 
-	for (const struct app *app = apps->all; app && uid; app = app->next)
-		count += app->uid == uid;
-	return count >= APPS_OF_A_USER;
-}
-
-static struct app *new_app(struct apps *apps, int fd, pid_t pid, uid_t uid)
-{
-	int slot = has_enough(apps, uid) ? -1 : free_slot(apps);
-	struct app *app = slot < 0 ? NULL : calloc(1, sizeof(*app));
-
-	if (!app)
+	*why = "its user has as many processes here as one may have";
+	if (!quota_take(user, QUOTA_PROCESSES))
 		return NULL;
+	*why = "its user has as many descriptors of the worker as one may";
+	if (!quota_take(user, QUOTA_FILES))
+		goto err_processes;
+	*why = "no memory for a process";
+	app = calloc(1, sizeof(*app));
+	if (!app)
+		goto err_files;
 	app->apps = apps;
 	app->control_fd = fd;
 	app->channel_fd = -1;
 	app->pid = pid;
-	app->uid = uid;
+	app->user = user;
 	app->since_ns = apps->stack->now_ns;
-	app->slot = (uint32_t)slot;
 	memset(app->queue_fd, -1, sizeof(app->queue_fd));
-	if (watch(apps, fd, app)) {
-		free(app);
-		return NULL;
-	}
+	if (watch(apps, fd, app))
+		goto err_free;
+	quota_hold(user);
+	app->files = 1;
+	app->slot = apps->place[--apps->places]; /* the quota has seen to it that there is one */
 	app->next = apps->all;
 	if (apps->all)
 		apps->all->prev = app;
 	apps->all = app;
 	apps->count++;
-	struct gz_app_stat *stat = &apps->stack->page->apps[slot];
+	struct gz_app_stat *stat = &apps->stack->page->apps[app->slot];
 	memset(stat, 0, sizeof(*stat));
 	gz_store_release(&stat->pid, (uint32_t)pid);
+	if (app->slot >= gz_load(&apps->stack->page->apps_end))
+		gz_store_release(&apps->stack->page->apps_end, app->slot + 1);
 	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);
 	return app;
+
+err_free:
+	free(app);
+err_files:
+	quota_give(user, QUOTA_FILES);
+err_processes:
+	quota_give(user, QUOTA_PROCESSES);
+	return NULL;
 }
 
 static void join_arena(struct app *app, struct arena *arena)
@@ -261,9 +274,10 @@ static void on_hello(struct app *app)
 		app_doom(app, "second HELLO");
 		return;
 	}
-	struct arena *arena = arena_create();
+	struct arena *arena = arena_create(app->apps, app->user);
 	if (!arena) {
-		refuse(app, errno ? errno : ENOMEM, "no memory for an arena");
+		refuse(app, errno ? errno : ENOMEM,
+		       errno == EUSERS ? "its user has as many programs here as one may have" : "no memory for an arena");
 		return;
 	}
 	arena->family = ++app->apps->families;
@@ -288,7 +302,8 @@ static void on_fork(struct app *parent, uint32_t n, int fd)
 {
 	struct gz_message answer = { .kind = GZ_MESSAGE_FORKED };
 	bool all = !n, may = parent->arena && fd >= 0 && (all || (n < GZ_SOCKS_MAX && app_holds(parent, n)));
-	struct app *child = may ? new_app(parent->apps, fd, parent->pid, parent->uid) : NULL;
+	const char *why;
+	struct app *child = may ? new_app(parent->apps, fd, parent->pid, parent->user, &why) : NULL;
 	int on = 1;
 
 	if (child) {
@@ -352,8 +367,15 @@ static void on_event_queue(struct app *app, uint32_t number, int fd)
 		app_doom(app, "bad event queue");
 		return;
 	}
-	if (app->queue_fd[number] >= 0)
+	if (app->queue_fd[number] >= 0) {
 		close(app->queue_fd[number]);
+	} else if (quota_take(app->user, QUOTA_FILES)) {
+		app->files++;
+	} else {
+		close(fd);
+		app_doom(app, "its user has as many descriptors of the worker as one may");
+		return;
+	}
 	app->queue_fd[number] = fd;
 	/* It may be asleep already, and whatever rang before we had this descriptor could not wake it: let it look again. */
 	(void)send(fd, "", 1, GZ_WAKE_FLAGS);
@@ -362,7 +384,7 @@ static void on_event_queue(struct app *app, uint32_t number, int fd)
 /* The administrator wants to see where the time goes, for as long as this connection lasts. */
 static void on_trace(struct app *app)
 {
-	if (app->arena || app->tracer || app->uid) {
+	if (app->arena || app->tracer || app->user->uid) {
 		refuse(app, EPERM, "only the administrator traces");
 		return;
 	}
@@ -424,8 +446,10 @@ bool attach_hear(struct app *app)
 	pid_t sender = 0;
 
 	if (n < 0) {
-		if (errno != EAGAIN && errno != EINTR)
+		if (errno != EAGAIN && errno != EINTR) {
+			app->gone = true;
 			app_doom(app, NULL);
+		}
 		return false;
 	}
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
@@ -452,6 +476,7 @@ bool attach_hear(struct app *app)
 		/* Nothing at all is the end, or an empty message, which may bring a descriptor all the same. */
 		if (count)
 			attach_discard(fds[0]);
+		app->gone = !n && !count;
 		app_doom(app, n ? "message of the wrong size" : NULL);
 		return false;
 	}
@@ -462,10 +487,7 @@ bool attach_hear(struct app *app)
 /* Tells who comes why he cannot, and forgets him. */
 static void send_away(int fd, int status, const char *why)
 {
-	struct gz_message message = { .kind = GZ_MESSAGE_REFUSED, .status = status };
-
-	snprintf(message.text, sizeof(message.text), "%s", why);
-	(void)send_message(fd, &message, NULL, 0);
+	say_no(fd, status, why);
 	close(fd);
 }
 
@@ -509,10 +531,13 @@ static void accept_some(struct apps *apps)
 			continue;
 		}
 		/* A process in another pid namespace has no number here; 0 would mean an empty slot. */
-		if (!new_app(apps, fd, cred.pid ? cred.pid : 1, cred.uid)) {
-			snprintf(why, sizeof(why), "worker serves %u processes already", apps->count);
-			send_away(fd, EUSERS, why);
-		}
+		struct user *user = quota_user(&apps->quota, cred.uid);
+		const char *no = "no memory for a user";
+
+		if (!user || !new_app(apps, fd, cred.pid ? cred.pid : 1, user, &no))
+			send_away(fd, user ? EUSERS : ENOMEM, no);
+		if (user)
+			quota_let_go(user); /* the process keeps its own */
 	}
 }
 
@@ -544,6 +569,20 @@ void attach_look(struct apps *apps)
 				attach_event(apps, app, events[i].events);
 }
 
+/* As a process of the arena still. Nobody waits for what one has to say that broke the rules. */
+static void let_go_of_all(struct app *app)
+{
+	for (uint32_t w = 0; w < GZ_SOCKS_MAX / 64; w++)
+		for (uint64_t bits = app->holds[w]; bits; bits &= bits - 1) {
+			uint32_t n = w * 64 + (uint32_t)__builtin_ctzll(bits);
+			struct conn *conn = app->arena->conns[n];
+
+			if (app->doom && conn->holders == 1 && conn->pcb)
+				conn_reset(conn);
+			app_let_go(app, n);
+		}
+}
+
 void app_detach(struct app *app)
 {
 	struct apps *apps = app->apps;
@@ -556,10 +595,7 @@ void app_detach(struct app *app)
 		trace_end(apps->stack);
 	if (arena) {
 		app_finish(app);
-		/* Let go of everything first, as a process of the arena still, then leave it. */
-		for (uint32_t w = 0; w < GZ_SOCKS_MAX / 64; w++)
-			for (uint64_t bits = app->holds[w]; bits; bits &= bits - 1)
-				app_let_go(app, w * 64 + (uint32_t)__builtin_ctzll(bits));
+		let_go_of_all(app);
 		for (uint32_t n = 1; n < arena->high; n++)
 			if (arena->granted[n] == app->slot + 1)
 				arena_give_sock(arena, n);
@@ -567,8 +603,11 @@ void app_detach(struct app *app)
 		while (*p != app)
 			p = &(*p)->arena_next;
 		*p = app->arena_next;
+		arena->seen |= !app->gone;
 		if (arena->apps)
 			apps->unclaimed_check_ns = apps->stack->now_ns;
+		else
+			remains_begin(arena, !arena->seen);
 		arena_put(arena);
 	}
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
@@ -581,6 +620,11 @@ void app_detach(struct app *app)
 	if (apps->told == app)
 		apps->told = NULL;
 	gz_store_release(&apps->stack->page->apps[app->slot].pid, 0);
+	apps->place[apps->places++] = (uint16_t)app->slot;
+	while (app->files--)
+		quota_give(app->user, QUOTA_FILES);
+	quota_give(app->user, QUOTA_PROCESSES);
+	quota_let_go(app->user);
 	apps->count--;
 	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);
 	if (app->prev)

@@ -11,6 +11,7 @@
 #include "dgram.h"
 #include "flows.h"
 #include "listener.h"
+#include "orphan.h"
 #include "steer.h"
 #include "tcp_table.h"
 #include "vouch.h"
@@ -66,8 +67,10 @@ struct conn *conn_create(struct apps *apps, struct arena *arena, uint32_t n)
 {
 	struct conn *conn = calloc(1, sizeof(*conn));
 
-	if (!conn)
+	if (!conn || !quota_charge(arena->user, &conn->charges, QUOTA_SOCKETS)) {
+		free(conn);
 		return NULL;
+	}
 	conn->apps = apps;
 	conn->arena = arena;
 	conn->shared = &arena->shared->sock[n];
@@ -91,6 +94,7 @@ void conn_destroy(struct conn *conn)
 {
 	struct arena *arena = conn->arena;
 
+	orphan_end(conn);
 	if (conn->held)
 		pbuf_free(conn->held);
 	free(conn->ahead);
@@ -100,6 +104,7 @@ void conn_destroy(struct conn *conn)
 	arena_give_block(arena, conn->rx_block);
 	arena_give_block(arena, conn->tx_block);
 	arena_give_sock(arena, conn->n);
+	quota_settle(arena->user, &conn->charges);
 	worker_count(conn->apps->stack, GZ_COUNT_sockets, (uint64_t)-1);
 	if (conn->bucket != UINT32_MAX && !conn->listens)
 		worker_count(conn->apps->stack, GZ_COUNT_connections, (uint64_t)-1);
@@ -470,9 +475,25 @@ static bool unread(const struct conn *conn)
 	return conn->held || gz_load_acquire(&conn->shared->app.in_tail) != conn->rx_head;
 }
 
+/*
+ * The last word of the program: from here on nothing of its memory is read but the bytes themselves. False: it cannot be,
+ * so nobody waits for those bytes to arrive.
+ */
+static bool take_last_word(struct conn *conn)
+{
+	const struct gz_end *app = &conn->shared->app;
+	uint32_t size = GZ_BLOCK_SIZE(conn->tx_block);
+
+	conn->tx_end = gz_load_acquire(&app->out_head); /* pairs with gz_fifo_publish: the bytes are written */
+	if (conn->tx_given == conn->tx_acked)
+		conn->tx_base = gz_load(&app->out_base);
+	return conn->tx_end - conn->tx_acked <= size && conn->tx_end - conn->tx_given <= size;
+}
+
 void conn_release(struct conn *conn)
 {
 	uint32_t flags = gz_load(&conn->shared->app.flags);
+	bool sound = conn->udp || take_last_word(conn);
 
 	conn->orphan = true;
 	if (conn->udp)
@@ -486,13 +507,15 @@ void conn_release(struct conn *conn)
 			tcp_close(pcb);
 		} else if (conn->pcb->state == TIME_WAIT) {
 			part_from_pcb(conn);
-		} else if (flags & GZ_APP_ABORT || unread(conn)) {
+		} else if (flags & GZ_APP_ABORT || unread(conn) || !sound) {
 			abort_pcb(conn);
 		} else {
 			tcp_set_flags(conn->pcb, TF_RXCLOSED); /* data from now on is answered by RST, FIN_WAIT_2 times out */
 			conn_send_push(conn);
 			if (conn->pcb)
 				tcp_output(conn->pcb);
+			if (conn->pcb && !orphan_begin(conn))
+				abort_pcb(conn);
 		}
 		tcp_table_leave();
 	}

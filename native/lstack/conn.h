@@ -29,19 +29,22 @@ struct conn {
 	struct tcp_pcb *pcb; /* NULL once lwIP has forgotten it */
 	struct udp_pcb *udp; /* this number is a datagram socket (dgram.c), not a connection */
 	struct conn *retry_next;
-	struct listener_member *member;  /* it waits in this listener's accept queue; NULL otherwise */
-	struct conn *queued_next;        /* member->queued, or member->deferred */
-	struct listener_member *listens; /* this number is a listener, not a connection */
-	struct vouch *vouch;             /* of a listener or datagram socket: whose its port is */
-	uint32_t n;                      /* its number in the arena */
+	struct listener_member *member;         /* it waits in this listener's accept queue; NULL otherwise */
+	struct conn *queued_next;               /* member->queued, or member->deferred */
+	struct conn *orphan_prev, *orphan_next; /* apps->orphans (orphan.h) */
+	struct listener_member *listens;        /* this number is a listener, not a connection */
+	struct vouch *vouch;                    /* of a listener or datagram socket: whose its port is */
+	uint32_t n;                             /* its number in the arena */
 	uint32_t bucket;
 	uint32_t flow;       /* flows.h */
 	struct trace *trace; /* trace.c; NULL until it has been timed once */
+	uint32_t charges;    /* to arena->user (quota.h) */
 	uint32_t holders;    /* processes */
 	uint32_t flags;      /* GZ_WORKER_*: our copy of shared->worker.flags */
 	uint32_t accept_at;  /* position in the accept queue */
 	uint64_t popped_ns;  /* when it was first seen popped but unclaimed; 0 = not */
 	uint64_t deferred_until_ns;
+	uint64_t progress_ns; /* of an orphan: when it last was a byte nearer to its end */
 	/* towards the application */
 	struct pbuf *held;   /* received, no room yet */
 	struct ahead *ahead; /* received, but not yet what comes before it: it lies in the FIFO already; NULL: nothing */
@@ -54,11 +57,13 @@ struct conn {
 	uint32_t tx_block, tx_base;
 	uint32_t tx_given; /* app.out_head up to which lwIP has it */
 	uint32_t tx_acked; /* worker.in_tail */
+	uint32_t tx_end;   /* of an orphan: the last byte its program wrote; its word was taken once, when it let go */
 	uint32_t grow_serial;
 	uint32_t rtt_us;      /* smoothed */
 	uint64_t rtt_from_ns; /* a measurement is under way since then; 0 = none */
 	bool fin_seen, fin_given, orphan, connecting, in_retry;
 	bool deferred; /* TCP_DEFER_ACCEPT: in member->deferred, not in its queue, until the first byte comes */
+	bool waits;    /* an orphan in apps->orphans */
 	bool crowded;  /* of a datagram socket: others have had its port, too */
 	uint64_t binding; /* of a datagram socket: which of all it was; of several with one port the last one bound goes first */
 };

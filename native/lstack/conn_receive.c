@@ -231,6 +231,8 @@ err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		conn->fin_seen = true;
 		if (pcb->state == TIME_WAIT)
 			conn_set_flags(conn, conn->flags | GZ_WORKER_FIN_ACKED);
+		if (conn->orphan)
+			return ERR_OK;
 	} else if (conn->orphan) {
 		/* Nobody will read it: the kernel would reset, and so does lwIP (TF_RXCLOSED); this one came before that. */
 		pcb->rcv_wnd += p->tot_len + conn->rx_follows;

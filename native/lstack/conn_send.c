@@ -4,6 +4,7 @@
 
 #include "app.h"
 #include "conn.h"
+#include "orphan.h"
 #include "trace.h"
 #include "worker.h"
 
@@ -44,7 +45,8 @@ void conn_send_push(struct conn *conn)
 	if (!pcb || conn->connecting || conn->fin_given)
 		return;
 	bool closing = conn->orphan || (gz_load_acquire(&app->flags) & GZ_APP_SHUT_WR);
-	uint32_t head = gz_load_acquire(&app->out_head); /* pairs with gz_fifo_publish; after the flags: FIN comes last */
+	/* Pairs with gz_fifo_publish; after the flags: FIN comes last. Who has let go of it has no more say in it. */
+	uint32_t head = conn->orphan ? conn->tx_end : gz_load_acquire(&app->out_head);
 	uint32_t size = GZ_BLOCK_SIZE(conn->tx_block), avail = head - conn->tx_given;
 
 	if (head - conn->tx_acked > size || avail > size) {
@@ -52,7 +54,8 @@ void conn_send_push(struct conn *conn)
 		return;
 	}
 	if (avail && conn->tx_given == conn->tx_acked) {
-		conn->tx_base = gz_load(&app->out_base);
+		if (!conn->orphan)
+			conn->tx_base = gz_load(&app->out_base);
 		conn->rtt_from_ns = conn->apps->stack->now_ns;
 	}
 	if (__builtin_expect(avail && conn->apps->stack->tracing, 0))
@@ -110,6 +113,7 @@ err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
 	conn->tx_acked += len;
 	gz_store_release(&conn->shared->worker.in_tail, conn->tx_acked); /* pairs with gz_fifo_writable: bytes are free */
 	if (conn->orphan) {
+		orphan_progress(conn);
 		conn_send_push(conn);
 		if (conn->fin_given && conn->tx_acked == conn->tx_given)
 			conn_later(conn);

@@ -207,6 +207,8 @@ static int open_socket(struct app *app, struct conn *conn, const struct gz_reque
 		error = settle(conn);
 	if (error)
 		return error;
+	if (!quota_charge(conn->arena->user, &conn->charges, QUOTA_DATAGRAMS))
+		return ENOBUFS;
 	conn->rx_block = take_block(conn->arena, RX_ORDER);
 	conn->tx_block = take_block(conn->arena, TX_ORDER);
 	if (!conn->rx_block || !conn->tx_block)

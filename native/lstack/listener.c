@@ -32,9 +32,12 @@ static void publish_member(const struct listener *listener)
 	gz_store(&line->family, listener->members->sock->arena->family);
 }
 
-static void publish(struct listener *listener, uint32_t app_slot)
+static void publish(struct listener *listener, const struct app *app)
 {
 	struct gz_worker_page *page = listener->apps->stack->page;
+
+	if (!quota_take(app->user, QUOTA_LINES))
+		return; /* as below */
 
 	for (uint32_t i = 0; i < GZ_LISTENERS_MAX; i++) {
 		if (gz_load(&page->listeners[i].port_owner))
@@ -45,9 +48,12 @@ static void publish(struct listener *listener, uint32_t app_slot)
 		listener->page_slot = i;
 		publish_member(listener);
 		gz_store_release(&page->listeners[i].port_owner,
-		                 (uint32_t)listener->port << 16 | (app_slot & 0xffffu) | 0x8000u);
+		                 (uint32_t)listener->port << 16 | (app->slot & 0xffffu) | 0x8000u);
+		listener->payer = app->user;
+		quota_hold(app->user);
 		return;
 	}
+	quota_give(app->user, QUOTA_LINES);
 	/* None left: it works all the same; only others do not see it. */
 }
 
@@ -312,8 +318,11 @@ static void destroy(struct listener *listener)
 	while (*p != listener)
 		p = &(*p)->next;
 	*p = listener->next;
-	if (listener->page_slot < GZ_LISTENERS_MAX)
+	if (listener->page_slot < GZ_LISTENERS_MAX) {
 		gz_store_release(&apps->stack->page->listeners[listener->page_slot].port_owner, 0);
+		quota_give(listener->payer, QUOTA_LINES);
+		quota_let_go(listener->payer);
+	}
 	tcp_table_enter(0);
 	tcp_table_listeners(listener->port);
 	tcp_arg(listener->pcb, NULL);
@@ -366,7 +375,8 @@ void listener_open(struct app *app, const struct gz_request *request)
 		goto err_member;
 	error = ENOBUFS;
 	member = calloc(1, sizeof(*member));
-	if (!member || open_queue(member, app->arena, request->arg))
+	if (!member || !quota_charge(app->user, &sock->charges, QUOTA_LISTENERS) ||
+	    open_queue(member, app->arena, request->arg))
 		goto err_member;
 	listener = find(apps, sock->vouch);
 	if (!listener)
@@ -381,7 +391,7 @@ void listener_open(struct app *app, const struct gz_request *request)
 	if (member->next)
 		publish_member(listener);
 	else
-		publish(listener, app->slot);
+		publish(listener, app);
 	set_full(listener, false);
 	sock->listens = member;
 	vouch_watch(apps, sock->vouch);

@@ -16,6 +16,7 @@ struct apps;
 struct arena;
 struct conn;
 struct tcp_pcb;
+struct user;
 
 struct listener;
 
@@ -40,7 +41,8 @@ struct listener {
 	uint16_t port;
 	bool v6only;
 	uint32_t page_slot;
-	bool full; /* every member's queue is: lwIP drops SYNs meanwhile */
+	struct user *payer; /* of the line in the page */
+	bool full;          /* every member's queue is: lwIP drops SYNs meanwhile */
 };
 
 /* GZ_REQUEST_LISTEN and GZ_REQUEST_BACKLOG. Failure is told through the socket's end. */

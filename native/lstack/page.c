@@ -57,6 +57,7 @@ int page_open(struct protocol_stack *stack)
 		gz_store(&page->listeners[i].port_owner, 0);
 	for (uint32_t i = 0; i < GZ_APPS_MAX; i++)
 		gz_store(&page->apps[i].pid, 0);
+	gz_store(&page->apps_end, 0);
 	page->magic = GZ_WORKER_MAGIC;
 	page->abi_version = GZ_ABI_VERSION;
 	page->size = sizeof(*page);

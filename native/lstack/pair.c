@@ -145,7 +145,7 @@ err_close_memory:
 
 void pair_introduce(struct app *app, const struct gz_message *request, int fd)
 {
-	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port, .life = 1, .uid = app->uid };
+	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port, .life = 1, .uid = app->user->uid };
 	struct listener_member *member;
 	int err = -ECONNREFUSED;
 

@@ -111,6 +111,13 @@ void vouch_came(struct app *app, uint32_t number, int fd)
 		app_doom(app, waiting < WAITING_MAX ? NULL : "vouches, but asks for nothing");
 		return;
 	}
+	if (fd >= 0 && !quota_take(app->user, QUOTA_FILES)) {
+		close(fd);
+		fd = -1;
+	} else if (fd >= 0) {
+		vouch->payer = app->user;
+		quota_hold(app->user);
+	}
 	vouch->number = number;
 	vouch->fd = fd;
 	*last = vouch;
@@ -193,6 +200,10 @@ void vouch_drop(struct apps *apps, struct vouch *vouch)
 		if (vouch->watched)
 			(void)epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_DEL, vouch->fd, NULL);
 		attach_discard(vouch->fd);
+	}
+	if (vouch->payer) {
+		quota_give(vouch->payer, QUOTA_FILES);
+		quota_let_go(vouch->payer);
 	}
 	free(vouch);
 }

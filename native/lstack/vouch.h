@@ -16,12 +16,14 @@
 
 struct app;
 struct apps;
+struct user;
 
 /* A kernel socket of which we hold a descriptor, as the kernel described it when we looked last. */
 struct vouch {
 	struct vouch *next; /* app->vouches: sent, and not asked for yet */
 	uint32_t number;    /* under which it will be */
 	int fd;             /* -1: we had no descriptor left for it */
+	struct user *payer; /* for that descriptor; NULL: nobody */
 	bool watched;       /* the worker's epoll tells when it listens no more */
 	uid_t uid;
 	uint64_t cookie; /* of the socket: the same for all descriptors of it */

@@ -195,7 +195,8 @@ static inline struct process greet(int fd, uint32_t kind)
 	turn();
 	assert_int_equal(hear(fd, &p.answer, fds), sizeof(p.answer));
 	assert_int_equal(p.answer.kind, GZ_MESSAGE_WELCOME);
-	p.arena = mmap(NULL, sizeof(struct gz_arena), PROT_READ | PROT_WRITE, MAP_SHARED, fds[GZ_WELCOME_ARENA], 0);
+	p.arena = mmap(NULL, p.answer.arena_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+	               fds[GZ_WELCOME_ARENA], 0);
 	p.channel = mmap(NULL, sizeof(struct gz_channel), PROT_READ | PROT_WRITE, MAP_SHARED, fds[GZ_WELCOME_CHANNEL], 0);
 	assert_ptr_not_equal(p.arena, MAP_FAILED);
 	assert_ptr_not_equal(p.channel, MAP_FAILED);
@@ -212,7 +213,7 @@ static inline void leave(struct process *p)
 {
 	if (p->fd >= 0)
 		close(p->fd);
-	munmap(p->arena, sizeof(struct gz_arena));
+	munmap(p->arena, p->answer.arena_size);
 	munmap(p->channel, sizeof(struct gz_channel));
 	turn();
 }

@@ -100,7 +100,7 @@ struct gz_group_page {
 
 #define GZ_WORKER_MAGIC 0x656761707265777aull
 #define GZ_LISTENERS_MAX 1024u
-#define GZ_APPS_MAX 256u
+#define GZ_APPS_MAX 4096u
 
 enum gz_worker_state { GZ_WORKER_STARTING = 0, GZ_WORKER_RUNNING = 1, GZ_WORKER_DRAINING = 2, GZ_WORKER_GONE = 3 };
 
@@ -181,6 +181,7 @@ struct gz_worker_page {
 	uint8_t pad0[10];
 	/* Not 0: wake me by a message (applications) or datagram (workers). Each sleep has a number of its own: once is enough. */
 	_Alignas(64) _Atomic uint32_t asleep;
+	_Atomic uint32_t apps_end;                  /* entries of apps[] from here on were never used */
 	_Alignas(64) _Atomic uint64_t counters[64]; /* enum gz_counter */
 	_Alignas(64) struct gz_listener listeners[GZ_LISTENERS_MAX];
 	struct gz_app_stat apps[GZ_APPS_MAX];
@@ -491,9 +492,13 @@ enum gz_explained {
 	GZ_EXPLAINED_KINDS
 };
 
+#define GZ_REFUSAL 64u /* bytes of a worker's reason, its end included */
+
 struct gz_explain {
 	_Atomic uint32_t accelerated[GZ_EXPLAINED_KINDS];
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS];
+	_Atomic uint32_t refused; /* 1: somebody writes `why`, 2: it is there */
+	char why[GZ_REFUSAL];     /* a worker refused one of them: its words */
 };
 
 #endif

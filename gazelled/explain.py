@@ -14,6 +14,8 @@ from types import TracebackType
 
 from gazelled.worker_page import KERNEL_REASONS, KERNEL_REASONS_SIZE
 
+REFUSAL_SIZE = 64
+_REFUSAL_THERE = 2
 KINDS = ("accepted", "connected", "same_host", "listener", "datagram")
 
 _KINDS = {
@@ -37,7 +39,12 @@ REASONS = {
 
 
 class _Explain(ctypes.Structure):
-    _fields_ = [("accelerated", ctypes.c_uint32 * len(KINDS)), ("kernel", ctypes.c_uint32 * KERNEL_REASONS_SIZE)]
+    _fields_ = [
+        ("accelerated", ctypes.c_uint32 * len(KINDS)),
+        ("kernel", ctypes.c_uint32 * KERNEL_REASONS_SIZE),
+        ("refused", ctypes.c_uint32),
+        ("why", ctypes.c_char * REFUSAL_SIZE),
+    ]
 
 
 def layout() -> dict[str, tuple[int, dict[str, int]]]:
@@ -73,13 +80,27 @@ class Explanation:
         raw = _Explain.from_buffer_copy(self._map)
         return _some(KINDS, list(raw.accelerated)), _some(KERNEL_REASONS, list(raw.kernel))
 
+    def refusal(self) -> str:
+        """Return what a worker said that refused one of the programs; nothing if none has.
+
+        Programs can write there what they like: what could move a terminal's cursor is left out.
+        """
+        raw = _Explain.from_buffer_copy(self._map)
+        if raw.refused != _REFUSAL_THERE:
+            return ""
+        return "".join(each for each in raw.why.decode("ascii", "replace") if each.isprintable())
+
 
 def _some(names: tuple[str, ...], values: list[int]) -> dict[str, int]:
     return {name: count for name, count in zip(names, values, strict=False) if count}
 
 
-def explain_lines(program: str, address: str, accelerated: dict[str, int], kernel: dict[str, int]) -> Iterator[str]:
-    """Yield what a person is told; `address` is the stack's."""
+def explain_lines(
+    program: str, address: str, accelerated: dict[str, int], kernel: dict[str, int], refusal: str = ""
+) -> Iterator[str]:
+    """Yield what a person is told; `address` is the stack's, `refusal` what a worker said that refused the program."""
+    if refusal:
+        yield f"gazelled: a worker refused {program} or what it has started: {refusal}"
     yield f"gazelled: sockets of {program} and all it has started:"
     if not accelerated and not kernel:
         yield "  none that TCP or UDP could use"

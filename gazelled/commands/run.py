@@ -77,8 +77,9 @@ def _explained(run_dir: RunDir, program: Path, command: tuple[str, ...], environ
         except OSError as error:
             raise GazelledError(f"{program}: {error.strerror}", exit_code=ExitCode.NOT_EXECUTABLE) from error
         accelerated, kernel = explanation.counts()
+        refusal = explanation.refusal()
     plan = Plan.from_json(run_dir.plan.read_text())
-    for line in explain_lines(command[0], plan.network.host_addr, accelerated, kernel):
+    for line in explain_lines(command[0], plan.network.host_addr, accelerated, kernel, refusal):
         print(line, file=sys.stderr)
     return status
 

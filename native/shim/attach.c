@@ -48,7 +48,8 @@ int attach_await(struct link *link, int control_fd, uint32_t kind, struct gz_mes
 			return 0;
 		if (got && message->kind == GZ_MESSAGE_REFUSED) {
 			control_close(fds, *count);
-			snprintf(shim.refusal, sizeof(shim.refusal), "%.*s", (int)sizeof(message->text), message->text);
+			message->text[sizeof(message->text) - 1] = '\0';
+			shim_refused(message->text);
 			return message->status > 0 ? -message->status : -EACCES;
 		}
 		if (got && link)
@@ -236,6 +237,8 @@ static uint32_t attach_missing(int patience_ms)
 		listen_restore(gz_load(&shim.links[i]));
 		dgram_restore(gz_load(&shim.links[i]));
 	}
+	if (live && *shim.refusal)
+		shim_complain("a worker refuses this program", shim.refusal, "the others serve it");
 	gz_store(&shim.missing, missing);
 	gz_store(&shim.retry_ns, now_ns() + (again ? again : until_next_try()));
 	return live;

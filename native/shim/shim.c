@@ -17,7 +17,7 @@
 struct shim shim;
 
 /* Said once per process: a program that is not accelerated should not be so unnoticed, nor drown its own output. */
-static void complain(const char *what, const char *detail)
+void shim_complain(const char *what, const char *detail, const char *so)
 {
 	char text[256];
 	int n;
@@ -25,8 +25,9 @@ static void complain(const char *what, const char *detail)
 	if (shim.complained)
 		return;
 	shim.complained = true;
-	n = snprintf(text, sizeof(text), "liblstack: %s%s%s; %s\n", what, detail ? ": " : "", detail ? detail : "",
-	             shim.fallback_fail ? "sockets are refused (--fallback fail)" : "the kernel serves this program");
+	if (!so)
+		so = shim.fallback_fail ? "sockets are refused (--fallback fail)" : "the kernel serves this program";
+	n = snprintf(text, sizeof(text), "liblstack: %s%s%s; %s\n", what, detail ? ": " : "", detail ? detail : "", so);
 	if (n > 0)
 		(void)!REAL(write)(STDERR_FILENO, text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1);
 }
@@ -97,13 +98,13 @@ static bool open_group(void)
 
 	shim.fallback_fail = fallback && !strcmp(fallback, "fail");
 	if (!path || !*path) {
-		complain("GAZELLED_GROUP is not set", "start programs by `gazelled run`");
+		shim_complain("GAZELLED_GROUP is not set", "start programs by `gazelled run`", NULL);
 		return false;
 	}
 	err = map_group(path);
 	if (err) {
-		complain(err == -EACCES ? "this user may not attach" : path,
-		         err == -EPROTO ? "not a group page of this version" : strerror(-err));
+		shim_complain(err == -EACCES ? "this user may not attach" : path,
+		              err == -EPROTO ? "not a group page of this version" : strerror(-err), NULL);
 		return false;
 	}
 	open_explain();
@@ -126,7 +127,8 @@ bool shim_on(void)
 	else if (attach_all())
 		__atomic_store_n(&shim.attached, true, __ATOMIC_RELEASE);
 	else
-		complain("no worker could be attached", *shim.refusal ? shim.refusal : strerror(shim.attach_error));
+		shim_complain("no worker could be attached", *shim.refusal ? shim.refusal : strerror(shim.attach_error),
+		              NULL);
 	lock_give(&shim.lock);
 	return shim.attached;
 }
@@ -166,6 +168,18 @@ void shim_expect_passing(void)
 	if (!shim.group && !shim.disabled && !open_group())
 		__atomic_store_n(&shim.disabled, true, __ATOMIC_RELEASE);
 	lock_give(&shim.lock);
+}
+
+void shim_refused(const char *why)
+{
+	struct gz_explain *explain = shim.explain;
+	uint32_t none = 0;
+
+	snprintf(shim.refusal, sizeof(shim.refusal), "%s", why);
+	if (!explain || gz_load(&explain->refused) || !gz_cas(&explain->refused, &none, 1))
+		return;
+	strncpy(explain->why, why, sizeof(explain->why) - 1);
+	gz_store_release(&explain->refused, 2); /* the words are there */
 }
 
 void shim_explain(enum gz_explained kind)

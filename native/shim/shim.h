@@ -89,6 +89,12 @@ static inline uint64_t now_ns(void)
 /* A socket has become one of the stack's: for `gazelled run --explain`, once for each. */
 void shim_explain(enum gz_explained kind);
 
+/* A worker does not take this program: kept for the word on stderr, and told to `gazelled run --explain`. */
+void shim_refused(const char *why);
+
+/* The once-only word on stderr; `so`: what follows from it, NULL: the program has no worker. */
+void shim_complain(const char *what, const char *detail, const char *so);
+
 /* A socket entered or left the kernel path. */
 void shim_count_kernel(enum gz_kernel_reason reason, int by);
 

@@ -38,6 +38,19 @@ def test_a_program_without_sockets() -> None:
     assert list(explain_lines("true", "10.0.0.2", {}, {}))[1:] == ["  none that TCP or UDP could use"]
 
 
+def test_a_refusal_is_told_first_and_moves_no_cursor() -> None:
+    with Explanation() as explanation:
+        with open(explanation.path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+            raw = explain._Explain.from_buffer(memory)
+            raw.why = b"no\x1b[2J room"
+            assert explanation.refusal() == "", "somebody still writes it"
+            raw.refused = 2
+            del raw
+        assert explanation.refusal() == "no[2J room"
+    said = list(explain_lines("true", "10.0.0.2", {}, {}, "no room"))
+    assert said[0] == "gazelled: a worker refused true or what it has started: no room"
+
+
 def test_what_others_count_by_its_path_is_read() -> None:
     with Explanation() as explanation:
         assert explanation.counts() == ({}, {})
@@ -47,7 +60,7 @@ def test_what_others_count_by_its_path_is_read() -> None:
             raw.kernel[1] = 4
             del raw
         assert explanation.counts() == ({"datagram": 3}, {"address": 4})
-    assert ctypes.sizeof(explain._Explain) == 84
+    assert ctypes.sizeof(explain._Explain) == 152
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 42", 42), ("kill -TERM $$", 128 + signal.SIGTERM)])

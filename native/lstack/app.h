@@ -31,9 +31,13 @@ struct app {
 	int queue_fd[GZ_EVENT_QUEUES]; /* what wakes its event queues (wake.h); -1 */
 	uint64_t rung;                 /* event queues rung in this turn */
 	bool tracer;                   /* GZ_MESSAGE_TRACE */
-	bool in_rung, doomed;          /* doomed: detach at the end of the turn; hostile or gone */
-	bool gone;                     /* its end of the control socket was closed: it has ended */
-	const char *doom;              /* why, for the log */
+	bool carrier;                  /* no process: a socket on its way, which only holds (GZ_MESSAGE_CARRY) */
+	uint32_t carries;              /* that one; 0: none of ours, the note says which */
+	uint64_t end_cookie;  /* SO_COOKIE of the other end of control_fd, if we made it: who shows it has it */
+	char note[64];        /* a carrier's, for who adopts it */
+	bool in_rung, doomed; /* doomed: detach at the end of the turn; hostile or gone */
+	bool gone;            /* its end of the control socket was closed: it has ended */
+	const char *doom;     /* why, for the log */
 	pid_t pid;
 	struct user *user;     /* whose it is; a fork's is its parent's */
 	uint64_t since_ns;     /* when it came */

@@ -297,47 +297,96 @@ static void on_claim(struct app *app)
 	app_publish(app);
 }
 
-/* `n`: what it is to hold, 0 = all that its parent does. */
-static void on_fork(struct app *parent, uint32_t n, int fd)
+/* A control socket for somebody this process brings. Its other end, whose cookie only who holds it can show; or -1 and errno. */
+static int open_end(struct app *parent, struct app **made)
 {
-	struct gz_message answer = { .kind = GZ_MESSAGE_FORKED };
-	bool all = !n, may = parent->arena && fd >= 0 && (all || (n < GZ_SOCKS_MAX && app_holds(parent, n)));
+	socklen_t len = sizeof(uint64_t);
+	int ends[2], on = 1;
+	uint64_t cookie;
 	const char *why;
-	struct app *child = may ? new_app(parent->apps, fd, parent->pid, parent->user, &why) : NULL;
-	int on = 1;
 
-	if (child) {
-		/* The pair was made by the parent: only credentials sent along tell the child's pid. */
-		(void)setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
-		answer.attach_id = child->slot;
-		join_arena(child, parent->arena);
-		if (!all)
-			app_hold(child, parent->arena->conns[n]);
-		for (uint32_t w = 0; all && w < GZ_SOCKS_MAX / 64; w++)
-			for (uint64_t bits = parent->holds[w]; bits; bits &= bits - 1)
-				app_hold(child, parent->arena->conns[w * 64 + (uint32_t)__builtin_ctzll(bits)]);
-	} else {
-		answer.status = may ? EUSERS : EBADF;
-		attach_discard(fd);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
+		return -1;
+	if (!getsockopt(ends[1], SOL_SOCKET, SO_COOKIE, &cookie, &len))
+		*made = new_app(parent->apps, ends[0], parent->pid, parent->user, &why);
+	if (!*made) {
+		close(ends[0]);
+		close(ends[1]);
+		errno = EUSERS;
+		return -1;
 	}
-	if (!send_message(parent->control_fd, &answer, NULL, 0))
+	/* We have made the pair: only credentials sent along tell the child's pid. */
+	(void)setsockopt(ends[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+	(*made)->end_cookie = cookie;
+	join_arena(*made, parent->arena);
+	return ends[1];
+}
+
+/* The end goes with the answer, and is not ours any more. */
+static void give_end(struct app *parent, const struct app *made, int end)
+{
+	struct gz_message answer = { .kind = GZ_MESSAGE_FORKED, .status = end < 0 ? errno : 0 };
+
+	if (end >= 0)
+		answer.attach_id = made->slot;
+	if (!send_message(parent->control_fd, &answer, &end, end >= 0))
 		app_doom(parent, NULL);
+	if (end >= 0)
+		close(end);
+}
+
+static void on_fork(struct app *parent)
+{
+	struct app *child = NULL;
+	int end = open_end(parent, &child);
+
+	for (uint32_t w = 0; child && w < GZ_SOCKS_MAX / 64; w++)
+		for (uint64_t bits = parent->holds[w]; bits; bits &= bits - 1)
+			app_hold(child, parent->arena->conns[w * 64 + (uint32_t)__builtin_ctzll(bits)]);
+	give_end(parent, child, end);
+}
+
+/* A socket goes on its way: with number n, what it is to this worker; with the note alone, if it is none of ours. */
+static void on_carry(struct app *parent, const struct gz_message *message)
+{
+	uint32_t n = message->number;
+	struct app *carrier = NULL;
+	int end = -1;
+
+	errno = EBADF;
+	if (!n || (n < GZ_SOCKS_MAX && app_holds(parent, n)))
+		end = open_end(parent, &carrier);
+	if (carrier) {
+		carrier->carrier = true;
+		carrier->carries = n;
+		memcpy(carrier->note, message->text, sizeof(carrier->note));
+		if (n)
+			app_hold(carrier, parent->arena->conns[n]);
+	}
+	give_end(parent, carrier, end);
 }
 
 /*
- * A descriptor has come to it from a relative: what stood for it on the way holds the socket until then. Nobody of another
- * program has a say in it, and nothing is held that was not.
+ * A descriptor has come to this process, and shows us the end that lay with it. Whoever sent it had that end from a process
+ * that held the socket; what is said of the socket is said by us. Nobody of another program has a say in it.
  */
-static void on_adopt(struct app *app, const struct gz_message *message)
+static void on_adopt(struct app *app, int end)
 {
 	struct gz_message answer = { .kind = GZ_MESSAGE_ADOPTED, .status = EPERM };
-	uint32_t n = message->number;
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
 
-	for (struct app *from = app->arena->apps; from && n < GZ_SOCKS_MAX; from = from->arena_next) {
-		if (from->slot != message->attach_id || !app_holds(from, n))
+	if (end >= 0)
+		(void)getsockopt(end, SOL_SOCKET, SO_COOKIE, &cookie, &len);
+	for (struct app *from = app->arena->apps; from && cookie; from = from->arena_next) {
+		if (!from->carrier || from->end_cookie != cookie || from->doomed)
 			continue;
-		app_hold(app, app->arena->conns[n]);
 		answer.status = 0;
+		answer.number = from->carries;
+		answer.attach_id = from->carries && app_holds(app, from->carries);
+		memcpy(answer.text, from->note, sizeof(answer.text));
+		if (from->carries)
+			app_hold(app, app->arena->conns[from->carries]);
 	}
 	if (!send_message(app->control_fd, &answer, NULL, 0))
 		app_doom(app, NULL);
@@ -397,14 +446,13 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 {
 	if (sender)
 		app->pid = sender;
-	if (message->magic != GZ_ATTACH_MAGIC)
+	if (app->carrier)
+		app_doom(app, "a socket on its way says something");
+	else if (message->magic != GZ_ATTACH_MAGIC)
 		refuse(app, EPROTO, "not a gazelled library");
 	else if (message->abi_version != GZ_ABI_VERSION)
 		refuse(app, EPROTO, "library and worker are of different versions");
-	else if (message->kind == GZ_MESSAGE_FORK) {
-		on_fork(app, message->number, fd);
-		return;
-	} else if (message->kind == GZ_MESSAGE_EVENT_QUEUE) {
+	else if (message->kind == GZ_MESSAGE_EVENT_QUEUE) {
 		on_event_queue(app, message->number, fd);
 		return;
 	} else if (message->kind == GZ_MESSAGE_VOUCH && app->channel) {
@@ -416,12 +464,16 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		on_trace(app);
 	else if (message->kind == GZ_MESSAGE_HELLO)
 		on_hello(app);
+	else if (message->kind == GZ_MESSAGE_FORK && app->arena)
+		on_fork(app);
+	else if (message->kind == GZ_MESSAGE_CARRY && app->arena)
+		on_carry(app, message);
 	else if (message->kind == GZ_MESSAGE_PAIR && app->channel)
 		pair_introduce(app, message, fd);
 	else if (message->kind == GZ_MESSAGE_DROP && app->arena)
 		on_drop(app, message);
 	else if (message->kind == GZ_MESSAGE_ADOPT && app->channel)
-		on_adopt(app, message);
+		on_adopt(app, fd);
 	else if (message->kind == GZ_MESSAGE_CLAIM)
 		on_claim(app);
 	else

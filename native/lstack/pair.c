@@ -51,7 +51,7 @@ static uint32_t family_of(const struct arena *arena, struct app **family)
 
 	for (int claimed = 1; claimed >= 0; claimed--)
 		for (struct app *app = arena->apps; app && count < MEMBERS; app = app->arena_next)
-			if (!app->doomed && (app->channel != NULL) == claimed)
+			if (!app->doomed && !app->carrier && (app->channel != NULL) == claimed)
 				family[count++] = app;
 	return count;
 }

@@ -147,6 +147,8 @@ static int say_hello(uint32_t index)
 	fd_own(fd, &pending[index]);
 	if (REAL(connect)(pending[index], (struct sockaddr *)&addr, sizeof(addr)))
 		err = -errno;
+	else if (!control_is_workers(pending[index]))
+		err = -EACCES; /* somebody has put himself in its place */
 	else
 		err = control_send(pending[index], &hello, -1);
 	if (err == -EPIPE || err == -ECONNRESET)

@@ -9,6 +9,7 @@
 #include <gazelle/wake.h>
 
 #include "real.h"
+#include "shim.h"
 
 void control_put_fds(struct msghdr *msg, const int *fds, uint32_t count)
 {
@@ -28,6 +29,16 @@ bool control_is_pair_end(int fd)
 
 	return !REAL(getsockopt)(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
 	       !REAL(getsockopt)(fd, SOL_SOCKET, SO_TYPE, &type, &len) && domain == GZ_WAKE_DOMAIN && type == GZ_WAKE_TYPE;
+}
+
+bool control_is_workers(int fd)
+{
+	struct ucred peer = { 0 };
+	socklen_t len = sizeof(peer);
+
+	if (!control_is_pair_end(fd) || REAL(getsockopt)(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) || len != sizeof(peer))
+		return false;
+	return peer.uid == 0 || peer.uid == shim.group->run_uid || peer.uid == shim.group_uid;
 }
 
 int control_send(int control_fd, struct gz_message *message, int fd)

@@ -23,6 +23,9 @@ void control_close(int *fds, int count);
 /* Lets `count` descriptors travel with a message whose msg_control has room for at least so many. */
 void control_put_fds(struct msghdr *msg, const int *fds, uint32_t count);
 
+/* True if who made the other end is a worker of our group: root, or whom the group page names. */
+bool control_is_workers(int fd);
+
 /* True if this descriptor, which may come from a stranger, is one end of a SOCK_SEQPACKET pair of UNIX sockets. */
 bool control_is_pair_end(int fd);
 

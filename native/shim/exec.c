@@ -135,7 +135,7 @@ static int introduce(struct link *link)
 		return link->control_fd; /* not claimed by us: let the new image do it */
 	lock_take(&link->post);
 	link_settle(link);
-	fd = family_fork(link, 0, NULL);
+	fd = family_fork(link);
 	lock_give(&link->post);
 	return fd < 0 ? -1 : fd;
 }
@@ -456,9 +456,12 @@ __attribute__((constructor)) static void inherit(void)
 	unsetenv(EXEC_VARIABLE);
 	if (fd < 3 || fstat(fd, &st) || (size_t)st.st_size < sizeof(*record) || st.st_size > UINT32_MAX)
 		return;
-	record = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	/* A copy: what has the record open may change it, or cut it short. */
+	record = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (record == MAP_FAILED)
 		return;
+	if (pread(fd, record, (size_t)st.st_size, 0) != st.st_size)
+		record->magic = 0;
 	if (record->magic == RECORD_MAGIC && record->abi_version == GZ_ABI_VERSION && record->pid == getpid() &&
 	    record->size <= (uint64_t)st.st_size && size_of(record) == record->size) {
 		REAL(close)(fd);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,41 +19,49 @@
 
 #define ANSWER_PATIENCE_MS 1000 /* the worker runs, so it answers soon or never */
 
-int family_fork(struct link *link, uint32_t n, uint32_t *attach_id)
+/* Asks for an end, which comes with the answer. It or -errno. */
+static int ask_for_end(struct link *link, struct gz_message *message)
 {
-	struct gz_message message = { .kind = GZ_MESSAGE_FORK, .number = n };
-	int pair[2], fds[GZ_WELCOME_FDS], count, err;
+	int fds[GZ_WELCOME_FDS], count, err;
 
 	if (link->unclaimed || gz_load(&link->dead))
 		return -ENOTCONN;
-	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
-		return -errno;
-	err = control_send(link->control_fd, &message, pair[1]);
-	REAL(close)(pair[1]);
+	err = control_send(link->control_fd, message, -1);
 	if (!err)
-		err = attach_await(link, link->control_fd, GZ_MESSAGE_FORKED, &message, fds, &count, ANSWER_PATIENCE_MS);
-	if (!err) {
-		control_close(fds, count);
-		err = -message.status;
-	}
-	if (err) {
-		REAL(close)(pair[0]);
+		err = attach_await(link, link->control_fd, GZ_MESSAGE_FORKED, message, fds, &count, ANSWER_PATIENCE_MS);
+	if (err)
 		return err;
-	}
-	if (attach_id)
-		*attach_id = message.attach_id;
-	return pair[0];
+	if (!message->status && count == 1)
+		return fds[0];
+	control_close(fds, count);
+	return message->status > 0 ? -message->status : -EPROTO;
 }
 
-int family_adopt(struct link *link, uint32_t attach_id, uint32_t n)
+int family_fork(struct link *link)
 {
-	struct gz_message message = { .kind = GZ_MESSAGE_ADOPT, .attach_id = attach_id, .number = n };
+	struct gz_message message = { .kind = GZ_MESSAGE_FORK };
+
+	return ask_for_end(link, &message);
+}
+
+int family_carry(struct link *link, uint32_t n, const struct family_note *note)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_CARRY, .number = n };
+
+	_Static_assert(sizeof(*note) <= sizeof(message.text), "a note fits");
+	memcpy(message.text, note, sizeof(*note));
+	return ask_for_end(link, &message);
+}
+
+int family_adopt(struct link *link, int end, struct family_note *note, uint32_t *n, bool *held)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_ADOPT };
 	int fds[GZ_WELCOME_FDS], count, err = -ENOTCONN;
 
 	lock_take(&link->post);
 	if (link->channel && !gz_load(&link->dead)) {
 		link_settle(link); /* what we have let go of before must not take this away again */
-		err = control_send(link->control_fd, &message, -1);
+		err = control_send(link->control_fd, &message, end);
 	}
 	if (!err)
 		err = attach_await(link, link->control_fd, GZ_MESSAGE_ADOPTED, &message, fds, &count, ANSWER_PATIENCE_MS);
@@ -60,7 +69,12 @@ int family_adopt(struct link *link, uint32_t attach_id, uint32_t n)
 	if (err)
 		return err;
 	control_close(fds, count);
-	return -message.status;
+	if (message.status)
+		return message.status > 0 ? -message.status : -EPROTO;
+	memcpy(note, message.text, sizeof(*note));
+	*n = message.number % GZ_SOCKS_MAX;
+	*held = message.attach_id;
+	return 0;
 }
 
 void family_drop_later(struct link *link, uint32_t n)
@@ -97,7 +111,7 @@ struct link *family_inherit(uint32_t slot, uint32_t queue_id, int control_fd, ui
 {
 	struct link *link = attach_take_link(false);
 
-	if (!link || arena_size < sizeof(struct gz_arena))
+	if (!link || arena_size < sizeof(struct gz_arena) || !control_is_workers(control_fd))
 		return NULL;
 	/* Where they will be: sockets are made to point there now. Nothing is looked at before the claim. */
 	link->arena = mapping_of(-1, arena_size, PROT_READ | PROT_WRITE, NULL);

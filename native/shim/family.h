@@ -6,6 +6,7 @@
 #ifndef SHIM_FAMILY_H
 #define SHIM_FAMILY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct link;
@@ -30,13 +31,29 @@ void family_tell_dropped(struct link *link);
 struct link *family_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size);
 
 /*
- * Introduces a child to the worker, which is to hold socket n alone (0: all we hold). Returns the child's end of its control
- * socket (close-on-exec), or -errno. *attach_id (may be NULL): the child at this worker. shim.lock and link->post held, and all
- * requests settled.
+ * Introduces a child to the worker, which is to hold all we hold. Returns the child's control socket (close-on-exec), or -errno.
+ * shim.lock and link->post held, and all requests settled.
  */
-int family_fork(struct link *link, uint32_t n, uint32_t *attach_id);
+int family_fork(struct link *link);
 
-/* This process holds number n, which that child of our program holds, from now on, too. 0 or -errno. shim.lock held. */
-int family_adopt(struct link *link, uint32_t attach_id, uint32_t n);
+/* What the sender of a socket says of it to its receiver, by way of a worker (parcel.c). */
+struct family_note {
+	uint32_t kind;    /* enum sock_kind */
+	uint32_t side, n; /* of a pair: number n of this side, in this memory */
+	uint32_t paired;
+	uint64_t dev, ino;
+};
+
+/*
+ * Number n (0: none of this worker's) goes on its way, with a note. Returns the end (close-on-exec) that holds it, and that only
+ * the receiver is to have; or -errno. As family_fork.
+ */
+int family_carry(struct link *link, uint32_t n, const struct family_note *note);
+
+/*
+ * Shows the worker an end that came to us. 0: a process of our program has sent it, *note is what that one said, and we hold *n
+ * from now on (0: none of this worker's), as we did before if *held. Or -errno. shim.lock held.
+ */
+int family_adopt(struct link *link, int end, struct family_note *note, uint32_t *n, bool *held);
 
 #endif

@@ -39,7 +39,7 @@ static void before(void)
 			lock_take(&link->post);
 			/* The child is to hold what was just accepted, too: claims come before the introduction. */
 			link_settle(link);
-			child_fd[i] = family_fork(link, 0, NULL);
+			child_fd[i] = family_fork(link);
 		}
 	}
 	pair_before_fork();

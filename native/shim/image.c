@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <string.h>
+#include <sys/socket.h>
+
 #include "dgram_entry.h"
 #include "image.h"
 #include "link.h"
@@ -39,7 +42,7 @@ void image_of(struct sock *s, struct image_sock *image)
 static void restore_entries(struct sock *s, const struct image_sock *image)
 {
 	if (image->kind == KIND_DGRAM)
-		s->listener = dgram_inherit(s, image->both, &image->peer, image->shut_how);
+		s->listener = dgram_inherit(s, image->both, &image->peer, image->shut_how & 3);
 	else
 		s->listener = listen_inherit(s, image->backlog, image->both, image->shut);
 	if (s->listener)
@@ -55,9 +58,19 @@ static void restore_entries(struct sock *s, const struct image_sock *image)
 	}
 }
 
+static bool is_possible(const struct image_sock *image, const struct link *link)
+{
+	uint32_t numbers = link && link->pair ? GZ_PAIR_SOCKS : GZ_SOCKS_MAX;
+
+	if (image->family != AF_INET && image->family != AF_INET6)
+		return false;
+	return image->kind == KIND_STREAM ? link && image->n && image->n < numbers : image->kind <= KIND_DGRAM;
+}
+
 struct sock *image_restore(const struct image_sock *image, struct link *link)
 {
-	struct sock *s = sock_new(image->family);
+	struct sock *s = is_possible(image, link) ? sock_new(image->family) : NULL;
+	uint8_t linger;
 
 	if (!s)
 		return NULL;
@@ -69,8 +82,11 @@ struct sock *image_restore(const struct image_sock *image, struct link *link)
 	s->local = image->local;
 	s->name = image->name;
 	s->options = image->options;
-	if (image->kind == KIND_STREAM && link) {
-		sock_attach(s, link, image->n % GZ_SOCKS_MAX);
+	memcpy(&linger, &image->options.linger, sizeof(linger));
+	s->options.linger = linger;
+	s->options.known &= (1ull << OPTIONS) - 1;
+	if (image->kind == KIND_STREAM) {
+		sock_attach(s, link, image->n);
 		gz_store(&s->error_taken, image->error_taken);
 		s->told_connected = image->told_connected;
 		s->told_refused = image->told_refused;
@@ -78,8 +94,7 @@ struct sock *image_restore(const struct image_sock *image, struct link *link)
 	} else if (image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) {
 		restore_entries(s, image);
 	}
-	if ((image->kind == KIND_STREAM && !link) ||
-	    ((image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) && !s->listener)) {
+	if ((image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) && !s->listener) {
 		sock_free(s);
 		return NULL;
 	}

@@ -21,10 +21,11 @@ struct image_sock {
 	uint32_t kind; /* enum sock_kind */
 	uint32_t slot; /* STREAM: the worker, and the number there; exec.c: or GZ_WORKERS_MAX + the pair in the record */
 	uint32_t n;
-	int32_t backlog;   /* LISTENER */
-	bool both, v6only; /* LISTENER, DGRAM */
-	bool shut;         /* LISTENER */
-	bool nonblock, template, datagram, bound, error_taken, told_connected, told_refused;
+	int32_t backlog; /* LISTENER */
+	/* Flags, as bytes: those of a stranger may be anything. */
+	uint8_t both, v6only; /* LISTENER, DGRAM */
+	uint8_t shut;         /* LISTENER */
+	uint8_t nonblock, template, datagram, bound, error_taken, told_connected, told_refused;
 	uint8_t family;
 	struct endpoint local;
 	struct gz_name name;  /* STREAM of a pair */
@@ -39,7 +40,7 @@ void image_of(struct sock *s, struct image_sock *image);
 
 /*
  * The socket, with no references yet and entered at its links: a STREAM at `link` (NULL: it is gone), others at those workers
- * that are there. NULL: no memory, or no link. shim.lock held, or before main.
+ * that are there. NULL: no memory, no link, or nothing that image_of() writes. shim.lock held, or before main.
  */
 struct sock *image_restore(const struct image_sock *image, struct link *link);
 

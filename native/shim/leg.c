@@ -113,7 +113,8 @@ static void said(struct link *link, const struct gz_message *message, int *fds, 
 		}
 		/* The number is kept, for a thread that is just about to wake the last owner. */
 		(void)REAL(dup3)(fds[0], *slot, O_CLOEXEC);
-	} else if (message->kind == GZ_MESSAGE_LEG && count == 1 && message->member < GZ_PAIR_MEMBERS) {
+	} else if (message->kind == GZ_MESSAGE_LEG && count == 1 && message->member < GZ_PAIR_MEMBERS &&
+	           control_is_pair_end(fds[0])) {
 		leg_add(link, message->member, message->life, fds[0]);
 		return;
 	}
@@ -336,6 +337,12 @@ void pair_before_fork(void)
 bool pair_accepts(const struct link *link)
 {
 	return link->pair->side;
+}
+
+void pair_memory(const struct link *link, uint64_t *dev, uint64_t *ino)
+{
+	*dev = link->pair->dev;
+	*ino = link->pair->inode;
 }
 
 bool pair_leave(struct link *link, struct pair_image *image)

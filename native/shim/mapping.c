@@ -2,11 +2,13 @@
 #include "mapping.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "link.h"
 #include "pair.h"
+#include "real.h"
 #include "shim.h"
 
 /* Maps `size` bytes of fd, over `at` if that is set (the same size was there before). NULL on failure. */
@@ -23,10 +25,21 @@ void *mapping_of(int fd, size_t size, int prot, void *at)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+void *mapping_sealed(int fd, size_t size, void *at)
+{
+	int seals = REAL(fcntl)(fd, F_GET_SEALS);
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK)) {
+		errno = EPROTO;
+		return NULL;
+	}
+	return mapping_of(fd, size, PROT_READ | PROT_WRITE, at);
+}
+
 int mapping_channel(struct link *link, int fd)
 {
 	/* In the child of a fork the parent's channel must not be written to, so a fresh place; the old one was unmapped. */
-	struct gz_channel *channel = mapping_of(fd, sizeof(*channel), PROT_READ | PROT_WRITE, NULL);
+	struct gz_channel *channel = mapping_sealed(fd, sizeof(*channel), NULL);
 
 	if (!channel)
 		return -errno;
@@ -52,7 +65,7 @@ int mapping_all(struct link *link, const struct gz_message *message, const int *
 		munmap(link->arena, link->arena_size);
 		link->arena = NULL;
 	}
-	void *arena = mapping_of(fds[GZ_WELCOME_ARENA], message->arena_size, PROT_READ | PROT_WRITE, link->arena);
+	void *arena = mapping_sealed(fds[GZ_WELCOME_ARENA], message->arena_size, link->arena);
 	if (!arena)
 		return -errno;
 	link->arena = arena;
@@ -72,7 +85,7 @@ int mapping_all(struct link *link, const struct gz_message *message, const int *
 
 int mapping_pair(struct link *link, int fd)
 {
-	struct gz_pair *pair = mapping_of(fd, GZ_PAIR_SIZE, PROT_READ | PROT_WRITE, link->arena);
+	struct gz_pair *pair = mapping_sealed(fd, GZ_PAIR_SIZE, link->arena);
 
 	if (!pair)
 		return -errno;

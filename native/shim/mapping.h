@@ -14,6 +14,9 @@ struct link;
 /* Maps `size` bytes of fd (-1: empty memory), over `at` if that is set (the same size was there before). NULL on failure. */
 void *mapping_of(int fd, size_t size, int prot, void *at);
 
+/* The same of memory that another process could change: NULL also if its size is not final, so that nothing can pull it away. */
+void *mapping_sealed(int fd, size_t size, void *at);
+
 /* All that a worker's welcome brings, fds[GZ_WELCOME_FDS]; or only this process's channel, where the rest is mapped. */
 int mapping_all(struct link *link, const struct gz_message *message, const int *fds);
 int mapping_channel(struct link *link, int fd);

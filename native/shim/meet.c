@@ -190,7 +190,8 @@ static void find_twin(struct link *us)
 {
 	PAIR_EACH(link, i)
 	{
-		if (link == us || link->pair->inode != us->pair->inode || link->pair->side == us->pair->side)
+		if (link == us || link->pair->inode != us->pair->inode || link->pair->dev != us->pair->dev ||
+		    link->pair->side == us->pair->side)
 			continue;
 		link->pair->twin = us;
 		us->pair->twin = link;
@@ -200,22 +201,25 @@ static void find_twin(struct link *us)
 struct link *pair_inherit(const struct pair_image *image)
 {
 	struct gz_message message = {
-		.number = image->side, .member = image->member % GZ_PAIR_MEMBERS, .uid = image->uid, .netns = image->netns
+		.number = image->side, .member = image->member, .uid = image->uid, .netns = image->netns
 	};
 	struct link *link;
 	struct stat st;
 	uint32_t slot;
 
+	if (image->side > 1 || image->member >= GZ_PAIR_MEMBERS || image->legs > GZ_PAIR_MEMBERS)
+		return NULL;
 	link = new_link(&slot);
 	if (!link || mapping_pair(link, image->memory_fd) || fstat(image->memory_fd, &st))
 		return NULL;
 	start(link, &message, NULL);
 	link->pair->inherited = true;
+	link->pair->dev = st.st_dev;
 	link->pair->inode = st.st_ino;
 	link->slot = slot;
 	link->control_fd = -1;
 	fd_own(image->memory_fd, &link->pair->memory_fd);
-	for (uint32_t i = 0; i < image->legs && i < GZ_PAIR_MEMBERS; i++)
+	for (uint32_t i = 0; i < image->legs; i++)
 		leg_add(link, image->leg[i].member % GZ_PAIR_MEMBERS, image->leg[i].life, image->leg[i].fd);
 	attach_publish(link);
 	find_twin(link);
@@ -227,12 +231,12 @@ struct link *pair_inherit(const struct pair_image *image)
 }
 
 /* Of the same two programs, and the same side. */
-static struct link *like(uint32_t side, ino_t inode)
+static struct link *like(uint32_t side, const struct stat *memory)
 {
 	PAIR_EACH(link, i)
 	{
-		if (link->pair->inode == inode && link->pair->side == side && link->pair->member != PAIR_NOBODY &&
-		    !gz_load(&link->dead))
+		if (link->pair->inode == memory->st_ino && link->pair->dev == memory->st_dev &&
+		    link->pair->side == side && link->pair->member != PAIR_NOBODY && !gz_load(&link->dead))
 			return link;
 	}
 	return NULL;
@@ -246,7 +250,7 @@ struct link *pair_take(const struct pair_image *image, uint32_t n, bool *taken)
 	*taken = false;
 	if (image->side > 1 || image->member >= GZ_PAIR_MEMBERS || fstat(image->memory_fd, &st))
 		return NULL;
-	link = like(image->side, st.st_ino);
+	link = like(image->side, &st);
 	if (!link) {
 		link = pair_inherit(image);
 		*taken = link != NULL;
@@ -267,12 +271,13 @@ void pair_arrived(struct link *worker, const struct gz_message *message, int *fd
 	uint32_t slot;
 
 	if (message->status || count != GZ_PAIRED_FDS || message->member >= GZ_PAIR_MEMBERS ||
-	    message->other >= GZ_PAIR_MEMBERS)
+	    message->other >= GZ_PAIR_MEMBERS || !control_is_workers(fds[GZ_PAIRED_LEG]))
 		goto close_fds;
 	link = new_link(&slot);
 	if (!link || mapping_pair(link, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
 		goto close_fds;
 	start(link, message, worker);
+	link->pair->dev = st.st_dev;
 	link->pair->inode = st.st_ino;
 	link->slot = slot;
 	link->control_fd = -1; /* it has legs instead */
@@ -304,7 +309,7 @@ void pair_leg_arrived(struct link *worker, const struct gz_message *message, int
 		if (is_ours(link) && link->pair->introducer == worker && (!youngest || link->serial > youngest->serial))
 			youngest = link;
 	}
-	if (youngest && count == 1 && message->member < GZ_PAIR_MEMBERS) {
+	if (youngest && count == 1 && message->member < GZ_PAIR_MEMBERS && control_is_workers(fds[0])) {
 		lock_take(&youngest->post);
 		leg_add(youngest, message->member, message->life, fds[0]);
 		lock_give(&youngest->post);

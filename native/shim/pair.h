@@ -107,6 +107,9 @@ struct pair_image {
 /* True for the side of a pair that listens. */
 bool pair_accepts(const struct link *link);
 
+/* Which memory it is: no two that exist are the same. */
+void pair_memory(const struct link *link, uint64_t *dev, uint64_t *ino);
+
 /* In the old image, after pair_before_fork: false if the other side could not be told of a child. shim.lock held. */
 bool pair_leave(struct link *link, struct pair_image *image);
 

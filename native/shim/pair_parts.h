@@ -26,7 +26,8 @@ struct served {
 /* What only pairs have; struct link is common to both. */
 struct pair {
 	struct gz_pair *shared;
-	ino_t inode;   /* of that memory */
+	dev_t dev; /* of that memory */
+	ino_t inode;
 	int memory_fd; /* it, for the image after an exec; 0 or -1 = none */
 	uint32_t side;
 	uint32_t member;         /* our place on our side; PAIR_NOBODY: none */

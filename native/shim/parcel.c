@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "attach.h"
@@ -20,22 +22,7 @@
 #include "shim.h"
 #include "sock.h"
 
-#define PARCEL_MAGIC 0x6c65637261707a67ull
-
-enum { PLACEHOLDER = 0, PAIR_MEMORY = 1, PAIR_LEGS = 2, FIRST_END = 1 };
-
-/* What lies in the queue, with `fds` descriptors: the placeholder, then one for each end, or the pair's memory and its legs. */
-struct parcel {
-	uint64_t magic;
-	uint32_t abi_version;
-	uint32_t fds;
-	bool paired;
-	struct image_sock image;
-	struct {
-		uint32_t slot, queue_id, attach_id, n;
-	} end[GZ_WORKERS_MAX]; /* the child at each worker that has the socket */
-	struct pair_image pair;
-};
+#define LET_GO_TRIES 1000u
 
 /* The one being made or opened, and its descriptors; shim.lock. */
 static struct parcel parcel;
@@ -48,23 +35,21 @@ union control {
 
 /* ------------------------------------------------------------------ making one */
 
-static int add_end(struct link *link, uint32_t n)
+static int add_end(struct link *link, uint32_t n, const struct family_note *note)
 {
-	uint32_t at = parcel.fds - FIRST_END, attach_id = 0;
+	uint32_t at = parcel.fds - FIRST_END;
 	int end;
 
 	if (parcel.fds == PARCEL_FDS)
 		return -ETOOMANYREFS;
 	lock_take(&link->post);
 	link_settle(link);
-	end = family_fork(link, n, &attach_id);
+	end = family_carry(link, n, note);
 	lock_give(&link->post);
 	if (end < 0)
-		return end == -EUSERS ? -ETOOMANYREFS : -ECONNRESET;
+		return end == -EUSERS || end == -EMFILE ? -ETOOMANYREFS : -ECONNRESET;
 	parcel.end[at].slot = link->slot;
 	parcel.end[at].queue_id = link->queue_id;
-	parcel.end[at].attach_id = attach_id;
-	parcel.end[at].n = n;
 	fds[parcel.fds++] = end;
 	return 0;
 }
@@ -72,11 +57,12 @@ static int add_end(struct link *link, uint32_t n)
 /* A listener or a datagram socket: at every worker that has it. One that cannot take a child goes without. */
 static int add_ends(struct sock *s)
 {
+	struct family_note note = { .kind = sock_kind(s) };
 	int err = -ECONNRESET;
 
 	WORKER_EACH(link, i)
 	{
-		int got = s->listener->entry[i].link == link ? add_end(link, s->listener->entry[i].n) : err;
+		int got = s->listener->entry[i].link == link ? add_end(link, s->listener->entry[i].n, &note) : err;
 
 		if (got == -ETOOMANYREFS)
 			return got;
@@ -85,22 +71,39 @@ static int add_ends(struct sock *s)
 	return err;
 }
 
-static bool add_pair(struct sock *s)
+/* No worker has it, but one may vouch for it: any. */
+static int add_voucher(struct sock *s)
 {
-	if (!pair_give(s->link, s->n, &parcel.pair))
-		return false;
-	if (PAIR_LEGS + parcel.pair.legs > PARCEL_FDS) {
-		pair_given(s->link);
-		return false;
+	struct family_note note = { .kind = KIND_STREAM, .paired = 1, .side = pair_accepts(s->link), .n = s->n };
+	int err = -ECONNRESET;
+
+	pair_memory(s->link, &note.dev, &note.ino);
+	WORKER_EACH(link, i)
+	{
+		if (err == -ECONNRESET)
+			err = add_end(link, 0, &note);
 	}
+	return err;
+}
+
+static int add_pair(struct sock *s)
+{
+	int err = add_voucher(s);
+
+	if (err)
+		return err;
+	if (!pair_give(s->link, s->n, &parcel.pair))
+		return -ECONNRESET;
 	parcel.paired = true;
+	if (PAIR_LEGS + parcel.pair.legs > PARCEL_FDS)
+		return -ECONNRESET;
 	memset(parcel.pair.keep, 0, sizeof(parcel.pair.keep));
 	parcel.pair.keep[s->n % GZ_PAIR_SOCKS / 64] = 1ull << s->n % 64;
 	fds[PAIR_MEMORY] = parcel.pair.memory_fd;
 	for (uint32_t i = 0; i < parcel.pair.legs; i++)
 		fds[PAIR_LEGS + i] = parcel.pair.leg[i].fd;
 	parcel.fds = PAIR_LEGS + parcel.pair.legs;
-	return true;
+	return 0;
 }
 
 /* Into the queue of a new socketpair. Its other end, or -errno. */
@@ -124,21 +127,22 @@ static int seal(void)
 
 static int pack(int fd, struct sock *s)
 {
+	const struct family_note note = { .kind = KIND_STREAM };
 	int err, made;
 
 	parcel = (struct parcel){ .magic = PARCEL_MAGIC, .abi_version = GZ_ABI_VERSION, .fds = FIRST_END };
 	image_of(s, &parcel.image);
 	fds[PLACEHOLDER] = fd;
 	if (sock_kind(s) == KIND_STREAM && s->link->pair)
-		err = add_pair(s) ? 0 : -ECONNRESET;
+		err = add_pair(s);
 	else if (sock_kind(s) == KIND_STREAM)
-		err = add_end(s->link, s->n);
+		err = add_end(s->link, s->n, &note);
 	else
 		err = add_ends(s);
 	made = err ? err : seal();
 	if (parcel.paired)
 		pair_given(s->link);
-	for (uint32_t i = FIRST_END; !parcel.paired && i < parcel.fds; i++)
+	for (uint32_t i = FIRST_END; i < (parcel.paired ? PAIR_MEMORY : parcel.fds); i++)
 		REAL(close)(fds[i]);
 	if (made >= 0)
 		gz_add(&shim.forks, 1); /* another process may read from it, too */
@@ -194,7 +198,7 @@ static bool unseal(int fd, uint32_t *count)
 	}
 	return n == (ssize_t)sizeof(parcel) && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
 	       parcel.magic == PARCEL_MAGIC && parcel.abi_version == GZ_ABI_VERSION && parcel.fds == *count &&
-	       *count >= FIRST_END && (!parcel.paired || *count == PAIR_LEGS + parcel.pair.legs);
+	       *count > FIRST_END && (!parcel.paired || *count == PAIR_LEGS + (uint64_t)parcel.pair.legs);
 }
 
 /* The socket that holds number n here already, with a reference: its descriptors are all the same open file. */
@@ -227,45 +231,75 @@ static struct sock *restored(const struct image_sock *image, struct link *link)
 	return s;
 }
 
+/*
+ * Shows end `i` to the worker it is of, and with that takes over the number it holds; or finds who has it here already. 0 or
+ * -errno: among others, who sent this never had the socket.
+ */
+static int open_end(uint32_t i, struct family_note *note, struct link **link, uint32_t *n, struct sock **s)
+{
+	uint32_t slot = parcel.end[i].slot;
+	bool held = true;
+
+	*link = slot < shim.workers ? gz_load(&shim.links[slot]) : NULL;
+	if (!*link || (*link)->queue_id != parcel.end[i].queue_id)
+		return -EPERM;
+	/* Held, and nobody has it: it is being let go of just now, by another thread. The worker is asked again when it was. */
+	for (uint32_t tries = 0; held && !*s && tries < LET_GO_TRIES; tries++) {
+		int err = family_adopt(*link, fds[FIRST_END + i], note, n, &held);
+
+		if (err)
+			return err;
+		if (note->kind != parcel.image.kind || note->paired != parcel.paired || (*n == 0) != note->paired)
+			return -EPROTO;
+		if (*n)
+			*s = holder(*link, *n);
+		held = held && *n;
+		if (held && !*s)
+			sched_yield();
+	}
+	return 0;
+}
+
 static int open_paired(struct sock **s, bool *taken)
 {
-	uint32_t n = parcel.image.n;
+	struct pair_image *image = &parcel.pair;
+	struct family_note note;
 	struct link *link;
+	struct stat st;
+	uint32_t n;
+	int err = open_end(0, &note, &link, &n, s);
 
-	parcel.pair.memory_fd = fds[PAIR_MEMORY];
-	for (uint32_t i = 0; i < parcel.pair.legs; i++)
-		parcel.pair.leg[i].fd = fds[PAIR_LEGS + i];
-	if (parcel.image.kind != KIND_STREAM || !n || n >= GZ_PAIR_SOCKS)
+	if (err)
+		return err;
+	if (fstat(fds[PAIR_MEMORY], &st) || st.st_dev != note.dev || st.st_ino != note.ino || image->side != note.side ||
+	    image->legs > GZ_PAIR_MEMBERS || note.kind != KIND_STREAM || !note.n || note.n >= GZ_PAIR_SOCKS)
 		return -EPROTO;
-	link = pair_take(&parcel.pair, n, taken);
+	image->memory_fd = fds[PAIR_MEMORY];
+	for (uint32_t i = 0; i < image->legs; i++) {
+		image->leg[i].fd = fds[PAIR_LEGS + i];
+		if (!control_is_pair_end(image->leg[i].fd))
+			return -EPROTO;
+	}
+	memset(image->keep, 0, sizeof(image->keep));
+	image->keep[note.n / 64] = 1ull << note.n % 64;
+	parcel.image.n = note.n;
+	link = pair_take(image, note.n, taken);
 	if (!link)
 		return -EPERM;
-	*s = holder(link, n);
+	*s = holder(link, note.n);
 	if (!*s)
 		*s = restored(&parcel.image, link);
 	return *s ? 0 : -ENOMEM;
 }
 
-/* Takes over the number of end `i`, or finds who has it. 0, or -errno. */
-static int open_end(uint32_t i, struct link **link, struct sock **s)
-{
-	uint32_t slot = parcel.end[i].slot, n = parcel.end[i].n;
-
-	*link = slot < shim.workers ? gz_load(&shim.links[slot]) : NULL;
-	if (!*link || (*link)->queue_id != parcel.end[i].queue_id || !n || n >= GZ_SOCKS_MAX)
-		return -EPERM;
-	*s = holder(*link, n);
-	return *s ? 0 : family_adopt(*link, parcel.end[i].attach_id, n);
-}
-
 static int open_stream(struct sock **s)
 {
+	struct family_note note;
 	struct link *link;
-	int err = parcel.fds == FIRST_END + 1 ? open_end(0, &link, s) : -EPROTO;
+	int err = parcel.fds == FIRST_END + 1 ? open_end(0, &note, &link, &parcel.image.n, s) : -EPROTO;
 
 	if (err || *s)
 		return err;
-	parcel.image.n = parcel.end[0].n;
 	*s = restored(&parcel.image, link);
 	return *s ? 0 : -ENOMEM;
 }
@@ -278,11 +312,13 @@ static int open_entries(struct sock **s)
 		return -EPROTO;
 	memset(parcel.image.entry, 0, sizeof(parcel.image.entry));
 	for (uint32_t i = 0; i < parcel.fds - FIRST_END && i < GZ_WORKERS_MAX && !*s; i++) {
+		struct family_note note;
 		struct link *link;
-		int got = open_end(i, &link, s);
+		uint32_t n;
+		int got = open_end(i, &note, &link, &n, s);
 
 		if (!got && !*s)
-			parcel.image.entry[link->slot] = parcel.end[i].n;
+			parcel.image.entry[link->slot] = n;
 		err = err && got ? got : 0;
 	}
 	if (err || *s)
@@ -306,7 +342,7 @@ static int unpack(int fd, struct sock **s)
 	if (!err && REAL(dup3)(fds[PLACEHOLDER], fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
 		err = -errno;
 	for (uint32_t i = 0; i < count; i++)
-		if (!taken || i == PLACEHOLDER)
+		if (!taken || i < PAIR_MEMORY)
 			REAL(close)(fds[i]);
 	return err;
 }

@@ -64,6 +64,7 @@ static int map_group(const char *path)
 		shim.queue_id[shim.workers] = plan->queue_id;
 		shim.role[shim.workers++] = plan->role;
 	}
+	shim.group_uid = st.st_uid;
 	shim.group = group;
 out_close:
 	REAL(close)(fd);

@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include <gazelle/abi.h>
@@ -30,6 +31,7 @@ struct shim {
 	struct lock lock;                  /* attachments, listeners */
 	struct lock items;                 /* which socket is in which epoll set */
 	const struct gz_group_page *group; /* read-only mapping; NULL until a program asks for its first socket */
+	uid_t group_uid;                   /* whose file that is: he starts the workers */
 	bool disabled;                     /* no $GAZELLED_GROUP, or a page we do not understand */
 	bool fallback_fail;                /* --fallback fail: no stack, no socket */
 	bool attached;    /* some worker was ours once: one that is away is waited for, not done without */

@@ -138,26 +138,47 @@ static void a_listener_opens_and_dies_with_its_process(void **state)
 	assert_int_equal(counter(GZ_COUNT_sockets), 0);
 }
 
+/* Socket n goes on its way with a note (0: a child, to whom all go); the end that comes for it, -1: none. */
+static int send_off(struct process *p, uint32_t n, struct gz_message *answer)
+{
+	struct gz_message m = message(n ? GZ_MESSAGE_CARRY : GZ_MESSAGE_FORK);
+	int fds[GZ_WELCOME_FDS] = { -1, -1, -1 };
+
+	m.number = n;
+	strcpy(m.text, "note");
+	say(p->fd, &m, sizeof(m), -1);
+	turn();
+	assert_int_equal(hear(p->fd, answer, fds), sizeof(*answer));
+	assert_int_equal(answer->kind, GZ_MESSAGE_FORKED);
+	return fds[0];
+}
+
+static int adopt(struct process *p, int end, struct gz_message *answer)
+{
+	struct gz_message m = message(GZ_MESSAGE_ADOPT);
+	int fds[GZ_WELCOME_FDS];
+
+	say(p->fd, &m, sizeof(m), end);
+	turn();
+	assert_int_equal(hear(p->fd, answer, fds), sizeof(*answer));
+	assert_int_equal(answer->kind, GZ_MESSAGE_ADOPTED);
+	return answer->status;
+}
+
 static void a_fork_keeps_the_listener_until_both_are_gone(void **state)
 {
 	(void)state;
 	struct process parent = greet(dial(), GZ_MESSAGE_HELLO);
 	uint32_t n = from_stock(&parent);
-	struct gz_message m = message(GZ_MESSAGE_FORK), answer;
-	int pair[2], fds[GZ_WELCOME_FDS];
+	struct gz_message forked;
 
 	(void)start_listening(&parent, n);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-	say(parent.fd, &m, sizeof(m), pair[1]);
-	close(pair[1]);
-	turn();
-	assert_int_equal(hear(parent.fd, &answer, fds), sizeof(answer));
-	assert_int_equal(answer.kind, GZ_MESSAGE_FORKED);
-	assert_int_equal(answer.status, 0);
+	int end = send_off(&parent, 0, &forked);
+	assert_int_equal(forked.status, 0);
 	post(&parent, (struct gz_request){ .op = GZ_REQUEST_RELEASE, .sock = n });
 	turn();
 	assert_int_equal(counter(GZ_COUNT_sockets), 1);
-	struct process child = greet(pair[0], GZ_MESSAGE_CLAIM);
+	struct process child = greet(end, GZ_MESSAGE_CLAIM);
 	assert_int_equal(gz_load(&child.arena->sock[n].worker.flags), GZ_WORKER_OPEN | GZ_WORKER_LISTENING);
 	leave(&child);
 	turn();
@@ -171,15 +192,10 @@ static void an_unclaimed_fork_drops_its_references(void **state)
 	(void)state;
 	struct process parent = greet(dial(), GZ_MESSAGE_HELLO);
 	uint32_t n = from_stock(&parent);
-	struct gz_message m = message(GZ_MESSAGE_FORK);
-	int pair[2];
+	struct gz_message forked;
 
 	(void)start_listening(&parent, n);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-	say(parent.fd, &m, sizeof(m), pair[1]);
-	close(pair[1]);
-	turn();
-	close(pair[0]);
+	close(send_off(&parent, 0, &forked));
 	turn();
 	assert_int_equal(counter(GZ_COUNT_sockets), 1);
 	assert_int_equal(counter(GZ_COUNT_attachments), 1);
@@ -189,62 +205,33 @@ static void an_unclaimed_fork_drops_its_references(void **state)
 	assert_int_equal(counter(GZ_COUNT_sockets), 0);
 }
 
-/* Socket n goes on its way (0: a child, to whom all go); the end that travels. */
-static int send_off(struct process *p, uint32_t n, struct gz_message *answer)
-{
-	struct gz_message m = message(GZ_MESSAGE_FORK);
-	int pair[2], fds[GZ_WELCOME_FDS];
-
-	m.number = n;
-	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-	say(p->fd, &m, sizeof(m), pair[1]);
-	close(pair[1]);
-	turn();
-	assert_int_equal(hear(p->fd, answer, fds), sizeof(*answer));
-	assert_int_equal(answer->kind, GZ_MESSAGE_FORKED);
-	return pair[0];
-}
-
-static int adopt(struct process *p, uint32_t attach_id, uint32_t n)
-{
-	struct gz_message m = message(GZ_MESSAGE_ADOPT), answer;
-	int fds[GZ_WELCOME_FDS];
-
-	m.attach_id = attach_id;
-	m.number = n;
-	say(p->fd, &m, sizeof(m), -1);
-	turn();
-	assert_int_equal(hear(p->fd, &answer, fds), sizeof(answer));
-	assert_int_equal(answer.kind, GZ_MESSAGE_ADOPTED);
-	return answer.status;
-}
-
 static void a_socket_is_passed_to_a_child(void **state)
 {
 	(void)state;
 	struct process parent = greet(dial(), GZ_MESSAGE_HELLO), stranger = greet(dial(), GZ_MESSAGE_HELLO);
-	struct gz_message forked, sent;
+	struct gz_message forked, sent, got;
 	struct process child = greet(send_off(&parent, 0, &forked), GZ_MESSAGE_CLAIM);
 	uint32_t n = from_stock(&parent), other = from_stock(&parent);
 
 	(void)start_listening(&parent, n);
 	(void)start_listening(&parent, other);
-	int end = send_off(&parent, n, &sent);
+	int end = send_off(&parent, n, &sent), same = dup(end);
 	assert_int_equal(sent.status, 0);
 	assert_int_equal(gz_load(&fx->stack.page->apps[sent.attach_id].sockets), 0); /* nobody shows what is under way */
 	post(&parent, (struct gz_request){ .op = GZ_REQUEST_RELEASE, .sock = n });
 	turn();
 	assert_int_equal(counter(GZ_COUNT_sockets), 2);
-	assert_int_equal(adopt(&child, sent.attach_id, other), EPERM); /* not in it */
-	assert_int_equal(adopt(&child, sent.attach_id, GZ_SOCKS_MAX + n), EPERM);
-	assert_int_equal(adopt(&child, GZ_APPS_MAX, n), EPERM);
-	assert_int_equal(adopt(&stranger, sent.attach_id, n), EPERM);
-	assert_int_equal(adopt(&child, sent.attach_id, n), 0);
-	assert_int_equal(adopt(&child, sent.attach_id, n), 0); /* twice is once */
+	assert_int_equal(adopt(&stranger, end, &got), EPERM);
+	assert_int_equal(adopt(&child, end, &got), 0);
+	assert_int_equal(got.number, n);
+	assert_int_equal(got.attach_id, 0);
+	assert_string_equal(got.text, "note");
+	assert_int_equal(adopt(&child, same, &got), 0); /* twice is once */
+	assert_int_equal(got.attach_id, 1);
 	close(end);
+	close(same);
 	turn();
 	turn();
-	assert_int_equal(adopt(&child, sent.attach_id, n), EPERM); /* it has arrived */
 	assert_int_equal(gz_load(&child.arena->sock[n].worker.flags), GZ_WORKER_OPEN | GZ_WORKER_LISTENING);
 	post(&child, (struct gz_request){ .op = GZ_REQUEST_RELEASE, .sock = n });
 	turn();
@@ -256,6 +243,61 @@ static void a_socket_is_passed_to_a_child(void **state)
 	turn();
 	turn();
 	assert_int_equal(counter(GZ_COUNT_sockets), 0);
+}
+
+/* Whatever a process shows in the place of an end: it gets nothing by it. */
+static void an_end_cannot_be_made_up(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	uint32_t n = from_stock(&p);
+	struct gz_message sent, got;
+	int pair[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC), child;
+
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	int end = send_off(&p, n, &sent);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	child = send_off(&p, 0, &got);
+	assert_int_equal(adopt(&p, -1, &got), EPERM);
+	assert_int_equal(adopt(&p, null, &got), EPERM);
+	assert_int_equal(adopt(&p, pair[0], &got), EPERM);
+	assert_int_equal(adopt(&p, p.fd, &got), EPERM); /* of an attachment, and of a child */
+	assert_int_equal(adopt(&p, child, &got), EPERM);
+	close(null);
+	close(pair[0]);
+	close(pair[1]);
+	close(child);
+	close(end);
+	turn();
+	assert_int_equal(send_off(&p, GZ_SOCKS_MAX + n, &sent), -1); /* what it does not hold */
+	assert_int_equal(sent.status, EBADF);
+	assert_int_equal(send_off(&p, from_stock(&p), &sent), -1);
+	assert_int_equal(sent.status, EBADF);
+	leave(&p);
+}
+
+/* Who has an end can take the socket that is in it, and sees nothing else of the program. */
+static void an_end_is_no_child(void **state)
+{
+	(void)state;
+	static const uint32_t kinds[] = { GZ_MESSAGE_CLAIM, GZ_MESSAGE_HELLO, GZ_MESSAGE_FORK, GZ_MESSAGE_PAIR,
+		                          GZ_MESSAGE_CARRY };
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	uint32_t n = from_stock(&p);
+
+	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	for (uint32_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		struct gz_message sent, m = message(kinds[i]), answer;
+		int fds[GZ_WELCOME_FDS], end = send_off(&p, n, &sent);
+
+		say(end, &m, sizeof(m), -1);
+		turn();
+		turn();
+		assert_int_equal(hear(end, &answer, fds), 0);
+		close(end);
+	}
+	assert_int_equal(counter(GZ_COUNT_sockets), 1);
+	leave(&p);
 }
 
 static void what_nobody_takes_is_let_go(void **state)
@@ -306,6 +348,8 @@ int main(void)
 		TEST(a_fork_keeps_the_listener_until_both_are_gone),
 		TEST(an_unclaimed_fork_drops_its_references),
 		TEST(a_socket_is_passed_to_a_child),
+		TEST(an_end_cannot_be_made_up),
+		TEST(an_end_is_no_child),
 		TEST(what_nobody_takes_is_let_go),
 		TEST(a_thousand_attachments_leave_nothing),
 	};

@@ -9,14 +9,18 @@
  *                                        <-   WELCOME {queue_id, attach_id, sizes} + fds: arena, channel, page
  *   EVENT_QUEUE {number} + fd: wake.h    ->        (no answer; sent before the queue first sleeps)
  *   WAKE {}                              ->        the worker sleeps, and there is something for it
- *   FORK {number} + fd: end of a socketpair ->     the other end now stands for a child: it holds all this process holds, or
- *                                                  that socket alone
- *                                        <-   FORKED {attach_id, status}
- *   CLAIM {magic, abi}  (child, on its end of that socketpair)  ->
+ *   FORK {}                              ->        a child will be: it holds all that this process holds
+ *                                        <-   FORKED {attach_id, status} + fd: the child's control socket
+ *   CLAIM {magic, abi}  (child, on that control socket)  ->
  *                                        <-   WELCOME ...   (same arena, a channel of its own)
  *   DROP {number, drop}                  ->        this process does not want those of what it holds; also before its CLAIM
- *   ADOPT {attach_id, number}            ->        what that child of this program holds, this process holds from now on, too
- *                                        <-   ADOPTED {status}
+ *   CARRY {number, text}                 ->        a socket goes on its way to another process: that one of ours (0: none), and a
+ *                                                  note for who gets it
+ *                                        <-   FORKED {attach_id, status} + fd: an end, which holds the socket and can say nothing
+ *   ADOPT {} + fd: that end              ->        it has come to this process
+ *                                        <-   ADOPTED {status, number, attach_id, text}: this process holds that one from now on,
+ *                                             too (attach_id 1: as it did before), and the note, both as the sender's CARRY had
+ *                                             them; EPERM: it is of another program, or no such end
  *   VOUCH {number} + fd: a kernel socket ->        the kernel let this process have the port that it is about to ask for under
  *                                                  that number, as the socket tells; sent before the request
  *   PAIR {addr, port} + fd: any socket   ->        who listens there among the attached processes? (same host, no packets) On
@@ -31,6 +35,7 @@
  *   LEG {member, life} + fd: a leg       ->        to another process of our side: just forked, or of the listening program
  * Its EOF is the death of the process there; whoever sees it lets go, in its place, of what it held.
  *   TRACE {}   (from the administrator)  ->        times requests (enum gz_stage) until this connection ends
+ * A number means nothing to a worker, nor to who receives a socket, but with a proof that the sender held it: the end is it.
  * A worker that cannot serve answers REFUSED {status = errno, text} and closes.
  */
 #ifndef GAZELLE_ATTACH_H
@@ -56,7 +61,8 @@ enum gz_message_kind {
 	GZ_MESSAGE_TRACE = 13,
 	GZ_MESSAGE_ADOPT = 14,
 	GZ_MESSAGE_ADOPTED = 15,
-	GZ_MESSAGE_VOUCH = 16
+	GZ_MESSAGE_VOUCH = 16,
+	GZ_MESSAGE_CARRY = 17
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };
@@ -67,10 +73,10 @@ struct gz_message {
 	uint64_t magic; /* GZ_ATTACH_MAGIC */
 	uint32_t abi_version;
 	uint32_t kind;
-	/* EVENT_QUEUE: which; DROP: sockets from 64 * number on; FORK, ADOPT, VOUCH: which socket, FORK: 0 = all; WELCOME: queue_id;
+	/* EVENT_QUEUE: which; DROP: sockets from 64 * number on; CARRY, ADOPTED, VOUCH: which socket; WELCOME: queue_id;
 	 * PAIRED: the receiver's side, 0 connects, 1 listens */
 	uint32_t number;
-	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED, ADOPT: the child */
+	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED: the child; ADOPTED: see above */
 	int32_t status;     /* REFUSED, FORKED, ADOPTED, PAIRED: 0 or an errno */
 	uint32_t member; /* PAIRED: the receiver's place on its side; LEG: the place of who is at the other end of it */
 	uint32_t other;  /* PAIRED: the place of the process at the other end of the leg */
@@ -85,7 +91,7 @@ struct gz_message {
 		uint64_t drop;       /* DROP: bit i = socket 64 * number + i */
 	};
 	uint64_t channel_size; /* WELCOME, bytes */
-	char text[64];         /* REFUSED: why */
+	char text[64];         /* REFUSED: why; CARRY, ADOPTED: the note */
 };
 _Static_assert(sizeof(struct gz_message) == 144, "one control message");
 

@@ -48,9 +48,9 @@ static void *map(int fd, size_t size, int prot)
 
 static int memory(const char *name, size_t size)
 {
-	int fd = memfd_create(name, MFD_CLOEXEC);
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	if (fd < 0 || ftruncate(fd, (off_t)size))
+	if (fd < 0 || ftruncate(fd, (off_t)size) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
 		fake_fail(name);
 	return fd;
 }
@@ -215,16 +215,52 @@ static struct arena *new_arena(void)
 	return arena;
 }
 
-static void on_fork(struct app *parent, int fd)
+static uint64_t cookie_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len);
+	return cookie;
+}
+
+/* A child, who holds all its parent does; or (CARRY) what holds one socket on its way. */
+static void on_fork(struct app *parent, const struct gz_message *message)
 {
 	struct gz_message answer = { .kind = GZ_MESSAGE_FORKED };
-	struct app *child = new_app(fd);
+	int ends[2];
+	struct app *child;
 
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+		fake_fail("socketpair");
+	child = new_app(ends[0]);
 	child->arena = parent->arena;
+	child->cookie = message->kind == GZ_MESSAGE_CARRY ? cookie_of(ends[1]) : 0;
+	child->carries = message->number;
+	memcpy(child->note, message->text, sizeof(child->note));
 	for (uint32_t n = 1; n < parent->arena->next_sock; n++)
-		if (parent->arena->sock[n].holders & 1u << (parent - fake.apps))
+		if (parent->arena->sock[n].holders & 1u << (parent - fake.apps) && (!child->cookie || child->carries == n))
 			parent->arena->sock[n].holders |= 1u << (child - fake.apps);
-	send_fds(parent->control, &answer, NULL, 0);
+	send_fds(parent->control, &answer, &ends[1], 1);
+	close(ends[1]);
+}
+
+static void on_adopt(struct app *app, int end)
+{
+	struct gz_message answer = { .kind = GZ_MESSAGE_ADOPTED, .status = EPERM };
+	uint64_t cookie = cookie_of(end);
+
+	for (struct app *from = fake.apps; from < fake.apps + APPS && cookie; from++) {
+		if (!from->control || from->arena != app->arena || from->cookie != cookie)
+			continue;
+		answer.status = 0;
+		answer.number = from->carries;
+		answer.attach_id = from->carries && app->arena->sock[from->carries].holders & 1u << (app - fake.apps);
+		memcpy(answer.text, from->note, sizeof(answer.text));
+		app->arena->sock[from->carries].holders |= 1u << (app - fake.apps);
+	}
+	send_fds(app->control, &answer, NULL, 0);
+	close(end);
 }
 
 static void detach(struct app *app)
@@ -267,7 +303,11 @@ static void on_control(struct app *app)
 		welcome(app);
 		break;
 	case GZ_MESSAGE_FORK:
-		on_fork(app, fd);
+	case GZ_MESSAGE_CARRY:
+		on_fork(app, &message);
+		break;
+	case GZ_MESSAGE_ADOPT:
+		on_adopt(app, fd);
 		break;
 	case GZ_MESSAGE_WAKE:
 		gz_add(&fake.page->counters[GZ_COUNT_requests], 1); /* for the tests to see */

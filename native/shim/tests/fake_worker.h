@@ -51,6 +51,9 @@ struct app {
 	int queue_fd[GZ_EVENT_QUEUES];
 	uint32_t request_tail, stock_head;
 	uint64_t rung;
+	uint64_t cookie; /* a socket on its way: SO_COOKIE of the end that stands for it; 0: a process */
+	uint32_t carries;
+	char note[64];
 };
 
 extern struct fake {

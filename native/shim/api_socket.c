@@ -23,7 +23,7 @@ static struct sock *borrow(int fd)
 	if (s) {
 		if (sock_kind(s) == KIND_STREAM)
 			sock_ready(s);
-		sock_get(s);
+		sock_hold(s);
 		lock_give(&s->rx);
 	}
 	return s;
@@ -122,7 +122,7 @@ EXPORT int bind(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 			r = err < 0 ? (int)api_return(err) : 0;
 		}
 	}
-	sock_put(s);
+	sock_unhold(s);
 	return r;
 }
 
@@ -134,7 +134,7 @@ EXPORT int listen(int fd, int backlog)
 	if (!s)
 		return REAL(listen)(fd, backlog);
 	err = listen_start(s, fd, backlog);
-	sock_put(s);
+	sock_unhold(s);
 	return (int)api_return(err);
 }
 
@@ -174,7 +174,7 @@ EXPORT int connect(int fd, __CONST_SOCKADDR_ARG addr, socklen_t len)
 	if (!s)
 		return REAL(connect)(fd, sa, len);
 	err = s->datagram ? dgram_connect(s, fd, sa, len) : connect_start(s, fd, sa, len);
-	sock_put(s);
+	sock_unhold(s);
 	return err > 0 ? REAL(connect)(fd, sa, len) : (int)api_return(err);
 }
 
@@ -200,7 +200,7 @@ EXPORT int shutdown(int fd, int how)
 			lock_give(&s->rx);
 		}
 	}
-	sock_put(s);
+	sock_unhold(s);
 	return r;
 }
 
@@ -230,7 +230,7 @@ static bool dgram_named(int fd, bool peer, struct sockaddr *sa, socklen_t *len, 
 	if (!s)
 		return false;
 	*err = dgram_name(s, peer, sa, len);
-	sock_put(s);
+	sock_unhold(s);
 	return *err <= 0;
 }
 
@@ -272,7 +272,7 @@ EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 	if (!s)
 		return REAL(getsockopt)(fd, level, name, value, len);
 	err = options_get(s, fd, level, name, value, len);
-	sock_put(s);
+	sock_unhold(s);
 	return (int)api_return(err);
 }
 
@@ -284,6 +284,6 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
 	if (!s)
 		return REAL(setsockopt)(fd, level, name, value, len);
 	err = options_set(s, fd, level, name, value, len);
-	sock_put(s);
+	sock_unhold(s);
 	return (int)api_return(err);
 }

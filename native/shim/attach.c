@@ -185,9 +185,9 @@ static int attach_one(uint32_t index, int patience_ms)
 	err = mapping_all(link, &message, fds);
 	if (err)
 		goto err_close_fds;
-	REAL(close)(fds[GZ_WELCOME_ARENA]);
-	REAL(close)(fds[GZ_WELCOME_CHANNEL]);
-	REAL(close)(fds[GZ_WELCOME_PAGE]);
+	UNCANCELLED(close, fds[GZ_WELCOME_ARENA]);
+	UNCANCELLED(close, fds[GZ_WELCOME_CHANNEL]);
+	UNCANCELLED(close, fds[GZ_WELCOME_PAGE]);
 	fd_own_move(&pending[index], &link->control_fd);
 	attach_wake_by_control(link);
 	attach_publish(link);
@@ -253,19 +253,19 @@ uint32_t attach_all(void)
 
 void attach_mend(void)
 {
-	if (!gz_load(&shim.missing) || now_ns() < gz_load(&shim.retry_ns) || !lock_try(&shim.lock))
+	if (!gz_load(&shim.missing) || now_ns() < gz_load(&shim.retry_ns) || !shim_try_lock())
 		return;
 	bury_unused();
 	attach_missing(0);
-	lock_give(&shim.lock);
+	shim_unlock();
 }
 
 void attach_insist(int patience_ms)
 {
-	lock_take(&shim.lock);
+	shim_lock();
 	bury_unused();
 	attach_missing(patience_ms);
-	lock_give(&shim.lock);
+	shim_unlock();
 }
 
 /* ------------------------------------------------------------------ death */
@@ -307,7 +307,7 @@ void attach_said(struct link *link, const struct gz_message *message, int *fds, 
 
 void attach_check(void)
 {
-	if (!lock_try(&shim.lock))
+	if (!shim_try_lock())
 		return; /* another thread is at it */
 	gz_store(&shim.checked_ns, now_ns());
 	LINK_EACH(link, i)
@@ -324,7 +324,7 @@ void attach_check(void)
 		if (got < 0)
 			attach_lost(link);
 	}
-	lock_give(&shim.lock);
+	shim_unlock();
 }
 
 bool attach_free_ports(void)

@@ -260,7 +260,6 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 		goto out;
 	}
 wait:
-	sock_get(s);
 	lock_give(&s->tx);
 	lock_give(&s->rx);
 	err = wait_for(s, settled, -1, s->told_refused ? -1 : options_patience(s->options.sndtimeo_ns));
@@ -274,7 +273,6 @@ wait:
 		err = -EINPROGRESS; /* SO_SNDTIMEO */
 	lock_give(&s->tx);
 	lock_give(&s->rx);
-	sock_put(s);
 	return err;
 
 out:

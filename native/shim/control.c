@@ -64,7 +64,7 @@ void control_close(int *fds, int count)
 {
 	while (count > 0)
 		if (fds[--count] >= 0)
-			REAL(close)(fds[count]);
+			UNCANCELLED(close, fds[count]);
 }
 
 int control_receive(int control_fd, struct gz_message *message, int *fds, int *count)
@@ -94,7 +94,7 @@ int control_receive(int control_fd, struct gz_message *message, int *fds, int *c
 			if (*count < (int)GZ_WELCOME_FDS)
 				fds[(*count)++] = fd;
 			else
-				REAL(close)(fd);
+				UNCANCELLED(close, fd);
 		}
 	}
 	if (!n) { /* the end; or an empty message, which may bring descriptors all the same */

@@ -262,7 +262,7 @@ struct sock *dgram_enter(int fd, bool fresh)
 		lock_give(&s->rx);
 		return NULL;
 	}
-	sock_get(s);
+	sock_hold(s);
 	lock_give(&s->rx);
 	if (__builtin_expect(s->born != gz_load(&shim.forks), 0))
 		family_claim_all();

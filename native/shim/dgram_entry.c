@@ -137,14 +137,14 @@ struct listener *dgram_inherit(struct sock *s, bool both, const struct endpoint 
 int dgram_entries_open(struct sock *s)
 {
 	family_claim_all();
-	lock_take(&shim.lock);
+	shim_lock();
 	WORKER_EACH(link, i)
 	{
 		open_entry(s, link);
 	}
 	dgram_of(s)->next = all;
 	all = s;
-	lock_give(&shim.lock);
+	shim_unlock();
 	return await_open(s);
 }
 
@@ -208,14 +208,14 @@ void dgram_entries_close(struct sock *s)
 {
 	struct sock **p = &all;
 
-	lock_take(&shim.lock);
+	shim_lock();
 	while (*p && *p != s)
 		p = &dgram_of(*p)->next;
 	if (*p)
 		*p = dgram_of(s)->next;
 	for (uint32_t i = 0; i < shim.workers; i++)
 		close_entry(s, &s->listener->entry[i]);
-	lock_give(&shim.lock);
+	shim_unlock();
 	if (s->bound)               /* by the program, which may want the same port again */
 		attach_await_all(); /* until they close our kernel socket, nobody can bind its port */
 }

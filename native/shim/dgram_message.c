@@ -113,7 +113,7 @@ static ssize_t recv_once(struct sock *s, int fd, struct msghdr *msg, size_t room
 		return -err;
 	got = take(s, msg, room, flags);
 	if (got == -EAGAIN && kernel >= 0) {
-		got = REAL(recvmsg)(kernel, msg, flags | MSG_DONTWAIT);
+		got = UNCANCELLED(recvmsg, kernel, msg, flags | MSG_DONTWAIT);
 		got = got < 0 ? -errno : got;
 	}
 	return got;
@@ -143,7 +143,7 @@ ssize_t dgram_recv(struct sock *s, int fd, struct msghdr *msg, int flags)
 			break;
 	}
 	lock_give(&s->rx);
-	sock_put(s);
+	sock_unhold(s);
 	return got;
 }
 
@@ -330,7 +330,7 @@ ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
 		(void)dgram_has_room(s);
 	}
 	lock_give(&s->tx);
-	sock_put(s);
+	sock_unhold(s);
 	if (err == 1) {
 		total = REAL(sendmsg)(fd, msg, flags);
 		return total < 0 ? -errno : total;

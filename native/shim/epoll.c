@@ -245,7 +245,7 @@ static int real_set(struct epoll *ep, int epfd)
 /* Events of kernel descriptors, without waiting. */
 static int look_kernel(struct epoll *ep, int epfd, struct epoll_event *events, int most)
 {
-	int fd = real_set(ep, epfd), n = fd < 0 ? 0 : REAL(epoll_wait)(fd, events, most, 0);
+	int fd = real_set(ep, epfd), n = fd < 0 ? 0 : (int)UNCANCELLED(epoll_pwait, fd, events, most, 0, NULL, 0);
 
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;

@@ -67,9 +67,11 @@ static void make_key(void)
 uint32_t eventq_mine(void)
 {
 	if (mine == UINT32_MAX) {
+		inside_enter(); /* a handler may want it, too */
 		pthread_once(&once, make_key);
 		mine = eventq_take();
 		(void)pthread_setspecific(ending, (void *)(uintptr_t)(mine + 1));
+		inside_leave();
 	}
 	return mine;
 }

@@ -54,6 +54,7 @@ static struct {
 	struct link *passed[GZ_WORKERS_MAX];            /* with the record's links */
 	struct link *pair[SHIM_LINKS - GZ_WORKERS_MAX]; /* and its pairs */
 	bool introduced;                                /* to the pairs, as a child */
+	uint32_t locks;                                 /* inside_open */
 } now = { .fd = -1 };
 
 static struct image_link *links_of(struct record *record)
@@ -263,14 +264,14 @@ static bool open_record(uint32_t fds)
 		return false;
 	int high = REAL(fcntl)(now.fd, F_DUPFD, 64); /* out of the way of programs that count on the lowest number */
 	if (high >= 0) {
-		REAL(close)(now.fd);
+		UNCANCELLED(close, now.fd);
 		now.fd = high;
 	}
 	now.record = ftruncate(now.fd, now.size) ? MAP_FAILED
 	                                         : mmap(NULL, now.size, PROT_READ | PROT_WRITE, MAP_SHARED, now.fd, 0);
 	if (now.record != MAP_FAILED)
 		return true;
-	REAL(close)(now.fd);
+	UNCANCELLED(close, now.fd);
 	now.fd = -1;
 	return false;
 }
@@ -294,12 +295,12 @@ static void close_record(void)
 {
 	for (uint32_t i = 0; i < now.record->links; i++)
 		if (links_of(now.record)[i].control_fd != now.passed[i]->control_fd)
-			REAL(close)(links_of(now.record)[i].control_fd);
+			UNCANCELLED(close, links_of(now.record)[i].control_fd);
 	if (now.introduced)
 		pair_after_fork_in_parent();
 	now.introduced = false;
 	munmap(now.record, now.size);
-	REAL(close)(now.fd);
+	UNCANCELLED(close, now.fd);
 	now.fd = -1;
 }
 
@@ -335,7 +336,7 @@ char **exec_prepare(char *const envp[])
 		fds++;
 	if (!fds)
 		return (char **)envp;
-	lock_take(&shim.lock);
+	shim_lock();
 	if (!open_record(fds))
 		goto err_unlock;
 	pass_links();
@@ -349,12 +350,13 @@ char **exec_prepare(char *const envp[])
 	if (!env)
 		goto err_close;
 	set_cloexec(false);
+	now.locks = inside_open();
 	return env;
 
 err_close:
 	close_record();
 err_unlock:
-	lock_give(&shim.lock);
+	shim_unlock();
 	return (char **)envp;
 }
 
@@ -365,11 +367,12 @@ void exec_failed(char **env, char *const envp[])
 
 	if (env == (char **)envp)
 		return;
+	inside_shut(now.locks);
 	while (envp[count])
 		count++;
 	set_cloexec(true);
 	close_record();
-	lock_give(&shim.lock);
+	shim_unlock();
 	munmap(env, (count + 2) * sizeof(*env) + NAME_ROOM);
 	errno = err;
 }
@@ -464,7 +467,7 @@ __attribute__((constructor)) static void inherit(void)
 		record->magic = 0;
 	if (record->magic == RECORD_MAGIC && record->abi_version == GZ_ABI_VERSION && record->pid == getpid() &&
 	    record->size <= (uint64_t)st.st_size && size_of(record) == record->size) {
-		REAL(close)(fd);
+		UNCANCELLED(close, fd);
 		if (shim_inherit())
 			restore(record);
 	}

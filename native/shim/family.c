@@ -153,7 +153,7 @@ int family_claim(struct link *link)
 	uint64_t *dropped;
 	int err = 0;
 
-	lock_take(&shim.lock);
+	shim_lock();
 	if (link->channel || gz_load(&link->dead)) {
 		err = link->channel ? 0 : -ECONNRESET;
 		goto out; /* another thread was first */
@@ -180,7 +180,7 @@ int family_claim(struct link *link)
 			sock_claimed(sock, link, n);
 	}
 out:
-	lock_give(&shim.lock);
+	shim_unlock();
 	return err;
 }
 

@@ -83,7 +83,7 @@ void fd_own(int fd, int *slot)
 	int high = move_high(fd);
 
 	if (high >= 0) {
-		REAL(close)(fd);
+		UNCANCELLED(close, fd);
 		fd = high;
 	} else {
 		REAL(fcntl)(fd, F_SETFD, FD_CLOEXEC);

@@ -30,7 +30,7 @@ static void before(void)
 		if (!link->channel)
 			(void)family_claim(link);
 	}
-	lock_take(&shim.lock);
+	shim_lock();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link = gz_load(&shim.links[i]);
 
@@ -55,11 +55,11 @@ static void after_in_parent(void)
 		struct link *link = gz_load(&shim.links[i]);
 
 		if (child_fd[i] >= 0)
-			REAL(close)(child_fd[i]);
+			UNCANCELLED(close, child_fd[i]);
 		if (link)
 			lock_give(&link->post);
 	}
-	lock_give(&shim.lock);
+	shim_unlock();
 }
 
 /* The parent's channel is not ours to write to; ours comes with the claim. */
@@ -96,7 +96,8 @@ static void after_in_child(void)
 	}
 	attach_after_fork();
 	pair_after_fork_in_child(queues);
-	lock_give(&shim.lock);
+	inside_after_fork();
+	shim_unlock();
 }
 
 void fork_prepare_library(void)

@@ -119,7 +119,7 @@ static void said(struct link *link, const struct gz_message *message, int *fds, 
 		return;
 	}
 	while (count > 0)
-		REAL(close)(fds[--count]);
+		UNCANCELLED(close, fds[--count]);
 }
 
 /* False: whoever was there is gone. Adds to *heard how many messages there were. */
@@ -274,10 +274,10 @@ static int child_leg(int to, uint32_t place, uint32_t life)
 	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
 		return -1;
 	if (control_send(to, &message, ends[1])) {
-		REAL(close)(ends[0]);
+		UNCANCELLED(close, ends[0]);
 		ends[0] = -1;
 	}
-	REAL(close)(ends[1]);
+	UNCANCELLED(close, ends[1]);
 	return ends[0];
 }
 
@@ -371,7 +371,7 @@ static void close_child_legs(struct link *link)
 {
 	for (uint32_t m = 0; m < GZ_PAIR_MEMBERS; m++)
 		if (link->pair->child_fd[m] >= 0)
-			REAL(close)(link->pair->child_fd[m]);
+			UNCANCELLED(close, link->pair->child_fd[m]);
 }
 
 bool pair_give(struct link *link, uint32_t n, struct pair_image *image)

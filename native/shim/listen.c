@@ -75,14 +75,14 @@ static void tell_options(struct sock *s, struct link *link, uint32_t n)
 
 void listen_options(struct sock *s)
 {
-	lock_take(&shim.lock);
+	shim_lock();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
 
 		if (e->link)
 			tell_options(s, e->link, e->n);
 	}
-	lock_give(&shim.lock);
+	shim_unlock();
 }
 
 /* Asks a worker to listen. shim.lock held. The answer is not waited for. */
@@ -181,7 +181,7 @@ static int enlist(struct sock *s)
 {
 	int err;
 
-	lock_take(&shim.lock);
+	shim_lock();
 	WORKER_EACH(link, i)
 	{
 		if (takes_incoming(i))
@@ -189,13 +189,13 @@ static int enlist(struct sock *s)
 	}
 	s->listener->next = shim.listeners;
 	shim.listeners = s;
-	lock_give(&shim.lock);
+	shim_unlock();
 	err = await_open(s);
 	if (!err)
 		return 0;
-	lock_take(&shim.lock);
+	shim_lock();
 	unlist(s);
-	lock_give(&shim.lock);
+	shim_unlock();
 	return err;
 }
 
@@ -492,7 +492,7 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 
 	_Static_assert(SOCK_CLOEXEC == O_CLOEXEC && SOCK_NONBLOCK == O_NONBLOCK, "one flag word serves both");
 	family_claim_all();
-	sock_get(s);
+	sock_hold(s);
 	for (;;) {
 		bool both = s->listener->both;
 
@@ -508,25 +508,25 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 			break;
 	}
 	lock_give(&s->rx);
-	sock_put(s);
+	sock_unhold(s);
 	return got;
 }
 
 void listen_shutdown(struct sock *s)
 {
 	s->listener->shut = true;
-	lock_take(&shim.lock);
+	shim_lock();
 	unlist(s);
-	lock_give(&shim.lock);
+	shim_unlock();
 	epoll_activate(s);
 	eventq_wake_all();
 }
 
 void listen_close(struct sock *s)
 {
-	lock_take(&shim.lock);
+	shim_lock();
 	unlist(s);
-	lock_give(&shim.lock);
+	shim_unlock();
 	attach_await_all(); /* they have our kernel socket open: until they close it, nobody can bind its port */
 	free(s->listener);
 	s->listener = NULL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * A lock between the threads of one process: a futex word, 0 free, 1 held, 2 held with sleepers. Held for a copy or a few
- * list operations, never while waiting for a peer's data. A child of fork may simply zero the locks other threads held
- * (fork.c). Order: a socket's rx, its tx, shim.lock, a link's post; and after any of these shim.items, then an epoll set's.
+ * list operations, never while waiting for a peer's data. No signal handler of the program runs in a thread that holds one, and
+ * none is cancelled (inside.h). A child of fork may simply zero the locks other threads held (fork.c). Order: a socket's rx, its tx, shim.lock, a link's post; and after any of these shim.items, then an epoll set's.
  */
 #ifndef SHIM_LOCK_H
 #define SHIM_LOCK_H
@@ -10,6 +10,8 @@
 #include <sys/single_threaded.h>
 
 #include <gazelle/atomic.h>
+
+#include "inside.h"
 
 struct lock {
 	_Atomic uint32_t word;
@@ -23,6 +25,7 @@ static inline void lock_take(struct lock *lock)
 {
 	uint32_t none = 0;
 
+	inside_enter();
 	if (__libc_single_threaded)
 		gz_store(&lock->word, 1);
 	else if (__builtin_expect(!gz_cas(&lock->word, &none, 1), 0))
@@ -34,7 +37,11 @@ static inline bool lock_try(struct lock *lock)
 {
 	uint32_t none = 0;
 
-	return gz_cas(&lock->word, &none, 1);
+	inside_enter();
+	if (gz_cas(&lock->word, &none, 1))
+		return true;
+	inside_leave();
+	return false;
 }
 
 static inline void lock_give(struct lock *lock)
@@ -43,6 +50,7 @@ static inline void lock_give(struct lock *lock)
 		gz_store(&lock->word, 0);
 	else if (__builtin_expect(gz_exchange(&lock->word, 0) == 2, 0))
 		lock_wake(lock);
+	inside_leave();
 }
 
 #endif

@@ -297,7 +297,7 @@ void pair_arrived(struct link *worker, const struct gz_message *message, int *fd
 
 close_fds:
 	while (count > 0)
-		REAL(close)(fds[--count]);
+		UNCANCELLED(close, fds[--count]);
 }
 
 void pair_leg_arrived(struct link *worker, const struct gz_message *message, int *fds, int count)
@@ -316,7 +316,7 @@ void pair_leg_arrived(struct link *worker, const struct gz_message *message, int
 		return;
 	}
 	while (count > 0)
-		REAL(close)(fds[--count]);
+		UNCANCELLED(close, fds[--count]);
 }
 
 static struct link *younger_than(uint64_t serial)
@@ -428,13 +428,13 @@ bool pair_reaches(const struct pair_caller *from, const struct endpoint *to)
 
 	if (!same_host(to))
 		return false;
-	lock_take(&shim.lock);
+	shim_lock();
 	link = pair_to(from, to, &where);
 	if (link)
 		n = take_number(link);
 	if (n)
 		pair_recall(link, n);
-	lock_give(&shim.lock);
+	shim_unlock();
 	return n;
 }
 
@@ -526,7 +526,7 @@ int pair_connect(const struct pair_caller *from, const struct endpoint *local, c
 
 	if (!same_host(to))
 		return 1;
-	lock_take(&shim.lock);
+	shim_lock();
 	*link = pair_to(from, to, &where);
 	if (!*link)
 		goto out;
@@ -546,7 +546,7 @@ int pair_connect(const struct pair_caller *from, const struct endpoint *local, c
 		link_let_go(*link, *n);
 	}
 out:
-	lock_give(&shim.lock);
+	shim_unlock();
 	if (!err)
 		pair_ring(*link, 0);
 	return err;

@@ -196,7 +196,7 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 		listen_options(s);
 out:
 	if (own)
-		REAL(close)(kfd);
+		UNCANCELLED(close, kfd);
 	return err;
 }
 

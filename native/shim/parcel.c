@@ -119,9 +119,9 @@ static int seal(void)
 	control_put_fds(&msg, fds, parcel.fds);
 	if (UNCANCELLED(sendmsg, ends[1], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(parcel))
 		err = -errno;
-	REAL(close)(ends[1]);
+	UNCANCELLED(close, ends[1]);
 	if (err)
-		REAL(close)(ends[0]);
+		UNCANCELLED(close, ends[0]);
 	return err ? err : ends[0];
 }
 
@@ -143,7 +143,7 @@ static int pack(int fd, struct sock *s)
 	if (parcel.paired)
 		pair_given(s->link);
 	for (uint32_t i = FIRST_END; i < (parcel.paired ? PAIR_MEMORY : parcel.fds); i++)
-		REAL(close)(fds[i]);
+		UNCANCELLED(close, fds[i]);
 	if (made >= 0)
 		gz_add(&shim.forks, 1); /* another process may read from it, too */
 	return made;
@@ -160,9 +160,9 @@ int parcel_make(int fd)
 		return -EBADF; /* closed by another thread just now */
 	sock_get(s);
 	lock_give(&s->tx);
-	lock_take(&shim.lock);
+	shim_lock();
 	made = pack(fd, s);
-	lock_give(&shim.lock);
+	shim_unlock();
 	sock_put(s);
 	return made;
 }
@@ -343,7 +343,7 @@ static int unpack(int fd, struct sock **s)
 		err = -errno;
 	for (uint32_t i = 0; i < count; i++)
 		if (!taken || i < PAIR_MEMORY)
-			REAL(close)(fds[i]);
+			UNCANCELLED(close, fds[i]);
 	return err;
 }
 
@@ -358,9 +358,9 @@ int parcel_open(int fd)
 		return -EPERM;
 	family_claim_all();
 	fd_forget(fd); /* what was here may have been closed behind our back */
-	lock_take(&shim.lock);
+	shim_lock();
 	err = unpack(fd, &s);
-	lock_give(&shim.lock);
+	shim_unlock();
 	if (err) {
 		if (s)
 			sock_put(s);

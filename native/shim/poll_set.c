@@ -79,7 +79,7 @@ static void enter(struct poll *p)
 				sock_ready(s);
 			else if (sock_kind(s) == KIND_LISTENER)
 				family_claim_all();
-			sock_get(s);
+			sock_hold(s);
 			lock_give(&s->rx);
 			p->who[i].s = s;
 			if (sock_kind(s) == KIND_STREAM || (sock_kind(s) != KIND_FRESH && !s->listener->both))
@@ -97,7 +97,7 @@ static void leave(struct poll *p)
 {
 	for (nfds_t i = 0; i < p->count; i++) {
 		if (p->who[i].s)
-			sock_put(p->who[i].s);
+			sock_unhold(p->who[i].s);
 		if (p->who[i].ep)
 			epoll_put(p->who[i].ep);
 	}
@@ -125,7 +125,9 @@ static int look(struct poll *p)
 
 static void look_kernel(struct poll *p)
 {
-	if (!p->any_kernel || REAL(poll)(p->kernel, p->count, 0) <= 0)
+	struct timespec at_once = { 0 };
+
+	if (!p->any_kernel || UNCANCELLED(ppoll, p->kernel, p->count, &at_once, NULL, 0) <= 0)
 		for (nfds_t i = 0; i < p->count; i++)
 			p->kernel[i].revents = 0;
 }

@@ -71,6 +71,9 @@
 	X(int, execveat, (int, const char *, char *const[], char *const[], int))                          \
 	X(int, execvpe, (const char *, char *const[], char *const[]))                                     \
 	X(int, fexecve, (int, char *const[], char *const[]))                                              \
+	X(int, sigaction, (int, const struct sigaction *, struct sigaction *))                            \
+	X(int, siginterrupt, (int, int))                                                                  \
+	X(int, pthread_setcanceltype, (int, int *))                                                       \
 	X(FILE *, fdopen, (int, const char *))                                                            \
 	X(int, fclose, (FILE *))                                                                          \
 	X(long, syscall, (long, ...))

@@ -125,7 +125,7 @@ ssize_t rights_send(int fd, const struct msghdr *msg, int flags)
 			sent = -errno;
 	}
 	while (count > 0)
-		REAL(close)(parcels[--count]);
+		UNCANCELLED(close, parcels[--count]);
 	free(copy.msg_control);
 	return sent;
 }
@@ -139,7 +139,7 @@ static void cut(struct msghdr *msg, struct cmsghdr *c, uint32_t i)
 	int fd;
 
 	for (uint32_t k = i; descriptor(c, k, &at, &fd); k++)
-		REAL(close)(fd);
+		UNCANCELLED(close, fd);
 	if (i)
 		c->cmsg_len = CMSG_LEN(i * sizeof(int));
 	msg->msg_controllen = (size_t)((char *)c - (char *)msg->msg_control) + (i ? CMSG_SPACE(i * sizeof(int)) : 0);

@@ -113,7 +113,7 @@ static bool is_hosts_own(const struct endpoint *ep)
 	at.port = 0;
 	endpoint_to(&at, family, (struct sockaddr *)&sa, &len);
 	own = !REAL(bind)(fd, (struct sockaddr *)&sa, len);
-	REAL(close)(fd);
+	UNCANCELLED(close, fd);
 	return own;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,37 @@
 #include "shim.h"
 
 struct shim shim;
+static int cancel_state; /* of who holds shim.lock, before that */
+
+void shim_lock(void)
+{
+	int state;
+
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	lock_take(&shim.lock);
+	cancel_state = state;
+}
+
+bool shim_try_lock(void)
+{
+	int state;
+
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	if (lock_try(&shim.lock)) {
+		cancel_state = state;
+		return true;
+	}
+	(void)pthread_setcancelstate(state, NULL);
+	return false;
+}
+
+void shim_unlock(void)
+{
+	int state = cancel_state;
+
+	lock_give(&shim.lock);
+	(void)pthread_setcancelstate(state, NULL);
+}
 
 /* Said once per process: a program that is not accelerated should not be so unnoticed, nor drown its own output. */
 void shim_complain(const char *what, const char *detail, const char *so)
@@ -67,7 +99,7 @@ static int map_group(const char *path)
 	shim.group_uid = st.st_uid;
 	shim.group = group;
 out_close:
-	REAL(close)(fd);
+	UNCANCELLED(close, fd);
 	return err;
 }
 
@@ -88,7 +120,7 @@ static void open_explain(void)
 		explain = mmap(NULL, sizeof(*explain), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		shim.explain = explain == MAP_FAILED ? NULL : explain;
 	}
-	REAL(close)(fd);
+	UNCANCELLED(close, fd);
 }
 
 /* First socket of the process. shim.lock held. False: never again; errors that may pass are met by attach_mend. */
@@ -122,7 +154,7 @@ bool shim_on(void)
 		return true;
 	if (shim.group && now_ns() < gz_load(&shim.retry_ns))
 		return false;
-	lock_take(&shim.lock);
+	shim_lock();
 	if (!shim.group && !open_group())
 		__atomic_store_n(&shim.disabled, true, __ATOMIC_RELEASE);
 	else if (attach_all())
@@ -130,7 +162,7 @@ bool shim_on(void)
 	else
 		shim_complain("no worker could be attached", *shim.refusal ? shim.refusal : strerror(shim.attach_error),
 		              NULL);
-	lock_give(&shim.lock);
+	shim_unlock();
 	return shim.attached;
 }
 
@@ -153,10 +185,10 @@ void shim_count_refused(void)
 
 bool shim_inherit(void)
 {
-	lock_take(&shim.lock);
+	shim_lock();
 	if (!open_group())
 		shim.disabled = true;
-	lock_give(&shim.lock);
+	shim_unlock();
 	return !shim.disabled;
 }
 
@@ -165,10 +197,10 @@ void shim_expect_passing(void)
 	if (gz_load(&shim.passes))
 		return;
 	gz_store(&shim.passes, true);
-	lock_take(&shim.lock);
+	shim_lock();
 	if (!shim.group && !shim.disabled && !open_group())
 		__atomic_store_n(&shim.disabled, true, __ATOMIC_RELEASE);
-	lock_give(&shim.lock);
+	shim_unlock();
 }
 
 void shim_refused(const char *why)

@@ -63,6 +63,14 @@ struct shim {
 extern struct shim shim;
 
 /*
+ * shim.lock. What is done under it waits now and then, and calls into the C library at will: a thread that holds it is not
+ * cancelled, wherever it may be.
+ */
+void shim_lock(void);
+bool shim_try_lock(void);
+void shim_unlock(void);
+
+/*
  * True if the stack can serve sockets. The first call maps the group page and attaches to the workers; it may take some
  * milliseconds. Called where a program makes a socket, never before.
  */

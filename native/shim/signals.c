@@ -8,6 +8,7 @@
 
 #include "eventq.h"
 #include "fdtable.h"
+#include "real.h"
 #include "shim.h"
 #include "signals.h"
 
@@ -24,10 +25,9 @@ static enum handler handler_of(int sig)
 {
 	struct sigaction action;
 
-	if (sigaction(sig, NULL, &action))
+	if (REAL(sigaction)(sig, NULL, &action))
 		return NONE;
-	if (action.sa_flags & SA_SIGINFO ? action.sa_sigaction == NULL
-	                                 : action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+	if (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
 		return NONE;
 	return action.sa_flags & SA_RESTART ? RESTARTS : INTERRUPTS;
 }

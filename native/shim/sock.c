@@ -90,14 +90,14 @@ static int kernel_socket(int family, int *slot)
 
 	if (fd > 0)
 		return fd;
-	lock_take(&shim.lock);
+	shim_lock();
 	if (*slot <= 0) {
 		fd = REAL(socket)(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		if (fd >= 0)
 			fd_own(fd, slot);
 	}
 	fd = *slot > 0 ? *slot : -errno;
-	lock_give(&shim.lock);
+	shim_unlock();
 	return fd;
 }
 

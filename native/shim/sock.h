@@ -108,6 +108,19 @@ static inline void sock_get(struct sock *s)
 /* A descriptor or a waiter lets go. No locks held. */
 void sock_put(struct sock *s);
 
+/* The same for a thread that uses it for a while: it is not cancelled before it has let go, but where it waits (wait_for). */
+static inline void sock_hold(struct sock *s)
+{
+	inside_wait_begins();
+	sock_get(s);
+}
+
+static inline void sock_unhold(struct sock *s)
+{
+	sock_put(s);
+	inside_wait_ends();
+}
+
 /* A descriptor was closed; if it was the last one, and the program wants it so, waits (SO_LINGER). No locks held. */
 void sock_last_words(struct sock *s);
 

@@ -121,12 +121,14 @@ static bool peeks_enough(struct sock *s)
 	       gz_load(&s->me->flags) & GZ_APP_SHUT_RD;
 }
 
-/* Waits off the lock. 0, -EAGAIN or -EINTR. */
-static int wait_rx(struct sock *s, bool (*ready)(struct sock *s))
+/* Waits off the lock; the first time it takes a reference. 0, -EAGAIN or -EINTR. */
+static int wait_rx(struct sock *s, bool (*ready)(struct sock *s), bool *held)
 {
 	int err;
 
-	sock_get(s);
+	if (!*held)
+		sock_hold(s);
+	*held = true;
 	lock_give(&s->rx);
 	err = wait_for(s, ready, -1, options_patience(s->options.rcvtimeo_ns));
 	lock_take(&s->rx);
@@ -135,7 +137,7 @@ static int wait_rx(struct sock *s, bool (*ready)(struct sock *s))
 }
 
 /* Peeked bytes stay, so they cannot be gathered: before a look there must be as many as are wanted, or the last. */
-static int wait_peek(struct sock *s, size_t target, int flags, uint32_t *waits)
+static int wait_peek(struct sock *s, size_t target, int flags, bool *held)
 {
 	int err = 0;
 
@@ -143,8 +145,7 @@ static int wait_peek(struct sock *s, size_t target, int flags, uint32_t *waits)
 	while (!err && !peeks_enough(s)) {
 		if (flags & MSG_DONTWAIT || sock_nonblock(s))
 			return 0;
-		err = wait_rx(s, peeks_enough);
-		++*waits;
+		err = wait_rx(s, peeks_enough, held);
 		gz_store(&s->peek_want, (uint32_t)target);
 	}
 	return err;
@@ -155,7 +156,7 @@ ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flag
 	struct iov to;
 	ssize_t total = iov_begin(&to, iov, count), done = 0;
 	size_t target = flags & MSG_WAITALL ? (size_t)total : low_water(s);
-	uint32_t waits = 0;
+	bool held = false;
 	int end = 0;
 
 	if (total < 0 || flags & (MSG_OOB | MSG_ERRQUEUE)) {
@@ -165,7 +166,7 @@ ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flag
 	if (target > (size_t)total)
 		target = (size_t)total;
 	if (flags & MSG_PEEK && target > 1)
-		end = wait_peek(s, target, flags, &waits);
+		end = wait_peek(s, target, flags, &held);
 	while (!end && (done < total || !total)) {
 		ssize_t got = total ? take(s, &to, (size_t)(total - done), flags) : 0;
 
@@ -191,13 +192,12 @@ ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flag
 			wait_skipped();
 			break;
 		}
-		end = wait_rx(s, stream_readable);
-		waits++;
+		end = wait_rx(s, stream_readable, &held);
 	}
 out:
 	lock_give(&s->rx);
-	while (waits--)
-		sock_put(s);
+	if (held)
+		sock_unhold(s);
 	return done ? done : end;
 }
 

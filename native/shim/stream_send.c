@@ -209,11 +209,13 @@ void stream_writer_end(struct sock *s)
 	(void)gz_cas(&s->me->aux[GZ_AUX_WRITER], &mine, 0); /* not if it was taken from us */
 }
 
-static int wait_tx(struct sock *s)
+static int wait_tx(struct sock *s, bool *held)
 {
 	int err;
 
-	sock_get(s);
+	if (!*held)
+		sock_hold(s);
+	*held = true;
 	stream_writer_end(s);
 	lock_give(&s->tx);
 	err = wait_for(s, stream_writable, -1, options_patience(s->options.sndtimeo_ns));
@@ -224,9 +226,9 @@ static int wait_tx(struct sock *s)
 
 /*
  * There is no room; `end` is -EAGAIN if the connection is not made yet. Gets a bigger FIFO or waits, if the socket and
- * `flags` let it. 0: look again; -EAGAIN, -EINTR: the call ends. *waits counts the references that waiting has taken.
+ * `flags` let it. 0: look again; -EAGAIN, -EINTR: the call ends. *held: a reference was taken for it.
  */
-static int await_room(struct sock *s, int end, int flags, uint32_t *waits)
+static int await_room(struct sock *s, int end, int flags, bool *held)
 {
 	if (!end && grow(s))
 		return 0;
@@ -235,8 +237,7 @@ static int await_room(struct sock *s, int end, int flags, uint32_t *waits)
 		(void)stream_want_space(s);
 		return -EAGAIN;
 	}
-	++*waits;
-	return wait_tx(s);
+	return wait_tx(s, held);
 }
 
 /* The other program of a pair has closed: what was written will not be read. */
@@ -249,8 +250,7 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 {
 	struct iov from;
 	ssize_t total = iov_begin(&from, iov, count), done = 0;
-	uint32_t waits = 0;
-	bool broke = false, unwished = false;
+	bool broke = false, unwished = false, held = false;
 	int end = 0;
 
 	if (total < 0 || flags & (MSG_OOB | MSG_FASTOPEN)) {
@@ -283,7 +283,7 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 				break; /* or it would wait for room that nobody makes */
 			continue;
 		}
-		end = await_room(s, end, flags, &waits);
+		end = await_room(s, end, flags, &held);
 		if (end)
 			break;
 	}
@@ -294,8 +294,9 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 	if (unwished)
 		unwished = stream_want_space(s);
 	if (broke || unwished) {
-		sock_get(s);
-		waits++;
+		if (!held)
+			sock_hold(s);
+		held = true;
 	}
 	lock_give(&s->tx);
 	if (unwished) {
@@ -304,8 +305,8 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 	}
 	if (broke || unwished)
 		epoll_activate(s);
-	while (waits--)
-		sock_put(s);
+	if (held)
+		sock_unhold(s);
 	if (!done && end == -EPIPE && !(flags & MSG_NOSIGNAL))
 		raise(SIGPIPE);
 	return done || end > 0 ? done : end;
@@ -315,8 +316,7 @@ ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flag
 ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 {
 	ssize_t done = 0, got = 0;
-	uint32_t waits = 0;
-	bool broke = false;
+	bool broke = false, held = false;
 	int end = 0;
 
 	stream_writer_begin(s);
@@ -330,7 +330,7 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 			break;
 		}
 		if (!space) {
-			end = await_room(s, end, 0, &waits);
+			end = await_room(s, end, 0, &held);
 			if (end)
 				break;
 			continue;
@@ -341,7 +341,8 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 		run = run < PIECE * 4 ? run : PIECE * 4;
 		if (run > len - (size_t)done)
 			run = (uint32_t)(len - (size_t)done);
-		got = offset ? pread(in_fd, s->tx_mem + off, run, *offset) : REAL(read)(in_fd, s->tx_mem + off, run);
+		got = offset ? UNCANCELLED(pread64, in_fd, s->tx_mem + off, run, *offset)
+		             : UNCANCELLED(read, in_fd, s->tx_mem + off, run);
 		if (got <= 0) {
 			end = got ? -errno : 0;
 			break;
@@ -356,14 +357,15 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len)
 	stream_writer_end(s);
 	if (broke) {
 		gz_store(&s->broken, true); /* as in stream_send */
-		sock_get(s);
-		waits++;
+		if (!held)
+			sock_hold(s);
+		held = true;
 	}
 	lock_give(&s->tx);
 	if (broke)
 		epoll_activate(s);
-	while (waits--)
-		sock_put(s);
+	if (held)
+		sock_unhold(s);
 	if (!done && end == -EPIPE)
 		raise(SIGPIPE);
 	return done ? done : end;

@@ -20,7 +20,7 @@
 #define LOOKS_PER_YIELD 16u
 #define CHECK_NS 1000000ull       /* control sockets, while we are too busy to sleep */
 #define MEND_SLEEP_NS 20000000ull /* while a worker is missing and due to be looked for nobody sleeps longer */
-#define FEW_FDS 24u
+#define FEW_FDS 128u              /* more need an allocator, where a signal handler may not go */
 #define SKIPS_PER_CLOCK 64u
 
 static __thread struct spin thread_spin;
@@ -50,6 +50,7 @@ static uint32_t most_ns(void)
 
 void wait_begin(struct wait *w, struct spin *spin, uint32_t queue, int64_t timeout_ns, const sigset_t *sigmask)
 {
+	inside_wait_begins();
 	if (!spin->started) {
 		spin->started = true;
 		spin->budget_ns = most_ns();
@@ -194,6 +195,7 @@ void wait_end(struct wait *w, bool found)
 	else if (found && w->looks > LOOKS_PER_YIELD)
 		budget += most / 8;
 	w->spin->budget_ns = budget < most ? budget : most;
+	inside_wait_ends();
 }
 
 static void set_interest(struct sock *s, uint32_t queue, bool on)

@@ -34,8 +34,9 @@ static int pending[GZ_WORKERS_MAX]; /* HELLO sent, no answer yet: slots of fd_ow
 int attach_await(struct link *link, int control_fd, uint32_t kind, struct gz_message *message, int *fds, int *count,
                  int patience_ms)
 {
-	uint64_t until = now_ns() + (uint64_t)patience_ms * 1000000ull;
+	struct patience patience;
 
+	patience_begin(&patience, (uint64_t)patience_ms * 1000000ull);
 	for (;;) {
 		int got = control_receive(control_fd, message, fds, count);
 
@@ -58,11 +59,11 @@ int attach_await(struct link *link, int control_fd, uint32_t kind, struct gz_mes
 			control_close(fds, *count);
 		if (got)
 			continue;
-		uint64_t now = now_ns();
-		if (now >= until)
+		uint64_t left = patience_left(&patience, control_fd);
+		if (!left)
 			return -ETIMEDOUT;
 		struct pollfd wait = { .fd = control_fd, .events = POLLIN };
-		(void)REAL(poll)(&wait, 1, (int)((until - now) / 1000000ull) + 1);
+		(void)REAL(poll)(&wait, 1, (int)(left / 1000000ull) + 1);
 	}
 }
 
@@ -216,6 +217,10 @@ static uint32_t attach_missing(int patience_ms)
 	uint32_t live = 0, missing = 0;
 	uint64_t again = 0;
 
+	/* All at once, so that those who answer late do so together. */
+	for (uint32_t i = 0; i < shim.workers; i++)
+		if (!gz_load(&shim.links[i]) && pending[i] <= 0)
+			(void)say_hello(i);
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		bool fresh = false;
 

@@ -2,6 +2,8 @@
 #include "control.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,6 +12,8 @@
 
 #include "real.h"
 #include "shim.h"
+
+#define AGAIN_NS 100000000ull /* so often a worker that waits for a CPU is looked at */
 
 void control_put_fds(struct msghdr *msg, const int *fds, uint32_t count)
 {
@@ -39,6 +43,61 @@ bool control_is_workers(int fd)
 	if (!control_is_pair_end(fd) || REAL(getsockopt)(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) || len != sizeof(peer))
 		return false;
 	return peer.uid == 0 || peer.uid == shim.group->run_uid || peer.uid == shim.group_uid;
+}
+
+/* True if the process that made the other end would run if it could; also if that cannot be told. */
+static bool waits_for_cpu(int control_fd)
+{
+	struct ucred peer = { 0 };
+	socklen_t len = sizeof(peer);
+	char path[32], line[512];
+	const char *state;
+	ssize_t n = -1;
+	int fd;
+
+	if (REAL(getsockopt)(control_fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
+		return false;
+	if (peer.pid <= 0)
+		return true; /* of another pid namespace */
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)peer.pid);
+	fd = (int)UNCANCELLED(openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+	if (fd >= 0) {
+		n = UNCANCELLED(read, fd, line, sizeof(line) - 1);
+		UNCANCELLED(close, fd);
+	}
+	if (n <= 0)
+		return false;
+	line[n] = 0;
+	state = strrchr(line, ')'); /* behind a name that may be anything */
+	return state && (!strncmp(state, ") R", 3) || !strncmp(state, ") D", 3));
+}
+
+static void say_once(void)
+{
+	static const char text[] = "liblstack: a worker waits for a CPU; waiting for it up to 5 seconds\n";
+	static _Atomic bool said;
+
+	if (!atomic_exchange(&said, true))
+		(void)!UNCANCELLED(write, STDERR_FILENO, text, sizeof(text) - 1);
+}
+
+void patience_begin(struct patience *patience, uint64_t ns)
+{
+	uint64_t now = now_ns();
+
+	patience->until = now + ns;
+	patience->last = ns && ns < PATIENCE_MOST_NS ? now + PATIENCE_MOST_NS : patience->until;
+}
+
+uint64_t patience_left(struct patience *patience, int control_fd)
+{
+	uint64_t now = now_ns();
+
+	if (now >= patience->until && now < patience->last && waits_for_cpu(control_fd)) {
+		say_once();
+		patience->until = patience->last - now > AGAIN_NS ? now + AGAIN_NS : patience->last;
+	}
+	return now < patience->until ? patience->until - now : 0;
 }
 
 int control_send(int control_fd, struct gz_message *message, int fd)

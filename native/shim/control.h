@@ -26,6 +26,22 @@ void control_put_fds(struct msghdr *msg, const int *fds, uint32_t count);
 /* True if who made the other end is a worker of our group: root, or whom the group page names. */
 bool control_is_workers(int fd);
 
+/*
+ * A wait for what a worker will say or do. Longer than asked for, up to PATIENCE_MOST_NS, while that worker is alive and only
+ * waits for a CPU: on a machine with too much to do it answers late, and giving up would lose all that it serves.
+ */
+#define PATIENCE_MOST_NS 5000000000ull
+
+struct patience {
+	uint64_t until, last;
+};
+
+/* ns = 0: no waiting at all. */
+void patience_begin(struct patience *patience, uint64_t ns);
+
+/* How long there is still to wait; 0: it is over. */
+uint64_t patience_left(struct patience *patience, int control_fd);
+
 /* True if this descriptor, which may come from a stranger, is one end of a SOCK_SEQPACKET pair of UNIX sockets. */
 bool control_is_pair_end(int fd);
 

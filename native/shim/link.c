@@ -30,20 +30,22 @@ void link_wake(struct link *link, uint32_t sleep)
 		gz_store(&link->woken, sleep);
 }
 
-/* One turn of waiting for a worker that is busy but there. False: it died, or the patience has ended. */
-static bool wait_turn(struct link *link, uint32_t *turns, uint64_t *until)
-{
-	uint64_t now;
+struct turns {
+	uint32_t count;
+	struct patience patience;
+};
 
+/* One turn of waiting for a worker that is busy but there. False: it died, or the patience has ended. */
+static bool wait_turn(struct link *link, struct turns *turns)
+{
 	if (gz_load(&link->dead))
 		return false;
 	sched_yield();
-	if (++*turns % 64)
+	if (++turns->count % 64)
 		return true;
-	now = now_ns();
-	if (!*until)
-		*until = now + PATIENCE_NS;
-	else if (now > *until)
+	if (turns->count == 64)
+		patience_begin(&turns->patience, PATIENCE_NS);
+	else if (!patience_left(&turns->patience, link->control_fd))
 		return false;
 	attach_check();
 	return true;
@@ -64,13 +66,13 @@ static uint32_t pop_stock(struct gz_stock *stock)
 
 uint32_t link_take_number(struct link *link, struct sock *sock)
 {
-	uint32_t n = pop_stock(&link->channel->stock), turns = 0;
-	uint64_t until = 0;
+	uint32_t n = pop_stock(&link->channel->stock);
+	struct turns turns = { 0 };
 
 	while (!n) {
-		if (!turns)
+		if (!turns.count)
 			link_ring(link, 0); /* the worker tops up the stock whenever it looks at the request ring */
-		if (!wait_turn(link, &turns, &until))
+		if (!wait_turn(link, &turns))
 			return 0;
 		n = pop_stock(&link->channel->stock);
 	}
@@ -127,17 +129,17 @@ int link_vouch(struct link *link, uint32_t n, int fd)
 int link_post(struct link *link, const struct gz_request *request)
 {
 	struct gz_request_ring *ring = &link->channel->requests;
-	uint32_t turns = 0, head;
-	uint64_t until = 0;
+	struct turns turns = { 0 };
+	uint32_t head;
 	int err = 0;
 
 	lock_take(&link->post);
 	head = gz_load(&ring->head);
 	/* The acquire pairs with the worker's release of the tail: it has read that slot. */
 	while (head - gz_load_acquire(&ring->tail) >= GZ_REQUESTS) {
-		if (!turns)
+		if (!turns.count)
 			link_ring(link, 0);
-		if (!wait_turn(link, &turns, &until)) {
+		if (!wait_turn(link, &turns)) {
 			err = -ECONNRESET;
 			goto out;
 		}
@@ -154,13 +156,12 @@ out:
 void link_settle(struct link *link)
 {
 	struct gz_request_ring *ring = &link->channel->requests;
-	uint32_t turns = 0;
-	uint64_t until = 0;
+	struct turns turns = { 0 };
 
 	while (gz_load_acquire(&ring->tail) != gz_load(&ring->head)) {
-		if (!turns)
+		if (!turns.count)
 			link_ring(link, 0);
-		if (!wait_turn(link, &turns, &until))
+		if (!wait_turn(link, &turns))
 			return;
 	}
 }

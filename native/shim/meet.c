@@ -337,12 +337,14 @@ static struct link *ask(const struct pair_caller *from, const struct served *whe
 {
 	struct link *worker = gz_load(&shim.links[where->worker]), *link;
 	struct gz_message message = { .kind = GZ_MESSAGE_PAIR, .port = where->port };
-	uint64_t until = now_ns() + ANSWER_PATIENCE_NS, last = shim.links_serial;
+	uint64_t last = shim.links_serial, left;
+	struct patience patience;
 	int fds[GZ_WELCOME_FDS], count, got, more = -1; /* legs that must still come; < 0: not answered */
 
 	if (!worker)
 		return NULL;
 	memcpy(message.addr, where->addr, sizeof(message.addr));
+	patience_begin(&patience, ANSWER_PATIENCE_NS);
 	lock_take(&worker->post);
 	got = control_send(worker->control_fd, &message, from->fd);
 	lock_give(&worker->post);
@@ -359,11 +361,11 @@ static struct link *ask(const struct pair_caller *from, const struct served *whe
 			attach_said(worker, &message, fds, count);
 			continue;
 		}
-		uint64_t now = now_ns();
-		if (now >= until)
+		left = patience_left(&patience, worker->control_fd);
+		if (!left)
 			break;
 		struct pollfd wait = { .fd = worker->control_fd, .events = POLLIN };
-		(void)REAL(poll)(&wait, 1, (int)((until - now) / 1000000ull) + 1);
+		(void)REAL(poll)(&wait, 1, (int)(left / 1000000ull) + 1);
 	}
 	link = younger_than(last);
 	if (!link)

@@ -71,6 +71,11 @@ void group_resume_worker(uint32_t i)
 	kill(running[i].pid, SIGCONT);
 }
 
+pid_t group_worker_pid(uint32_t i)
+{
+	return running[i].pid;
+}
+
 const struct gz_worker_page *group_worker_page(uint32_t i)
 {
 	char path[128];

@@ -25,6 +25,8 @@ void group_start_worker(uint32_t i);
 void group_hold_worker(uint32_t i);
 void group_resume_worker(uint32_t i);
 
+pid_t group_worker_pid(uint32_t i);
+
 /* What it shows of itself, read-only, until the program ends. */
 const struct gz_worker_page *group_worker_page(uint32_t i);
 

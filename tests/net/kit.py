@@ -179,13 +179,13 @@ def _ip(*words: str) -> None:
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
 
 
-def compiled(source: Path, directory: Path) -> Path:
+def compiled(source: Path, directory: Path, *more: str) -> Path:
     """Compile a small C program of the tests."""
     compiler = shutil.which("cc")
     assert compiler is not None, "no C compiler"
     program = directory / source.stem
     include = REPOSITORY / "native" / "include"
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{include}"]
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{include}", *more]
     subprocess.run([compiler, *flags, "-o", str(program), str(source)], check=True, timeout=60)
     return program
 

@@ -63,7 +63,7 @@ EXPORT int siginterrupt(int sig, int flag)
 {
 	if (sig > 0 && sig < NSIG)
 		interrupts[sig] = flag != 0;
-	return REAL(siginterrupt)(sig, flag);
+	return (int)api_return(inside_interrupt(sig, flag != 0));
 }
 
 EXPORT sighandler_t sigset(int sig, sighandler_t handler)

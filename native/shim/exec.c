@@ -117,8 +117,9 @@ static struct sock *next_passed(int *fd)
 
 static bool needs(struct sock *s, uint32_t slot)
 {
-	if (sock_kind(s) == KIND_STREAM)
-		return s->link->slot == slot;
+	if (sock_kind(s) ==
+	    KIND_STREAM) /* workers vouch for what is passed between relatives, also where they have no part in it */
+		return s->link->slot == slot || (s->link->pair && slot < GZ_WORKERS_MAX);
 	if (sock_kind(s) == KIND_DGRAM)
 		return slot < GZ_WORKERS_MAX && s->listener->entry[slot].link;
 	if (sock_kind(s) != KIND_LISTENER)

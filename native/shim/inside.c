@@ -8,6 +8,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "eventq.h"
 #include "real.h"
 
 #define MASK_BYTES 8u /* of the kernel's signal set, also where it lies in a ucontext_t; the C library's is longer */
@@ -76,6 +77,18 @@ static void relay(int sig, siginfo_t *info, void *context)
 		(void)REAL(sigaction)(sig, &none, NULL);
 	}
 	handler(sig, info, context);
+	if (!inside.waits || (inside.mask && sigismember(inside.mask, sig)))
+		return;
+	inside.handled++;
+	if (!(program[sig].flags & SA_RESTART))
+		inside.interrupted++;
+	/* It may be about to sleep. */
+	if (inside.queue) {
+		int err = errno;
+
+		eventq_wake(inside.queue - 1);
+		errno = err;
+	}
 }
 
 static void set_mask(uint64_t mask)
@@ -135,6 +148,28 @@ int inside_action(int sig, const struct sigaction *action, struct sigaction *old
 		old->sa_flags = (was.sa_flags & ~SA_SIGINFO) | (flags & (SA_SIGINFO | (int)SA_RESETHAND));
 	}
 	return 0;
+}
+
+int inside_interrupt(int sig, bool on)
+{
+	if (sig < 1 || sig >= NSIG)
+		return -EINVAL;
+	if (on)
+		program[sig].flags &= ~SA_RESTART;
+	else
+		program[sig].flags |= SA_RESTART;
+	return REAL(siginterrupt)(sig, on) ? -errno : 0;
+}
+
+bool inside_unknown_interrupts(void)
+{
+	struct sigaction action;
+
+	for (int sig = 1; sig < NSIG; sig++)
+		if (!REAL(sigaction)(sig, NULL, &action) && action.sa_handler != SIG_DFL &&
+		    action.sa_handler != SIG_IGN && action.sa_sigaction != relay && !(action.sa_flags & SA_RESTART))
+			return true;
+	return false;
 }
 
 uint32_t inside_open(void)

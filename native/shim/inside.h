@@ -19,6 +19,10 @@ struct inside {
 	volatile bool late;      /* a signal has come meanwhile */
 	bool anywhere;           /* the program has made it PTHREAD_CANCEL_ASYNCHRONOUS */
 	uint32_t waits;          /* it waits, and cleans up if it is cancelled at the point where it may be */
+	/* Handlers that have run since it began to wait, and those of them that make a call fail. */
+	volatile uint32_t handled, interrupted;
+	volatile uint32_t queue; /* where it sleeps, + 1; 0 = it does not */
+	const sigset_t *volatile mask; /* signals that are not to come while it does, and so are none of the call's; NULL: no such */
 };
 
 extern __thread struct inside inside;
@@ -43,12 +47,16 @@ static inline void inside_leave(void)
 		inside_is_left();
 }
 
-/* Around all that a cancelled thread must clean up; signals come as ever. */
+/*
+ * Around all that a cancelled thread must clean up. Signals come as ever, and are counted: a call that waits is interrupted
+ * by one also while it does not sleep, or it would go to sleep for ever after that; the kernel's cannot be met there.
+ */
 static inline void inside_wait_begins(void)
 {
 	if (__builtin_expect(inside.anywhere, 0))
 		inside_defer_cancel();
-	inside.waits++;
+	if (!inside.waits++)
+		inside.handled = inside.interrupted = 0;
 }
 
 static inline void inside_wait_ends(void)
@@ -67,6 +75,15 @@ void inside_shut(uint32_t locks);
 
 /* fork.c, in the child, with one lock held: those of others are gone, and so are signals that waited. */
 void inside_after_fork(void);
+
+/*
+ * ppoll() has failed with EINTR, and no handler we know of has run: true if one that another way was found to set may make
+ * a call fail.
+ */
+bool inside_unknown_interrupts(void);
+
+/* siginterrupt() as the program means it. 0 or -errno. */
+int inside_interrupt(int sig, bool on);
 
 /* sigaction() as the program means it. 0 or -errno. */
 int inside_action(int sig, const struct sigaction *action, struct sigaction *old);

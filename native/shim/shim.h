@@ -8,7 +8,7 @@
  *   stream.c      bytes from the FIFOs (stream_send.c: to them); listen.c and connect.c make streams
  *   link.c        bells and requests to one worker; attach.c makes and mends links, by control.c and mapping.c
  *   pair.c        a program on this host in the place of a worker, with leg.c, meet.c and arrival.c
- *   wait.c        how to wait (signals.c: what a signal then does); eventq.c is what we wait on; epoll.c and poll_set.c merge kernel and stack
+ *   wait.c        how to wait (inside.c: what a signal then does); eventq.c is what we wait on; epoll.c and poll_set.c merge kernel and stack
  *   family.c      what parents and children hold together: fork.c, exec.c, and parcel.c for sockets on their way
  */
 #ifndef SHIM_SHIM_H

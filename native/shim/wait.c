@@ -12,7 +12,6 @@
 #include "pair.h"
 #include "real.h"
 #include "shim.h"
-#include "signals.h"
 #include "sock.h"
 #include "wait.h"
 
@@ -63,6 +62,12 @@ void wait_begin(struct wait *w, struct spin *spin, uint32_t queue, int64_t timeo
 	w->slept_ns = 0;
 	w->deaf = queue == EVENTQ_SHARED;
 	w->sigmask = sigmask;
+	w->outer_queue = inside.queue;
+	w->handled = w->outer_queue ? inside.handled : 0;
+	w->interrupted = w->outer_queue ? inside.interrupted : 0;
+	w->outer_mask = inside.mask;
+	inside.mask = sigmask;
+	inside.queue = queue + 1;
 }
 
 /*
@@ -163,9 +168,12 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 	}
 	memcpy(all + own, fds, count * sizeof(*fds));
 	w->now = now_ns();
+	const struct timespec *timeout = sleep_time(w, deaf || all[0].fd < 0, &ts);
 	uint64_t from = w->now;
-	got = REAL(ppoll)(all, own + count, sleep_time(w, deaf || all[0].fd < 0, &ts), w->sigmask);
-	if (got < 0 && errno == EINTR)
+	if (inside.handled != w->handled) /* one that comes from now on rings our queue */
+		ts.tv_sec = ts.tv_nsec = 0, timeout = &ts;
+	got = REAL(ppoll)(all, own + count, timeout, w->sigmask);
+	if ((got < 0 && errno == EINTR) || inside.handled != w->handled)
 		err = -EINTR;
 	w->now = w->spin_from = w->kernel_looked = now_ns();
 	if (!w->slept_ns)
@@ -195,6 +203,8 @@ void wait_end(struct wait *w, bool found)
 	else if (found && w->looks > LOOKS_PER_YIELD)
 		budget += most / 8;
 	w->spin->budget_ns = budget < most ? budget : most;
+	inside.queue = w->outer_queue;
+	inside.mask = w->outer_mask;
 	inside_wait_ends();
 }
 
@@ -217,16 +227,12 @@ struct sleeper {
 	struct sock *s;
 	uint32_t queue;
 	int err; /* here, not in a register that is lost */
-	bool holds;
-	struct signals held;
 };
 
 static void cancelled(void *arg)
 {
 	struct sleeper *sleeper = arg;
 
-	if (sleeper->holds)
-		(void)signals_release(&sleeper->held);
 	eventq_retract(sleeper->queue);
 	set_interest(sleeper->s, sleeper->queue, false);
 	sock_put(sleeper->s); /* the caller's: else the connection never ends */
@@ -236,26 +242,23 @@ static void cancelled(void *arg)
 static int sleep_for(struct sock *s, bool (*ready)(struct sock *s), struct wait *w, struct pollfd *kernel, bool limited)
 {
 	struct sleeper sleeper = { .s = s, .queue = w->queue };
-	bool deaf = w->deaf, sure = true;
-	struct pollfd others[] = { *kernel, { .fd = -1, .events = POLLIN } };
 
 	set_interest(s, w->queue, true);
 	eventq_declare(w->queue);
-	if (!limited && signals_differ(&sure))
-		others[1].fd = signals_hold(&sleeper.held, w->queue);
-	w->deaf |= !sure; /* a first sleep is short: handlers may have come since they were looked at */
-	sleeper.holds = others[1].fd >= 0;
 	pthread_cleanup_push(cancelled, &sleeper);
 	if (!ready(s))
-		sleeper.err = wait_block(w, others, 2);
+		sleeper.err = wait_block(w, kernel, 1);
 	pthread_cleanup_pop(0);
-	w->deaf = deaf;
 	eventq_retract(w->queue);
 	set_interest(s, w->queue, false);
-	kernel->revents = others[0].revents;
-	if (sleeper.holds)
-		return signals_release(&sleeper.held) ? -EINTR : 0;
-	return sleeper.err && (limited || signals_interrupt()) ? -EINTR : 0;
+	if (!sleeper.err || kernel->revents)
+		return 0;
+	if (limited || inside.interrupted != w->interrupted)
+		return -EINTR;
+	if (inside.handled == w->handled)
+		return inside_unknown_interrupts() ? -EINTR : 0;
+	w->handled = inside.handled; /* all of them want it to go on */
+	return 0;
 }
 
 int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64_t timeout_ns)

@@ -38,6 +38,9 @@ struct wait {
 	uint64_t slept_ns;       /* first sleep; 0 = none yet */
 	bool deaf;               /* not all that is waited for can ring: sleep only briefly */
 	const sigset_t *sigmask; /* while asleep; NULL = unchanged */
+	/* As inside.h has them: when this wait began, and of a wait that a handler of the program is in. */
+	uint32_t handled, interrupted, outer_queue;
+	const sigset_t *outer_mask;
 };
 
 enum wait_next {
@@ -68,7 +71,7 @@ void wait_end(struct wait *w, bool found);
 /*
  * Waits in a blocking call until ready(s) or the time is over. No locks held, a reference on s held. A kernel_fd >= 0 counts
  * as ready when it is readable. 0, -EAGAIN (time over) or -EINTR, the latter as the kernel would: not if the handler asks for
- * restarts (signals.h), unless there is a time limit. A thread that is cancelled in here lets go of the caller's reference.
+ * restarts (inside.h), unless there is a time limit. A thread that is cancelled in here lets go of the caller's reference.
  */
 int wait_for(struct sock *s, bool (*ready)(struct sock *s), int kernel_fd, int64_t timeout_ns);
 

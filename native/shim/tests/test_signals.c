@@ -267,6 +267,60 @@ static void what_a_handler_is_told_is_what_was_sent(void **state)
 	close(fd);
 }
 
+/* ------------------------------------------------------------------ a call that only looks */
+
+static int closed_fd;
+static bool by_poll;
+static _Atomic int stage;
+
+static void *blocked_reader(void *arg)
+{
+	struct pollfd p = { .fd = closed_fd, .events = POLLIN };
+	char byte;
+
+	stage = 1;
+	if (by_poll)
+		(void)poll(&p, 1, -1);
+	else
+		(void)!read(closed_fd, &byte, 1);
+	stage = 2;
+	return NULL;
+}
+
+/* As the JDK closes a socket another thread waits for: the thread comes back, wherever in the call it is. */
+static void a_signal_after_dup2_ends_the_call(void **state)
+{
+	struct sigaction action = { .sa_handler = on_simple };
+	int mark[2];
+
+	assert_int_equal(sigaction(SIGUSR1, &action, NULL), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, mark), 0);
+	close(mark[1]);
+	for (int round = 0; round < 120; round++) {
+		int fd[2];
+		pthread_t thread;
+
+		kit_pair(fd);
+		closed_fd = fd[1];
+		by_poll = round % 2;
+		stage = 0;
+		assert_int_equal(pthread_create(&thread, NULL, blocked_reader, NULL), 0);
+		while (!stage)
+			sched_yield();
+		for (volatile int spin = 0; spin < round * 600; spin++)
+			;
+		assert_int_equal(dup2(mark[0], closed_fd), closed_fd);
+		assert_int_equal(pthread_kill(thread, SIGUSR1), 0);
+		for (int ms = 0; stage != 2 && ms < 5000; ms++)
+			poll(NULL, 0, 1);
+		assert_int_equal(stage, 2);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		close(fd[0]);
+		close(fd[1]);
+	}
+	close(mark[0]);
+}
+
 /* ------------------------------------------------------------------ cancellation */
 
 static int cancel_type, work, shared_fd[2], shared_listener;
@@ -414,6 +468,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_program_sees_the_handlers_it_has_set),
 	cmocka_unit_test(a_handler_for_once_is_for_once),
 	cmocka_unit_test(what_a_handler_is_told_is_what_was_sent),
+	cmocka_unit_test(a_signal_after_dup2_ends_the_call),
 	cmocka_unit_test(a_cancelled_thread_leaves_no_lock),
 	cmocka_unit_test(a_thread_cancelled_anywhere_leaves_no_lock),
 	cmocka_unit_test(a_thread_that_only_computes_can_be_cancelled),

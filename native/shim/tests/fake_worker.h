@@ -10,7 +10,7 @@
 
 #define APPS 32 /* bits of sock.holders */
 #define ARENA_BYTES (1ull << 30)
-#define SOCKS 4096u /* of an arena; the real one has more */
+#define SOCKS 16384u /* of an arena; the real one has more */
 #define START_ORDER 14u
 #define STOCK_LEVEL 32u
 #define ACCEPT_SLOTS 512u

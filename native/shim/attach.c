@@ -216,6 +216,7 @@ static uint32_t attach_missing(int patience_ms)
 {
 	uint32_t live = 0, missing = 0;
 	uint64_t again = 0;
+	int kept = errno; /* the program's */
 
 	/* All at once, so that those who answer late do so together. */
 	for (uint32_t i = 0; i < shim.workers; i++)
@@ -248,6 +249,7 @@ static uint32_t attach_missing(int patience_ms)
 		shim_complain("a worker refuses this program", shim.refusal, "the others serve it");
 	gz_store(&shim.missing, missing);
 	gz_store(&shim.retry_ns, now_ns() + (again ? again : until_next_try()));
+	errno = kept;
 	return live;
 }
 

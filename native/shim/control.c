@@ -136,11 +136,15 @@ int control_receive(int control_fd, struct gz_message *message, int *fds, int *c
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
 	};
+	int err = errno;
 	ssize_t n = UNCANCELLED(recvmsg, control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	*count = 0;
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	if (n < 0) {
+		n = -errno;
+		errno = err; /* the program's: it has called something else */
+		return n == -EAGAIN || n == -EINTR ? 0 : (int)n;
+	}
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;

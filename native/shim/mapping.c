@@ -22,7 +22,10 @@ void *mapping_of(int fd, size_t size, int prot, void *at)
 	}
 	int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 	void *p = mmap(at, size, prot, flags | MAP_NORESERVE | (at ? MAP_FIXED : 0), fd, 0);
-	return p == MAP_FAILED ? NULL : p;
+	if (p == MAP_FAILED)
+		return NULL;
+	(void)madvise(p, size, MADV_DONTDUMP); /* a core would be as large as all of it */
+	return p;
 }
 
 void *mapping_sealed(int fd, size_t size, void *at)

@@ -7,10 +7,12 @@
 #include <sys/time.h>
 
 #include "dgram_options.h"
+#include "epoll.h"
 #include "listen.h"
 #include "options.h"
 #include "real.h"
 #include "sock.h"
+#include "stream.h"
 #include "tcp_info.h"
 
 #define NOWHERE 0 /* the shim alone knows it; offset 0 is nodelay, which is TCP's first */
@@ -194,6 +196,10 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 	lock_give(&s->tx);
 	if (o == OPTION_DEFER_ACCEPT && sock_kind(s) == KIND_LISTENER)
 		listen_options(s);
+	if (o == OPTION_SNDBUF && stream) { /* there may be room now for who waits for it */
+		stream_wake_own(s);
+		epoll_activate(s);
+	}
 out:
 	if (own)
 		UNCANCELLED(close, kfd);

@@ -148,7 +148,7 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 	struct timespec ts;
 	uint32_t own = 0, need = 1 + shim.workers + gz_load(&shim.legs) + count;
 	bool hung_up = false, deaf = w->deaf;
-	int err = 0, got;
+	int err = 0, got, kept = errno;
 
 	if (need > FEW_FDS) {
 		all = malloc(need * sizeof(*all));
@@ -189,6 +189,7 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 	if (hung_up)
 		attach_check();
 	attach_mend();
+	errno = kept; /* a call that finds what it waited for leaves it alone */
 	return err;
 }
 

@@ -339,6 +339,61 @@ static void one_message_wakes_a_worker(void **state)
 	close(fd);
 }
 
+/* A core is to be as large as the program, not as all that its sockets may ever want. */
+static void no_core_has_the_shared_memory(void **state)
+{
+	char line[512];
+	int fd[2], ours = 0, left_out = 0;
+	bool shared = false;
+	FILE *maps;
+
+	kit_pair(fd);
+	maps = fopen("/proc/self/smaps", "re");
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps)) {
+		if (strchr(line, '/'))
+			shared = strstr(line, "memfd:arena") || strstr(line, "memfd:channel");
+		if (!shared || strncmp(line, "VmFlags:", 8))
+			continue;
+		ours++;
+		left_out += strstr(line, " dd") != NULL;
+	}
+	fclose(maps);
+	assert_true(ours >= 2);
+	assert_int_equal(left_out, ours);
+	close(fd[0]);
+	close(fd[1]);
+}
+
+static void calls_that_succeed_leave_errno_alone(void **state)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int listener, client, served, set;
+	struct sockaddr_in in;
+	char bytes[4];
+
+	group_kill_worker(0); /* the first call after that attaches */
+	group_start_worker(0);
+	errno = 0;
+	listener = kit_listen(STACK_ADDR, 0);
+	in = kit_addr(PEER_ADDR, kit_port(listener));
+	client = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(connect(client, (struct sockaddr *)&in, sizeof(in)), 0);
+	assert_int_equal(errno, 0);
+	served = accept(listener, NULL, NULL);
+	set = epoll_create1(EPOLL_CLOEXEC);
+	assert_int_equal(epoll_ctl(set, EPOLL_CTL_ADD, served, &event), 0);
+	assert_int_equal(epoll_wait(set, &event, 1, 20), 0);
+	assert_int_equal(errno, 0);
+	kit_send(client, "abc");
+	assert_int_equal(epoll_wait(set, &event, 1, 1000), 1);
+	assert_int_equal(poll(&(struct pollfd){ .fd = served, .events = POLLIN }, 1, 1000), 1);
+	assert_int_equal(recv(served, bytes, 3, 0), 3);
+	assert_int_equal(shutdown(served, SHUT_RDWR), 0);
+	assert_int_equal(close(set) | close(served) | close(client) | close(listener), 0);
+	assert_int_equal(errno, 0);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(duplicates_are_one_socket),
 	cmocka_unit_test(dup2_closes_what_was_there),
@@ -352,6 +407,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(system_calls_by_number_are_the_same_calls),
 	cmocka_unit_test(a_dead_worker_ends_its_connections_and_nothing_else),
 	cmocka_unit_test(one_message_wakes_a_worker),
+	cmocka_unit_test(no_core_has_the_shared_memory),
+	cmocka_unit_test(calls_that_succeed_leave_errno_alone),
 	cmocka_unit_test(a_blocked_reader_hears_of_the_death),
 };
 

@@ -359,6 +359,33 @@ static void options_are_remembered_and_checked(void **state)
 	close(fd[1]);
 }
 
+static void *blocked_sender(void *arg)
+{
+	return (void *)(intptr_t)send(*(int *)arg, "y", 1, MSG_NOSIGNAL);
+}
+
+static void a_bigger_send_buffer_lets_who_waits_go_on(void **state)
+{
+	static char bytes[65536];
+	int fd[2], size = 4096;
+	pthread_t thread;
+	void *sent;
+
+	kit_pair(fd);
+	assert_int_equal(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+	while (send(fd[0], bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	assert_int_equal(errno, EAGAIN);
+	assert_int_equal(pthread_create(&thread, NULL, blocked_sender, &fd[0]), 0);
+	poll(NULL, 0, 20);
+	size = 4 << 20;
+	assert_int_equal(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+	assert_int_equal(pthread_join(thread, &sent), 0);
+	assert_int_equal((intptr_t)sent, 1);
+	close(fd[0]);
+	close(fd[1]);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(bytes_go_both_ways),
 	cmocka_unit_test(names_are_the_connections),
@@ -375,6 +402,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(sendfile_takes_no_byte_it_cannot_place),
 	cmocka_unit_test(stdio_over_a_socket_works),
 	cmocka_unit_test(options_are_remembered_and_checked),
+	cmocka_unit_test(a_bigger_send_buffer_lets_who_waits_go_on),
 };
 
 KIT_MAIN(tests, 1)

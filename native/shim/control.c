@@ -115,8 +115,12 @@ int control_send(int control_fd, struct gz_message *message, int fd)
 		msg.msg_control = control.buf;
 		control_put_fds(&msg, &fd, 1);
 	}
-	return UNCANCELLED(sendmsg, control_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message) ? 0
-	                                                                                                        : -errno;
+	int kept = errno, err = 0;
+
+	if (UNCANCELLED(sendmsg, control_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(*message))
+		err = -errno;
+	errno = kept;
+	return err;
 }
 
 void control_close(int *fds, int count)

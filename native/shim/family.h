@@ -41,7 +41,8 @@ struct family_note {
 	uint32_t kind;    /* enum sock_kind */
 	uint32_t side, n; /* of a pair: number n of this side, in this memory */
 	uint32_t paired;
-	uint64_t dev, ino;
+	uint64_t dev, ino, netns; /* netns, uid: as in struct pair */
+	uint32_t uid, pad;
 };
 
 /*

@@ -12,6 +12,7 @@
 #include "attach.h"
 #include "control.h"
 #include "eventq.h"
+#include "family.h"
 #include "fdtable.h"
 #include "pair_parts.h"
 #include "real.h"
@@ -339,10 +340,15 @@ bool pair_accepts(const struct link *link)
 	return link->pair->side;
 }
 
-void pair_memory(const struct link *link, uint64_t *dev, uint64_t *ino)
+void pair_note(const struct link *link, uint32_t n, struct family_note *note)
 {
-	*dev = link->pair->dev;
-	*ino = link->pair->inode;
+	const struct pair *pair = link->pair;
+
+	*note = (struct family_note){ .paired = 1, .side = pair->side, .n = n };
+	note->dev = pair->dev;
+	note->ino = pair->inode;
+	note->uid = pair->uid;
+	note->netns = pair->netns;
 }
 
 bool pair_leave(struct link *link, struct pair_image *image)

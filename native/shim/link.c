@@ -113,8 +113,7 @@ void link_let_go(struct link *link, uint32_t n)
 int link_vouch(struct link *link, uint32_t n, int fd)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_VOUCH, .number = n };
-	uint32_t turns = 0;
-	uint64_t until = 0;
+	struct turns turns = { 0 };
 	int err;
 
 	do {
@@ -122,7 +121,7 @@ int link_vouch(struct link *link, uint32_t n, int fd)
 		err = control_send(link->control_fd, &message, fd);
 		lock_give(&link->post);
 		/* No room, or too many descriptors of this user on their way: the worker reads. */
-	} while ((err == -EAGAIN || err == -ETOOMANYREFS) && wait_turn(link, &turns, &until));
+	} while ((err == -EAGAIN || err == -ETOOMANYREFS) && wait_turn(link, &turns));
 	return err;
 }
 

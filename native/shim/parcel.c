@@ -74,10 +74,11 @@ static int add_ends(struct sock *s)
 /* No worker has it, but one may vouch for it: any. */
 static int add_voucher(struct sock *s)
 {
-	struct family_note note = { .kind = KIND_STREAM, .paired = 1, .side = pair_accepts(s->link), .n = s->n };
+	struct family_note note;
 	int err = -ECONNRESET;
 
-	pair_memory(s->link, &note.dev, &note.ino);
+	pair_note(s->link, s->n, &note);
+	note.kind = KIND_STREAM;
 	WORKER_EACH(link, i)
 	{
 		if (err == -ECONNRESET)
@@ -274,6 +275,8 @@ static int open_paired(struct sock **s, bool *taken)
 	if (fstat(fds[PAIR_MEMORY], &st) || st.st_dev != note.dev || st.st_ino != note.ino || image->side != note.side ||
 	    image->legs > GZ_PAIR_MEMBERS || note.kind != KIND_STREAM || !note.n || note.n >= GZ_PAIR_SOCKS)
 		return -EPROTO;
+	image->uid = note.uid;
+	image->netns = note.netns;
 	image->memory_fd = fds[PAIR_MEMORY];
 	for (uint32_t i = 0; i < image->legs; i++) {
 		image->leg[i].fd = fds[PAIR_LEGS + i];

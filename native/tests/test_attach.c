@@ -254,7 +254,7 @@ static void an_end_cannot_be_made_up(void **state)
 	struct gz_message sent, got;
 	int pair[2], null = open("/dev/null", O_RDONLY | O_CLOEXEC), child;
 
-	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	(void)start_listening(&p, n);
 	int end = send_off(&p, n, &sent);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
 	child = send_off(&p, 0, &got);
@@ -285,7 +285,7 @@ static void an_end_is_no_child(void **state)
 	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
 	uint32_t n = from_stock(&p);
 
-	post(&p, (struct gz_request){ .op = GZ_REQUEST_LISTEN, .sock = n, .port = 80, .arg = 5 });
+	(void)start_listening(&p, n);
 	for (uint32_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		struct gz_message sent, m = message(kinds[i]), answer;
 		int fds[GZ_WELCOME_FDS], end = send_off(&p, n, &sent);

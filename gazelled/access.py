@@ -85,7 +85,9 @@ def attachers(security: SecurityPlan) -> str:
 
 
 def close_directory(path: Path, access: Access) -> None:
-    """Let those who may attach into the run directory, and nobody else."""
+    """Let those who may attach into the run directory, and nobody else, whoever might before."""
+    if _ACL in os.listxattr(path):
+        os.removexattr(path, _ACL)
     if access.everybody:
         path.chmod(0o755)
         return

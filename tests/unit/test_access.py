@@ -61,6 +61,9 @@ def test_a_directory_is_closed_to_all_but_those_who_may(tmp_path: Path) -> None:
     assert (8, 5, 61002) in entries
     assert (0x20, 0, 0xFFFFFFFF) in entries
     assert access.shut_out_groups(tmp_path) == []
+    # By another configuration: what the last one gave does not stay.
+    access.close_directory(tmp_path, Access(False, (), (), os.getegid()))
+    assert (stat.S_IMODE(tmp_path.stat().st_mode), access.shut_out_groups(tmp_path)) == (0o750, ["gazelle"])
 
 
 def test_who_may_attach_in_words() -> None:

@@ -35,7 +35,8 @@ def live_workers(run_dir: RunDir) -> list[ProcessIdentity]:
     """Return the workers that run, those included that no supervisor has had the time to write down."""
     state = run_dir.read_state()
     recorded = [worker.process for worker in state.workers if worker.process] if state else []
-    return list(dict.fromkeys([process for process in recorded if process.alive] + find_workers(run_dir.path)))
+    found = [worker.process for worker in find_workers(run_dir.path)]
+    return list(dict.fromkeys([process for process in recorded if process.alive] + found))
 
 
 def clean_up(run_dir: RunDir, report: Report) -> list[str]:
@@ -46,4 +47,8 @@ def clean_up(run_dir: RunDir, report: Report) -> list[str]:
     left = end_processes(workers, _DRAIN_S)
     if left:
         return [f"process {process.pid} does not end" for process in left]
+    held = run_dir.held_queues()
+    if held:  # the host is not taken away from under a worker
+        queues = ", ".join(map(str, held))
+        return [f"queue {queues}: served by a process that is not to be seen here; stop it in its own PID namespace"]
     return put_back(run_dir, report)

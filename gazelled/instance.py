@@ -135,14 +135,14 @@ def _undo_leftovers(run_dir: RunDir, plan: Plan, lock: int, report: Report) -> b
 
     The lock is closed on errors too.
     """
-    from gazelled.clean_up import clean_up
+    from gazelled.clean_up import clean_up, live_workers
 
-    if not (run_dir.plan.exists() or run_dir.journal.exists()):
+    workers = live_workers(run_dir)
+    if not (workers or run_dir.held_queues() or run_dir.plan.exists() or run_dir.journal.exists()):
         return False
     problems: list[str] = []
     try:
-        state = run_dir.read_state()
-        if state is not None and any(worker.process and worker.process.alive for worker in state.workers):
+        if workers and run_dir.plan.exists():
             problems = _difference(run_dir, plan)
             if not problems:
                 return False

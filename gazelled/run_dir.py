@@ -4,6 +4,7 @@
 group.<p>                        group page of process p; the supervisor writes it once
 worker.<q>.page .sock .wake      made by the worker of queue q
 worker.<q>.flows                 its open connections, for its successor
+worker.<q>.lock                  held by the worker of queue q as long as it lives: there is never a second one
 worker.<q>.log                   what it says
 rings                            packet rings between workers
 plan.json, journal               what runs, and what was changed on the host for it
@@ -19,6 +20,7 @@ import json
 import os
 import shutil
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -149,6 +151,27 @@ class RunDir:
     def worker_log(self, queue_id: int) -> Path:
         """Return the path of what a worker says."""
         return self.path / f"worker.{queue_id}.log"
+
+    def queue_held(self, queue_id: int) -> bool:
+        """Tell whether a worker serves a queue, whoever made it and in whichever PID namespace. For root only.
+
+        It asks for the lock without taking it, even for a moment: a worker that starts just now must not fail for it.
+        """
+        try:
+            fd = os.open(self.path / f"worker.{queue_id}.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, wanted)
+        finally:
+            os.close(fd)
+        return bool(struct.unpack_from("h", found)[0] != fcntl.F_UNLCK)
+
+    def held_queues(self) -> list[int]:
+        """Return the queues that are served."""
+        locks = [path.name.split(".")[1] for path in self.path.glob("worker.*.lock")]
+        return [queue_id for queue_id in sorted(map(int, locks)) if self.queue_held(queue_id)]
 
     def lock(self) -> int | None:
         """Make the directory if need be and take its lock; None if another holds it.

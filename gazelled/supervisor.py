@@ -28,7 +28,7 @@ from gazelled.plan import Plan, WorkerPlan
 from gazelled.process_identity import ProcessIdentity
 from gazelled.run_dir import RunDir, StateRecord, WorkerRecord, tail
 from gazelled.worker_page import WorkerPage, WorkerPageState
-from gazelled.worker_process import WorkerProcess, raise_limits, verify
+from gazelled.worker_process import RunningWorker, WorkerProcess, find_workers, raise_limits, verify
 from gazelled.worker_state import (
     Action,
     Event,
@@ -212,29 +212,47 @@ class Supervisor:
         )
 
     def _adopt(self) -> bool:
-        """Take over the workers an earlier supervisor left running; False if there are none."""
-        record = self.run_dir.read_state()
-        known = {worker.queue_id: worker for worker in record.workers} if record else {}
-        if not any(worker.process and worker.process.alive for worker in known.values()):
+        """Take over the workers an earlier supervisor left running; False if there are none.
+
+        Which they are the processes say: the record may lack the last one, whose maker died before it could write.
+        """
+        found = find_workers(self.run_dir.path)
+        if not found:
             return False
+        record = self.run_dir.read_state()
+        restarts = {worker.queue_id: worker.restarts for worker in record.workers} if record else {}
         now = time.monotonic()
         for plan in self.plan.workers:
-            worker = known.get(plan.queue_id)
-            process = WorkerProcess.adopt(worker.process) if worker and worker.process else None
-            slot = _Slot(plan, adopted(now, worker.restarts if worker else 0), process)
+            slot = _Slot(plan, adopted(now, restarts.get(plan.queue_id, 0)))
             self._slots.append(slot)
             self._map_page(slot)
-            if process is not None:
-                self._watch(slot, process)
+            self._take(slot, found)
         self._record()
         for slot in self._slots:
             if slot.process is None:
                 self._event(slot, Exited("died while no supervisor ran"))
-            elif slot.page is None or slot.page.state is not WorkerPageState.RUNNING:
+            elif not self._is_served(slot):
                 slot.process.kill()  # caught while it started: its ready pipe is gone, and nothing of value with it
             else:
                 self.report(f"{slot.name}: adopted, pid {slot.process.identity.pid}")
         return True
+
+    def _take(self, slot: _Slot, found: list[RunningWorker]) -> None:
+        """Make a process that another supervisor has made for this queue ours, if there is one.
+
+        Of two only one holds the queue, and has written the page; the other is about to end by itself.
+        """
+        mine = [worker.process for worker in found if worker.queue_id == slot.plan.queue_id]
+        holder = slot.page.pid if slot.page is not None else 0
+        for process in sorted(mine, key=lambda process: process.pid != holder):
+            slot.process = WorkerProcess.adopt(process)
+            if slot.process is not None:
+                self._watch(slot, slot.process)
+                return
+
+    def _is_served(self, slot: _Slot) -> bool:
+        running = slot.page is not None and slot.page.state is WorkerPageState.RUNNING
+        return running and self.run_dir.queue_held(slot.plan.queue_id)
 
     def _show_log(self, slot: _Slot) -> None:
         lines = tail(self.run_dir.worker_log(slot.plan.queue_id), _LOG_LINES) if slot.problems else []
@@ -288,7 +306,19 @@ class Supervisor:
                 slot.process.kill()
 
     def _launch(self, slot: _Slot) -> None:
+        """Make the worker's process, unless one that nobody has recorded holds the queue: then that one is taken."""
         plan, run_dir = slot.plan, self.run_dir
+        if run_dir.queue_held(plan.queue_id):
+            self._map_page(slot)
+            self._take(slot, find_workers(run_dir.path))
+            if slot.process is not None:
+                self.report(f"{slot.name}: found running, pid {slot.process.identity.pid}")
+                self._record()
+                if self._is_served(slot):
+                    self._event(slot, Ready())
+                else:
+                    slot.process.kill()  # as in _adopt
+                return
         page = run_dir.group_page(plan.process_index)
         try:
             log = run_dir.worker_log(plan.queue_id)

@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -164,8 +165,16 @@ def verify(pid: int, name: str, comm: str, cpu: int | None) -> list[str]:
     return problems
 
 
-def find_workers(run_dir: Path) -> list[ProcessIdentity]:
-    """Find the workers of an instance by their command line, whoever made them; for cleaning up after a crash."""
+@dataclass(frozen=True)
+class RunningWorker:
+    """A worker's process and the queue it was made for."""
+
+    queue_id: int
+    process: ProcessIdentity
+
+
+def find_workers(run_dir: Path) -> list[RunningWorker]:
+    """Find the workers of an instance by their command line, whoever made them and whether or not that is recorded."""
     prefix = os.fsencode(run_dir) + b"/group."
     found = []
     for entry in Path("/proc").iterdir():
@@ -175,8 +184,8 @@ def find_workers(run_dir: Path) -> list[ProcessIdentity]:
             argv = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if len(argv) > 2 and argv[1] == b"--group" and argv[2].startswith(prefix):
+        if len(argv) > 4 and argv[1::2][:2] == [b"--group", b"--queue"] and argv[2].startswith(prefix):
             identity = ProcessIdentity.of(int(entry.name))
-            if identity is not None:
-                found.append(identity)
+            if identity is not None and argv[4].isdigit():
+                found.append(RunningWorker(int(argv[4]), identity))
     return found

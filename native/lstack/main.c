@@ -26,6 +26,7 @@
 #include "page.h"
 #include "port.h"
 #include "privileges.h"
+#include "queue_lock.h"
 #include "steer.h"
 #include "syncookie.h"
 #include "tcp_table.h"
@@ -33,6 +34,7 @@
 
 #define EXIT_USAGE 64
 #define EXIT_START 69
+#define ALREADY_SERVED "another worker serves it"
 
 struct options {
 	const char *group;
@@ -177,6 +179,13 @@ int main(int argc, char **argv)
 	if (group_open(options.group, options.queue_id, &stack.group, why, sizeof(why))) {
 		fprintf(stderr, "%s\n", why);
 		tell(options.ready_fd, "failed: %s\n", why);
+		return EXIT_START;
+	}
+	err = queue_lock(stack.group->run_dir, options.queue_id);
+	if (err) {
+		log_info("queue %u: %s", options.queue_id, err == -EBUSY ? ALREADY_SERVED : strerror(-err));
+		tell(options.ready_fd, "failed: queue %u: %s\n", options.queue_id,
+		     err == -EBUSY ? ALREADY_SERVED : strerror(-err));
 		return EXIT_START;
 	}
 	stack.queue_id = options.queue_id;

@@ -11,7 +11,6 @@
  *   stubborn     does not leave at SIGTERM
  *   misnamed     has another comm than planned
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -28,6 +27,7 @@
 #include <gazelle/abi.h>
 
 #include "abi_dump.h"
+#include "queue_lock.h"
 
 static volatile sig_atomic_t leave;
 
@@ -136,6 +136,10 @@ int main(int argc, char **argv)
 	fprintf(stderr, "fake lstack of queue %u: %s\n", queue_id, what[0] ? what : "as it should");
 	if (group->magic != GZ_GROUP_MAGIC || strcmp(argv[0], group->workers[queue_id].name))
 		return 69;
+	if (queue_lock(group->run_dir, queue_id)) {
+		say(fd, "failed: another worker serves it\n");
+		return 69;
+	}
 	if (!strcmp(what, "crash"))
 		raise(SIGKILL);
 	if (!strncmp(what, "fail ", 5)) {

@@ -26,7 +26,7 @@ def fake_native() -> Path:
     (native / "lstack").mkdir()
     (native / "shim").mkdir()
     lstack = REPOSITORY / "native/lstack"
-    worker = [REPOSITORY / "tests/fakes/fake_lstack.c", lstack / "abi_dump.c"]
+    worker = [REPOSITORY / "tests/fakes/fake_lstack.c", lstack / "abi_dump.c", lstack / "queue_lock.c"]
     compile_c(worker, native / "lstack/lstack", "-I", str(REPOSITORY / "native/include"), "-I", str(lstack))
     empty = native / "shim/empty.c"
     empty.write_text("extern int nothing;\nint nothing;\n")
@@ -43,7 +43,18 @@ def remove_fake_native() -> None:
 
 def compile_c(sources: list[Path], output: Path, *options: str) -> None:
     """Compile C."""
-    command = ["cc", "-std=gnu11", "-O1", "-Wall", "-Werror", *options, *map(str, sources), "-o", str(output)]
+    command = [
+        "cc",
+        "-std=gnu11",
+        "-D_GNU_SOURCE",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        *options,
+        *map(str, sources),
+        "-o",
+        str(output),
+    ]
     subprocess.run(command, check=True, timeout=60)
 
 

@@ -22,6 +22,7 @@ from gazelled.process_identity import read_start_time
 from gazelled.queue_planner import plan
 from gazelled.run_dir import RunDir, WorkerRecord
 from gazelled.supervisor import Supervisor
+from gazelled.worker_process import WorkerProcess
 from gazelled.worker_state import Policy
 
 POLICY = Policy(ready_within=1.0, heartbeat_within=0.5, drain_within=0.5, backoff_first=0.05, boot_tries=3)
@@ -98,6 +99,11 @@ class Supervised:
         process = self.worker(queue_id).process
         assert process is not None
         return process.pid
+
+    def spawn_unrecorded(self, queue_id: int) -> WorkerProcess:
+        """Start a worker as a supervisor does that dies before it has written it down. The caller reaps it."""
+        name, log = two_workers().workers[queue_id].name, self.run_dir.worker_log(queue_id)
+        return WorkerProcess.spawn(fake_native() / "lstack/lstack", name, self.run_dir.group_page(0), queue_id, log)
 
     def signal(self, number: int) -> None:
         """Send the supervisor a signal."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from fake_native import until
 from supervised import Supervised
+
+from gazelled.worker_process import WorkerProcess
 
 
 @pytest.fixture
@@ -129,6 +132,60 @@ def test_a_worker_that_died_meanwhile_is_restarted_by_the_adopting_supervisor(it
     assert (it.worker(0).restarts, it.pid(1)) == (1, other)
 
 
+def until_spoken(worker: WorkerProcess) -> str:
+    """Wait until a worker has said whether it serves."""
+    assert worker.ready_fd is not None
+    assert select.select([worker.ready_fd], [], [], 10)[0]
+    worker.read_message()
+    return worker.said
+
+
+def test_a_queue_has_one_worker_and_a_second_one_says_why_it_ends(it: Supervised) -> None:
+    it.until_serving()
+    second = it.spawn_unrecorded(0)
+    assert until_spoken(second) == "failed: another worker serves it"
+    assert second.reap() == "exited with status 69"
+    assert it.run_dir.held_queues() == [0, 1]
+    assert it.stop() == 0
+    assert it.run_dir.held_queues() == []
+
+
+def test_a_worker_that_its_dead_supervisor_never_wrote_down_is_adopted(it: Supervised) -> None:
+    it.until_serving()
+    recorded, other = it.pid(0), it.pid(1)
+    it.signal(signal.SIGKILL)
+    it.end()
+    os.kill(recorded, signal.SIGKILL)
+    until(lambda: not it.run_dir.queue_held(0), "worker 0 to be gone")
+    unrecorded = it.spawn_unrecorded(0)
+    assert until_spoken(unrecorded) == "ready"
+    it.sentences.clear()
+    it.until_serving()
+    assert [it.pid(0), it.pid(1)] == [unrecorded.identity.pid, other]
+    assert len(it.left_over()) == 3
+    assert it.stop() == 0
+    assert it.left_over() == []
+    unrecorded.reap()
+
+
+def test_a_supervisor_takes_the_worker_it_finds_on_a_queue_instead_of_making_another(it: Supervised) -> None:
+    it.until_serving()
+    it.signal(signal.SIGSTOP)
+    os.kill(it.pid(0), signal.SIGKILL)
+    until(lambda: not it.run_dir.queue_held(0), "worker 0 to be gone")
+    unrecorded = it.spawn_unrecorded(0)
+    assert until_spoken(unrecorded) == "ready"
+    it.signal(signal.SIGCONT)
+    it.until_said(f"gazellelstack00: found running, pid {unrecorded.identity.pid}")
+    until(lambda: it.worker(0).state == "running", "worker 0 to be watched")
+    assert it.pid(0) == unrecorded.identity.pid
+    os.kill(unrecorded.identity.pid, signal.SIGKILL)
+    unrecorded.reap()
+    it.until_said("gazellelstack00: ended (its status")
+    until(lambda: it.worker(0).state == "running", "worker 0 to run again")
+    assert it.stop() == 0
+
+
 def test_a_worker_that_does_not_drain_is_killed(it: Supervised) -> None:
     it.behave(0, "stubborn")
     it.until_serving()
@@ -166,5 +223,6 @@ def test_workers_inherit_nothing_of_the_supervisor(it: Supervised) -> None:
     targets = {int(fd.name): str(fd.readlink()) for fd in fds.iterdir()}
     assert targets.pop(0) == "/dev/null"
     assert targets.pop(1) == targets.pop(2) == str(it.run_dir.worker_log(0))
+    assert str(targets.popitem()[1]) == str(it.run_dir.path / "worker.0.lock")
     assert targets == {}
     assert os.getsid(it.pid(0)) == it.pid(0)

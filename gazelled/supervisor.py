@@ -48,7 +48,6 @@ from gazelled.worker_state import (
 Report = Callable[[str], None]
 
 TICK = 1.0  # seconds between two looks at the heartbeats
-_LATE = 2.0  # a tick that comes later than this says that we slept, not that a worker hangs
 _LOG_LINES = 12
 
 
@@ -270,15 +269,12 @@ class Supervisor:
         now = time.monotonic()
         overdue = [slot for slot in self._slots if slot.worker.deadline is not None and now >= slot.worker.deadline]
         if now - self._last_tick >= TICK:
-            late = now - self._last_tick > _LATE
             self._last_tick = now
             notify.notify("WATCHDOG=1")
-            for slot in self._slots:
-                heartbeat = slot.page.heartbeat if slot.page and not late else None
-                self._event(slot, Tick(heartbeat))
-        else:
-            for slot in overdue:
-                self._event(slot, Tick())
+            overdue = self._slots
+        for slot in overdue:
+            heartbeat = slot.page.heartbeat if slot.page else None
+            self._event(slot, Tick(heartbeat, slot.process.look() if slot.process else None))
 
     def _sleep(self) -> float:
         now = time.monotonic()

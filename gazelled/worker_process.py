@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Self
 
 from gazelled.printable import printable
-from gazelled.process_identity import ProcessIdentity
+from gazelled.process_identity import PROC, ProcessIdentity
+from gazelled.worker_state import Look
 
 _LOG_MAX = 1 << 20  # a log this long is put aside before the next start
 _MESSAGE_MAX = 4096
@@ -108,6 +109,17 @@ class WorkerProcess:
             self.said = printable(os.read(self.ready_fd, _MESSAGE_MAX).decode(errors="replace").strip())
         os.close(self.ready_fd)
         self.ready_fd = None
+
+    def look(self) -> Look | None:
+        """Ask the kernel what it is doing; None if it is gone."""
+        try:
+            stat = (PROC / str(self.identity.pid) / "stat").read_bytes()
+            scheduled = (PROC / str(self.identity.pid) / "schedstat").read_bytes().split()
+        except OSError:
+            return None
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        ran, waited = int(scheduled[0]) / 1e9, int(scheduled[1]) / 1e9
+        return Look(fields[0].decode(), ran, waited)
 
     def terminate(self) -> None:
         """Ask it to drain and leave."""

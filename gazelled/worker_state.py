@@ -5,13 +5,17 @@
     STARTING --Exited before Ready, `boot_tries` times in a row--> FATAL --Retry--> STARTING
     any state --Stop--> STOPPING --Exited--> STOPPED
 
+A worker that runs must beat. What counts against it is its own time only: what it ran or slept, as far as the
+supervisor itself was awake to see it. A worker that could run, and gets no CPU on a machine that has too few of them,
+hangs as little as one whose supervisor slept; to kill it would make an outage of a delay.
+
 `step` is called with every event; what it returns besides the new state is what the supervisor must do, and one
 sentence that says what was decided and why (empty if nothing was). Times are seconds of one monotonic clock.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 
@@ -47,10 +51,20 @@ class Exited:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What the kernel says of a worker's thread."""
+
+    state: str  # as in /proc/PID/stat: R runs or would run, S sleeps, D waits for a device, T is stopped, ...
+    ran: float  # seconds on a CPU since it was made
+    waited: float  # seconds for a CPU since then; one that waits now has its present wait not counted yet
+
+
+@dataclass(frozen=True)
 class Tick:
-    """Time has passed; `heartbeat` is when the worker last beat, None if that is not known."""
+    """Time has passed; `heartbeat` is when the worker last beat. None: not known."""
 
     heartbeat: float | None = None
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +84,10 @@ Event = Ready | Exited | Tick | Stop | Retry
 class Policy:
     """How patient the machine is, in seconds."""
 
-    ready_within: float = 15.0
-    heartbeat_within: float = 3.0  # an idle worker beats each 0.5 s
+    ready_within: float = 15.0  # of its own time, see `_own_time`
+    ready_most: float = 120.0  # whatever it had to wait for a CPU
+    heartbeat_within: float = 3.0  # of its own time; an idle worker beats each 0.5 s
+    tick_most: float = 1.5  # what one tick says of the past: if it comes later, we slept, or had no CPU either
     drain_within: float = 2.0  # a worker takes 1 s at most
     stable_after: float = 10.0  # up this long, earlier deaths are forgotten
     backoff_first: float = 0.25  # the second restart; the first has no delay
@@ -86,6 +102,16 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """A heartbeat that was seen, and what has gone by since without another."""
+
+    heartbeat: float
+    look: Look | None  # when it was first seen
+    seconds: float  # as far as we were awake
+    at: float  # the last tick
+
+
+@dataclass(frozen=True)
 class Worker:
     """One worker as the machine knows it."""
 
@@ -97,6 +123,7 @@ class Worker:
     boots: int = 0  # of those, in a row, before ready
     restarts: int = 0  # launches after the first one
     reason: str = ""  # of the last death
+    silence: Silence | None = field(default=None, compare=False)  # of the process that runs
 
     @property
     def has_process(self) -> bool:
@@ -129,7 +156,9 @@ def step(worker: Worker, event: Event, now: float, policy: Policy) -> Step:
         case Ready(), State.STARTING if not worker.killed:
             took = now - worker.since
             return Step(
-                replace(worker, state=State.RUNNING, since=now, deadline=None, boots=0), (), f"ready after {took:.2f} s"
+                replace(worker, state=State.RUNNING, since=now, deadline=None, boots=0, silence=None),
+                (),
+                f"ready after {took:.2f} s",
             )
         case Exited(reason), State.STARTING | State.RUNNING:
             return _died(worker, worker.killed or reason, now, policy)
@@ -144,25 +173,58 @@ def step(worker: Worker, event: Event, now: float, policy: Policy) -> Step:
             )
         case Retry(), State.FATAL:
             return _launch(replace(worker, deaths=0, boots=0), now, policy, "asked to try again")
-        case Tick(heartbeat), _:
-            return _tick(worker, heartbeat, now, policy)
+        case Tick(), _:
+            return _tick(worker, event, now, policy)
     return Step(worker)
 
 
-def _tick(worker: Worker, heartbeat: float | None, now: float, policy: Policy) -> Step:
+def _tick(worker: Worker, tick: Tick, now: float, policy: Policy) -> Step:
     overdue = worker.deadline is not None and now >= worker.deadline
     match worker.state:
         case State.BACKOFF if overdue:
             return _launch(worker, now, policy, f"death {worker.deaths} in a row is {now - worker.since:.2f} s ago")
         case State.STARTING if overdue and not worker.killed:
-            return _kill(worker, f"not ready within {policy.ready_within:g} s")
+            return _not_ready(worker, tick, now, policy)
         case State.STOPPING if overdue and not worker.killed:
             return _kill(worker, f"not drained within {policy.drain_within:g} s")
-        case State.RUNNING if heartbeat is not None and not worker.killed:
-            silent = now - max(heartbeat, worker.since)
-            if silent > policy.heartbeat_within:
-                return _kill(worker, f"no heartbeat for {silent:.1f} s")
+        case State.RUNNING if tick.heartbeat is not None and not worker.killed:
+            return _listen(worker, tick.heartbeat, tick.look, now, policy)
     return Step(worker)
+
+
+def _own_time(elapsed: float, before: Look | None, look: Look | None) -> float:
+    """Return how much of a time a worker spent on anything but waiting for a CPU.
+
+    Of one that is runnable nobody knows how long it has waited by now, but what it ran is exact. Of one that is not,
+    the waits are all counted.
+    """
+    if look is None:
+        return elapsed
+    if look.state == "R":
+        return min(elapsed, look.ran - (before.ran if before else 0.0))
+    return elapsed - (look.waited - (before.waited if before else 0.0))
+
+
+def _not_ready(worker: Worker, tick: Tick, now: float, policy: Policy) -> Step:
+    """Decide on a start whose time is over: one that had no CPU gets the rest of its own time."""
+    elapsed = now - worker.since
+    left = policy.ready_within - _own_time(elapsed, None, tick.look)
+    if left <= 0 or elapsed >= policy.ready_most:
+        return _kill(worker, f"not ready within {policy.ready_within if left <= 0 else policy.ready_most:g} s")
+    return Step(replace(worker, deadline=min(now + max(left, 0.1), worker.since + policy.ready_most)))
+
+
+def _listen(worker: Worker, heartbeat: float, look: Look | None, now: float, policy: Policy) -> Step:
+    """Decide by the heartbeat of a worker that runs."""
+    last = worker.silence
+    if last is None or heartbeat != last.heartbeat:
+        seconds = min(now - max(heartbeat, worker.since), policy.tick_most)
+        return Step(replace(worker, silence=Silence(heartbeat, look, seconds, now)))
+    seconds = last.seconds + min(now - last.at, policy.tick_most)
+    if _own_time(seconds, last.look, look) > policy.heartbeat_within:
+        doing = f", state {look.state}" if look is not None else ""
+        return _kill(worker, f"no heartbeat for {now - max(heartbeat, worker.since):.1f} s{doing}")
+    return Step(replace(worker, silence=replace(last, seconds=seconds, at=now)))
 
 
 def _kill(worker: Worker, why: str) -> Step:

@@ -14,6 +14,7 @@ from gazelled.worker_state import (
     Action,
     Event,
     Exited,
+    Look,
     Policy,
     Ready,
     Retry,
@@ -118,12 +119,82 @@ def test_a_start_without_a_word_is_killed_and_counts_as_a_failed_one() -> None:
     assert dead.worker.boots == 1
 
 
+def watched(worker: Worker, looks: list[tuple[float, Look | None]], heartbeat: float) -> Step:
+    """Let ticks come at these times, with the same last heartbeat, and return the first that does something."""
+    outcome = Step(worker)
+    for now, look in looks:
+        outcome = step(outcome.worker, Tick(heartbeat, look), now, POLICY)
+        if outcome.actions:
+            break
+    return outcome
+
+
 def test_a_worker_that_stops_beating_is_killed_and_restarted() -> None:
-    worker = running(since=100)
-    assert step(worker, Tick(heartbeat=110.0), 112.9, POLICY).actions == ()
-    killed = step(worker, Tick(heartbeat=110.0), 113.5, POLICY)
+    ticks = [110.5, 111.5, 112.9, 113.5]
+    assert watched(running(since=100), [(now, None) for now in ticks[:-1]], 110.0).actions == ()
+    killed = watched(running(since=100), [(now, None) for now in ticks], 110.0)
     assert (killed.actions, killed.sentence) == ((Action.KILL,), "killed: no heartbeat for 3.5 s")
     assert step(killed.worker, Exited("killed by SIGKILL"), 113.6, POLICY).actions == (Action.LAUNCH,)
+
+
+def looks(
+    state: str, seconds: int, ran: float = 0.0, waited: float = 0.0, every: float = 1.0
+) -> list[tuple[float, Look]]:
+    """Return a look for each tick: every second the worker ran, and waited for a CPU, so long."""
+    return [
+        (110.0 + n * every, Look(state, 50.0 + n * every * ran, 70.0 + n * every * waited))
+        for n in range(1, int(seconds / every) + 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "seen", "killed"),
+    [
+        ("runs all the time and does not beat", looks("R", 5, ran=1.0), "no heartbeat for 5.0 s, state R"),
+        ("waits for a CPU, and has had none at all", looks("R", 600), ""),
+        ("gets a thirtieth of a CPU, and beats at the end", looks("R", 60, ran=1 / 30, waited=29 / 30), ""),
+        ("gets a thirtieth of a CPU, and never beats", looks("R", 120, ran=1 / 30, waited=29 / 30), "92.0 s, state R"),
+        ("is stopped", looks("T", 5), "no heartbeat for 4.0 s, state T"),
+        ("hangs in a device", looks("D", 5), "no heartbeat for 4.0 s, state D"),
+        ("sleeps and is not woken", looks("S", 5), "no heartbeat for 4.0 s, state S"),
+        ("sleeps a little between long waits for a CPU", looks("S", 20, ran=0.01, waited=0.9), ""),
+        ("is stopped while its supervisor gets a CPU each 10 s", looks("T", 60, every=10.0), "30.0 s, state T"),
+        ("is asked once after a minute in which its supervisor slept", looks("S", 60, every=60.0), ""),
+    ],
+)
+def test_only_a_workers_own_time_counts_against_it(
+    what: str, seen: list[tuple[float, Look | None]], killed: str
+) -> None:
+    outcome = watched(running(since=100), seen, heartbeat=110.0)
+    assert outcome.actions == ((Action.KILL,) if killed else ()), what
+    assert killed in outcome.sentence
+
+
+def test_a_heartbeat_forgives_the_silence_before_it() -> None:
+    worker = running(since=100)
+    for second in range(1, 60):
+        beat = 110.0 + second // 3 * 3
+        outcome = step(worker, Tick(beat, Look("S", 0, 0)), 110.0 + second, POLICY)
+        assert outcome.actions == ()
+        worker = outcome.worker
+
+
+def test_a_start_without_a_cpu_is_given_its_time_but_not_for_ever() -> None:
+    outcome = Step(launched(0, POLICY))
+    for second in range(1, 119):
+        outcome = step(outcome.worker, Tick(None, Look("R", second / 60, second * 59 / 60)), second, POLICY)
+        assert outcome.actions == ()
+    outcome = step(outcome.worker, Tick(None, Look("R", 2, 118)), POLICY.ready_most, POLICY)
+    assert (outcome.actions, outcome.sentence) == ((Action.KILL,), "killed: not ready within 120 s")
+
+
+def test_a_start_that_waited_for_a_cpu_and_then_hangs_is_killed_after_its_own_time() -> None:
+    outcome = Step(launched(0, POLICY))
+    killed = 0
+    for second in range(1, 60):
+        outcome = step(outcome.worker, Tick(None, Look("S", 1, min(second, 20))), second, POLICY)
+        killed = killed or (second if outcome.actions else 0)
+    assert killed == 20 + POLICY.ready_within
 
 
 def test_the_heartbeat_of_a_predecessor_is_not_held_against_a_worker() -> None:

@@ -14,6 +14,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gazelled.errors import ConfigError, GazelledError
@@ -122,12 +123,12 @@ class _Teller:
 
 
 def _log(sentence: str) -> None:
-    bound_log(sys.stdout.fileno())
+    """Write a line of the log. One that finds no room is lost; the next one may find some."""
     now = time.time()
-    print(
-        f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d} {printable_lines(sentence)}",
-        flush=True,
-    )
+    at = f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d}"
+    with suppress(OSError):
+        bound_log(sys.stdout.fileno())
+        os.write(sys.stdout.fileno(), f"{at} {printable_lines(sentence)}\n".encode(errors="replace"))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -114,6 +115,11 @@ def run(args: list[str]) -> int:
         # Whoever read our output has had enough; leave nothing for the interpreter to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        report(GazelledError(f"{error.filename or 'output'}: {error.strerror}", hint="free some space, then try again"))
+        return ExitCode.UNAVAILABLE
 
 
 def main() -> NoReturn:

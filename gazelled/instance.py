@@ -98,7 +98,7 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
         )
     source = find_config(config_file)
     source = source.absolute() if source is not None else None
-    run_dir.write("config", str(source or ""))
+    _first_words(run_dir, plan, source, lock)
     if foreground:
         try:
             return supervise(plan, source, report, lambda: report(ready_sentence(plan)))
@@ -107,6 +107,21 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
     start_in_background(run_dir, plan, source, lock, report)
     report(ready_sentence(plan))
     return int(ExitCode.OK)
+
+
+def _first_words(run_dir: RunDir, plan: Plan, source: Path | None, lock: int) -> None:
+    """See that there is room for a new instance, and write down its configuration; a failure leaves nothing."""
+    from gazelled.run_memory import check_room
+
+    if run_dir.plan.exists():  # its workers are adopted
+        return
+    try:
+        check_room(run_dir.path, len(plan.workers), len(plan.groups))
+        run_dir.write("config", str(source or ""))
+    except (GazelledError, OSError):
+        run_dir.remove()
+        os.close(lock)
+        raise
 
 
 def ready_sentence(plan: Plan) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, TypeVar
@@ -128,7 +129,8 @@ class Journal:
                 problems.append(what if isinstance(error, GazelledError) else f"undo of {entry.kind}: {what}")
                 report(f"not undone: {problems[-1]}")
                 continue
-            self._append({"op": "undone", "id": entry.number})
+            with suppress(OSError):  # the file system is full: it stays pending, and undoing it again does nothing
+                self._append({"op": "undone", "id": entry.number})
             left -= 1
             report(f"undone: {change.describe()}")
         if left == 0:

@@ -13,6 +13,8 @@ from gazelled.access import attachers
 from gazelled.cpulist import format_cpus
 from gazelled.findings import SEVERITIES, Finding
 from gazelled.plan import GroupPlan, Plan, WorkerPlan
+from gazelled.run_dir import run_root
+from gazelled.run_memory import run_dir_bytes
 from gazelled.sizes import iec
 from gazelled.topology import Topology
 
@@ -54,6 +56,8 @@ def _heading(plan: Plan) -> Iterable[str]:
         yield f"NIC {step.pci}: bound to {step.driver} by start, given back by stop"
     for pages in plan.host.hugepages:
         yield f"hugepages on node {pages.numa}: {pages.pages} of {iec(pages.size_kb << 10)}, {pages.free} are free"
+    need = run_dir_bytes(len(plan.workers), len(plan.groups))
+    yield f"run directory {escape(str(run_root() / plan.instance))}: {iec(need)}, more as connections come"
     for group in plan.groups if plan.stack.app_bind_numa else ():
         if group.app_cpus:
             yield f"applications of process {group.process_index}: run on CPUs {format_cpus(group.app_cpus)}"

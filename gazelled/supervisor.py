@@ -133,6 +133,7 @@ class Supervisor:
         self._stop_asked = False
         self._last_tick = time.monotonic()
         self._recorded = ""
+        self._unrecorded_since: float | None = None  # state.json could not be written
 
     def run(self, on_ready: Callable[[], None]) -> list[str]:
         """Start or adopt all workers, call `on_ready`, serve until SIGTERM or SIGINT, stop everything.
@@ -175,7 +176,7 @@ class Supervisor:
                 self._launch_all(batch)
         except BaseException as error:
             left = self._stop()
-            if left:
+            if left or isinstance(error, OSError):
                 raise StartError([str(error), *left]) from error
             raise
         problems = [problem for slot in self._slots for problem in slot.problems]
@@ -272,6 +273,8 @@ class Supervisor:
             self._last_tick = now
             notify.notify("WATCHDOG=1")
             overdue = self._slots
+            if self._unrecorded_since is not None:
+                self._record()
         for slot in overdue:
             heartbeat = slot.page.heartbeat if slot.page else None
             self._event(slot, Tick(heartbeat, slot.process.look() if slot.process else None))
@@ -411,6 +414,23 @@ class Supervisor:
         )
         text = record.to_json()
         if text != self._recorded:
-            self._recorded = text
-            self.run_dir.write("state.json", text)
+            self._write_state(text)
             notify.notify(self._status_line())
+
+    def _write_state(self, text: str) -> None:
+        """Write state.json. Without room for it workers are served all the same; each tick tries again.
+
+        Who looks for workers meanwhile asks the processes themselves: those are found by their command lines.
+        """
+        since = self._unrecorded_since
+        try:
+            self.run_dir.write("state.json", text)
+        except OSError as error:
+            if since is None:
+                self._unrecorded_since = time.monotonic()
+                self.report(f"{self.run_dir.path}: {error.strerror}: the state is not written down until that changes")
+            return
+        self._recorded = text
+        if since is not None:
+            self._unrecorded_since = None
+            self.report(f"{self.run_dir.path}: the state is written down again, after {time.monotonic() - since:.1f} s")

@@ -7,6 +7,8 @@
 #include <gazelle/abi.h>
 #include <gazelle/attach.h>
 
+#include "run_memory.h"
+
 #define FIELD(type, field)                           \
 	{                                            \
 #field, offsetof(struct type, field) \
@@ -79,5 +81,8 @@ void abi_dump(void)
 	printf("}, \"counters\": [");
 	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
 		printf("%s\"%s\"", i ? ", " : "", counters[i]);
-	printf("]}\n");
+	printf("], \"rings_bytes\": [");
+	for (uint32_t workers = 1; workers <= GZ_WORKERS_MAX; workers++)
+		printf("%s%ju", workers > 1 ? ", " : "", (uintmax_t)rings_bytes(workers));
+	printf("], \"flows_bytes\": %u}\n", FLOWS_STEP * FLOW_BYTES);
 }

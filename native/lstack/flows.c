@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #include <gazelle/atomic.h>
 
+#include "run_memory.h"
 #include "tcp_table.h"
 #include "worker.h"
 
@@ -36,15 +38,35 @@ struct flows {
 	struct flow slot[FLOWS_MAX];
 };
 
+_Static_assert(sizeof(struct flow) == FLOW_BYTES, "as the sums of run_memory.h have it");
+
 #define FLOWS_FORMAT (1u << 16 | (uint32_t)sizeof(struct flow))
 
 static struct {
-	struct flows *record;
+	struct flows *record; /* as long as it may ever be; pages are there up to slot `room` */
+	uint32_t room;
+	int fd;
 	uint32_t *freed, freed_count; /* numbers below `end` */
 	struct flow *lost;            /* the predecessor's, told from the last on */
 	uint32_t lost_count;
 	uint64_t next_ns;
 } self;
+
+static off_t slot_offset(uint32_t slot)
+{
+	return (off_t)(offsetof(struct flows, slot) + (size_t)slot * sizeof(struct flow));
+}
+
+/* Another step of slots. False: there is no memory for them now. */
+static bool grow(void)
+{
+	uint32_t step = FLOWS_MAX - self.room < FLOWS_STEP ? FLOWS_MAX - self.room : FLOWS_STEP;
+
+	if (!step || reserve_file(self.fd, 0, (uint64_t)slot_offset(self.room + step)))
+		return false;
+	self.room += step;
+	return true;
+}
 
 /* Moves what the predecessor left to memory of our own, and the record begins anew. */
 static int take_over(void)
@@ -67,27 +89,27 @@ static int take_over(void)
 	}
 	gz_store(&self.record->end, 0);
 	self.record->format = FLOWS_FORMAT;
+	/* What it needed beyond the first step goes back; if that cannot be, it stays ours. */
+	(void)fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, slot_offset(self.room),
+	                (off_t)sizeof(*self.record) - slot_offset(self.room));
 	return 0;
 }
 
 int flows_open(struct protocol_stack *stack)
 {
 	char path[160];
-	int fd, err = 0;
 
 	snprintf(path, sizeof(path), "%s/worker.%u.flows", stack->group->run_dir, stack->queue_id);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
+	self.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (self.fd < 0)
 		return -errno;
-	if (ftruncate(fd, sizeof(*self.record)))
-		err = -errno;
-	/* Sparse: pages exist as far as there ever were connections. */
-	self.record = err ? MAP_FAILED : mmap(NULL, sizeof(*self.record), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (!err && self.record == MAP_FAILED)
-		err = -errno;
-	close(fd);
-	if (err)
-		return err;
+	if (!grow())
+		return -ENOSPC;
+	if (ftruncate(self.fd, sizeof(*self.record)))
+		return -errno;
+	self.record = mmap(NULL, sizeof(*self.record), PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0);
+	if (self.record == MAP_FAILED)
+		return -errno;
 	self.freed = mmap(NULL, FLOWS_MAX * sizeof(*self.freed), PROT_READ | PROT_WRITE,
 	                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (self.freed == MAP_FAILED)
@@ -102,7 +124,7 @@ uint32_t flows_add(const struct tcp_pcb *pcb)
 
 	if (self.freed_count) {
 		flow = self.freed[--self.freed_count];
-	} else if (end < FLOWS_MAX) {
+	} else if (end < self.room || grow()) {
 		flow = end;
 		gz_store(&self.record->end, end + 1);
 	} else {

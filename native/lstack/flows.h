@@ -19,7 +19,7 @@ struct tcp_pcb;
 /* Opens the record, taking over what a dead worker left in it. Before the first packet. 0 or -errno. */
 int flows_open(struct protocol_stack *stack);
 
-/* Records a connection. The number to forget it by; FLOWS_NONE if the record is full, which costs only its peer's notice. */
+/* Records a connection. The number to forget it by; FLOWS_NONE if the record cannot grow, which costs only its peer's notice. */
 uint32_t flows_add(const struct tcp_pcb *pcb);
 void flows_remove(uint32_t flow);
 

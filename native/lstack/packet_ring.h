@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Packets between workers: for each ordered pair one ring of bytes with one producer and one consumer, all in one sparse
- * file <run_dir>/rings. Indices are free-running and each is written by one side only, so either side may die and come back
- * at any moment: a restarted producer goes on at its index, a restarted consumer starts at the producer's. A full ring drops.
+ * Packets between workers: for each ordered pair one ring of bytes with one producer and one consumer, all in one file
+ * <run_dir>/rings. Indices are free-running and each is written by one side only, so either side may die and come back at
+ * any moment: a restarted producer goes on at its index, a restarted consumer starts at the producer's. A full ring drops.
  */
 #ifndef LSTACK_PACKET_RING_H
 #define LSTACK_PACKET_RING_H
@@ -12,13 +12,19 @@
 
 #include <gazelle/atomic.h>
 
-#define PACKET_RING_BYTES (1u << 20) /* of one ring: a full TCP window; memory is used as far as it was ever filled */
 #define PACKET_RING_RECORD_MAX 65600u
 
-struct packet_ring {
+/* In the file; as many bytes as run_memory.h says follow. */
+struct packet_ring_indices {
 	_Alignas(64) _Atomic uint64_t head; /* producer writes */
 	_Alignas(64) _Atomic uint64_t tail; /* consumer writes */
-	_Alignas(64) uint8_t data[PACKET_RING_BYTES];
+};
+
+/* One side's view of a ring. */
+struct packet_ring {
+	struct packet_ring_indices *at;
+	uint8_t *data;
+	uint32_t bytes; /* a power of two; ours, whatever the file says */
 };
 
 /* What travels with a frame. */
@@ -31,11 +37,12 @@ struct packet_record {
 
 struct packet_rings; /* the mapping of one process */
 
-/* Maps the file, making it if we are the first. `workers` must be what it was made for. 0, or -errno. */
+/* Maps the file, making it if we are the first; all its memory is there then. `workers` must be what it was made for. 0, or
+ * -errno. */
 int packet_rings_open(const char *run_dir, uint32_t workers, uint32_t self, struct packet_rings **rings);
 void packet_rings_close(struct packet_rings *rings);
 
-/* Ring from worker `from` to worker `to`. */
+/* Ring from worker `from` to worker `to`; one of them is `self`, the other is not. */
 struct packet_ring *packet_ring_of(struct packet_rings *rings, uint32_t from, uint32_t to);
 
 /*

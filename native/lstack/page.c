@@ -13,6 +13,7 @@
 
 #include "access.h"
 #include "clock.h"
+#include "run_memory.h"
 #include "worker.h"
 
 #define LOOK_NS 1000000ull /* how long an answer of page_running holds */
@@ -41,8 +42,8 @@ int page_open(struct protocol_stack *stack)
 	if (fd < 0)
 		return -errno;
 	err = access_share_file(stack->group, fd);
-	if (!err && ftruncate(fd, sizeof(*page)))
-		err = -errno;
+	if (!err)
+		err = reserve_file(fd, 0, sizeof(*page));
 	page = err ? MAP_FAILED : mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
 	if (!err && page == MAP_FAILED)
 		err = -errno;

@@ -8,11 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "packet_ring.h"
+#include "run_memory.h"
 
 static char dir[] = "/tmp/gz-ring-XXXXXX";
 static struct packet_rings *rings;
@@ -92,7 +94,7 @@ static void a_full_ring_refuses_and_goes_on_when_there_is_room(void **state)
 
 	while (produce(ring, n, 65000))
 		n++;
-	assert_true(n >= PACKET_RING_BYTES / 65536 - 1);
+	assert_true(n >= ring_bytes(3) / 65536 - 1);
 	assert_false(packet_ring_has_room(ring, PACKET_RING_RECORD_MAX + 1));
 	consume(ring, 0, 65000);
 	assert_true(produce(ring, n, 65000));
@@ -128,23 +130,23 @@ static void a_restarted_producer_goes_on_where_it_was(void **state)
 
 static void nonsense_is_emptied_not_followed(void **state)
 {
-	static const uint64_t heads[] = { 4, 7, PACKET_RING_BYTES + 8, 1ull << 40, UINT64_MAX };
+	const uint64_t heads[] = { 4, 7, ring_bytes(3) + 8, 1ull << 40, UINT64_MAX };
 	struct packet_ring *ring = packet_ring_of(rings, 2, 0);
 	struct packet_record record;
 	bool broken;
 
 	for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
-		gz_store(&ring->head, gz_load(&ring->tail) + heads[i]);
+		gz_store(&ring->at->head, gz_load(&ring->at->tail) + heads[i]);
 		assert_false(packet_ring_peek(ring, &record, &broken));
 		assert_true(broken);
 		assert_false(packet_ring_pending(ring));
-		gz_store(&ring->head, 0);
-		gz_store(&ring->tail, 0);
+		gz_store(&ring->at->head, 0);
+		gz_store(&ring->at->tail, 0);
 	}
 	/* a length that reaches beyond what was published */
 	record = (struct packet_record){ .len = 5000 };
 	memcpy(ring->data, &record, sizeof(record));
-	gz_store(&ring->head, 64);
+	gz_store(&ring->at->head, 64);
 	assert_false(packet_ring_peek(ring, &record, &broken));
 	assert_true(broken);
 	assert_true(produce(ring, 3, 300));
@@ -158,6 +160,53 @@ static void a_file_for_other_workers_is_refused(void **state)
 	assert_int_equal(packet_rings_open(dir, 4, 0, &other), -EINVAL);
 }
 
+static void all_memory_is_there_before_a_ring_is_touched(void **state)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s/rings", dir);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, rings_bytes(3));
+	assert_true((uint64_t)st.st_blocks * 512 >= rings_bytes(3));
+}
+
+static void a_file_whose_maker_died_is_made_again(void **state)
+{
+	struct packet_rings *again;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/rings", dir);
+	assert_int_equal(truncate(path, 0), 0);
+	assert_int_equal(truncate(path, 12345), 0);
+	assert_int_equal(packet_rings_open(dir, 3, 1, &again), 0);
+	assert_true(produce(packet_ring_of(again, 1, 0), 1, 100));
+	packet_rings_close(again);
+}
+
+/* Every record finds its own way between every two of many workers. */
+static void many_workers_have_small_rings_that_do_not_overlap(void **state)
+{
+	enum { MANY = 17 };
+	struct packet_rings *end[MANY];
+
+	tear_down(state);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	assert_true((MANY - 1) * ring_bytes(MANY) <= RINGS_OF_A_WORKER_BYTES);
+	for (uint32_t i = 0; i < MANY; i++)
+		assert_int_equal(packet_rings_open(dir, MANY, i, &end[i]), 0);
+	for (uint32_t i = 0; i < MANY * MANY; i++)
+		if (i / MANY != i % MANY)
+			while (produce(packet_ring_of(end[i / MANY], i / MANY, i % MANY), i, 60000))
+				;
+	for (uint32_t i = 0; i < MANY * MANY; i++)
+		if (i / MANY != i % MANY)
+			consume(packet_ring_of(end[i % MANY], i / MANY, i % MANY), i, 60000);
+	for (uint32_t i = 1; i < MANY; i++)
+		packet_rings_close(end[i]);
+	rings = end[0];
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -167,6 +216,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_restarted_producer_goes_on_where_it_was, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(nonsense_is_emptied_not_followed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_file_for_other_workers_is_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(all_memory_is_there_before_a_ring_is_touched, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_file_whose_maker_died_is_made_again, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(many_workers_have_small_rings_that_do_not_overlap, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

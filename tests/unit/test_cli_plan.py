@@ -38,7 +38,7 @@ def gazelled(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "GAZELLED_CONFIG": "/dev/null", **environ},
+        env={**os.environ, "GAZELLED_CONFIG": "/dev/null", "GAZELLED_RUN_ROOT": "/run/gazelled", **environ},
     )
 
 
@@ -46,6 +46,7 @@ PLAN = """\
 instance default: port tap gz-default (made by start, removed by stop), MTU 1500
 stack address 172.29.0.2/24, host's side 172.29.0.1
 may attach: root, members of group gazelle; programs of other network namespaces connect, not listen
+run directory /run/gazelled/default: 2.617 MiB, more as connections come
 applications of process 0: run on CPUs 1-4,6-7
 
 process 0 (send/recv split)

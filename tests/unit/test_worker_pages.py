@@ -16,7 +16,7 @@ import pytest
 from fake_native import fake_native
 from machines import machine, plain, split
 
-from gazelled import explain, group_page, latency, worker_page
+from gazelled import explain, group_page, latency, run_memory, worker_page
 from gazelled.access import Access
 from gazelled.queue_planner import plan
 from gazelled.worker_page import WorkerPage, WorkerPageState
@@ -40,6 +40,18 @@ def test_python_and_c_agree_on_every_offset(abi: dict[str, Any]) -> None:
 
 def test_python_and_c_agree_on_the_counters(abi: dict[str, Any]) -> None:
     assert list(worker_page.COUNTERS) == abi["counters"]
+
+
+def test_python_and_c_agree_on_the_memory_of_the_run_directory(abi: dict[str, Any]) -> None:
+    assert [run_memory.rings_bytes(workers) for workers in range(1, 129)] == abi["rings_bytes"]
+    assert abi["flows_bytes"] == run_memory.FLOWS_BYTES
+
+
+def test_the_run_directory_stays_reasonable() -> None:
+    needs = {workers: run_memory.run_dir_bytes(workers, 1) / 2**20 for workers in (1, 2, 4, 8, 16, 128)}
+    assert needs[1] < 0.5
+    assert needs[2] < 3
+    assert all(need < 16.5 * workers for workers, need in needs.items())
 
 
 def test_python_and_c_agree_on_the_reasons_for_the_kernel() -> None:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The file system of the run directory is full: a start says so, and an instance that runs goes on serving.
+
+ namespace S                                   run directory: a tmpfs of its own
+kernel --- gz-NAME (tap) --- workers 0, 1 --- rings, pages, records, logs
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from gazelled.run_dir import RunDir
+from gazelled.run_memory import run_dir_bytes
+from gazelled.worker_process import find_workers
+from net.instance import Instance, on_tap, wait_running
+from net.kit import Kit, Process, until
+
+ECHO = Path(__file__).with_name("echo_server.py")
+CLIENT = Path(__file__).with_name("echo_client.py")
+
+
+def on_a_small_file_system(kit: Kit, kib: int) -> Instance:
+    """Make an instance whose run directory is a tmpfs of this size."""
+    instance = on_tap(kit, 2)
+    instance.run_dir.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=755", "gazelled-test", str(instance.run_dir)]
+    subprocess.run(mount, check=True, timeout=10)
+    kit.later(lambda: subprocess.run(["umount", "-l", str(instance.run_dir)], check=True, timeout=10))
+    return instance
+
+
+def fill(instance: Instance) -> Path:
+    """Take what is left of the file system, to the last byte."""
+    path = instance.run_dir / "filler"
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"\0" * size)
+    assert os.statvfs(instance.run_dir).f_bfree == 0
+    return path
+
+
+def log(instance: Instance) -> str:
+    return (instance.run_dir / "supervisor.log").read_text()
+
+
+def served(instance: Instance) -> None:
+    """Echo on enough connections that both workers have some."""
+    instance.home.run(sys.executable, str(CLIENT), instance.address, "80", "40")
+
+
+def serving(instance: Instance) -> Process:
+    server = instance.spawn(sys.executable, str(ECHO), instance.address, "80")
+    server.said("serving")
+    return server
+
+
+def stopped(instance: Instance) -> None:
+    """Stop it; all but the mount point is gone."""
+    done = instance.call("stop")
+    assert done.returncode == 0, done.stderr
+    assert list(instance.run_dir.iterdir()) == []
+    assert find_workers(instance.run_dir) == []
+    assert instance.device not in instance.home.run("ip", "link")
+
+
+def test_a_start_without_room_says_what_it_needs_and_changes_nothing(kit: Kit) -> None:
+    instance = on_a_small_file_system(kit, 400)
+    before = instance.home.run("ip", "address")
+    done = instance.call("start", "-c", str(instance.config))
+    assert done.returncode == 69, done.stderr
+    assert f"error: {instance.run_dir}: 2 workers need " in done.stderr, done.stderr
+    assert "hint: free some, or enlarge that file system" in done.stderr
+    assert instance.home.run("ip", "address") == before
+    assert list(instance.run_dir.iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,size=8m", str(instance.run_dir)], check=True, timeout=10)
+    instance.start()
+    stopped(instance)
+
+
+def test_what_plan_says_is_enough(kit: Kit) -> None:
+    instance = on_a_small_file_system(kit, -(-run_dir_bytes(2, 1) // 1024))
+    instance.start()
+    server = serving(instance)
+    served(instance)
+    server.stop()
+    stopped(instance)
+
+
+def test_workers_come_back_and_supervisors_adopt_while_it_is_full(kit: Kit) -> None:
+    instance = on_a_small_file_system(kit, 8 << 10)
+    instance.start()
+    server = serving(instance)
+    served(instance)
+    filler = fill(instance)
+    served(instance)
+
+    victim = instance.worker(1)["pid"]
+    os.kill(victim, signal.SIGKILL)
+    died = time.monotonic()
+    until(lambda: victim not in [each.process.pid for each in find_workers(instance.run_dir)], "it to be gone")
+    until(lambda: RunDir(instance.run_dir).held_queues() == [0, 1], "worker 1 to be back")
+    until(lambda: instance.page(1).state.name == "RUNNING", "worker 1 to serve")
+    assert time.monotonic() - died < 2.0
+    served(instance)
+    pids = sorted(each.process.pid for each in find_workers(instance.run_dir))
+
+    os.kill(instance.supervisor_pid(), signal.SIGKILL)
+    until(lambda: instance.status()["pid"] is None, "the supervisor to be gone")
+    instance.start()
+    assert sorted(each.process.pid for each in find_workers(instance.run_dir)) == pids
+    served(instance)
+
+    filler.unlink()
+    until(lambda: instance.status()["state"] == "running", "the state to be written down again")
+    assert "the state is written down again" in log(instance)
+    assert wait_running(instance, 1, victim)["pid"] in pids
+    assert server.alive
+    server.stop()
+    stopped(instance)
+
+
+def test_stop_needs_no_room(kit: Kit) -> None:
+    instance = on_a_small_file_system(kit, 8 << 10)
+    instance.start()
+    fill(instance)
+    stopped(instance)
+
+
+def test_recover_needs_no_room(kit: Kit) -> None:
+    instance = on_a_small_file_system(kit, 8 << 10)
+    instance.start()
+    fill(instance)
+    os.kill(instance.supervisor_pid(), signal.SIGKILL)
+    until(lambda: instance.status()["pid"] is None, "the supervisor to be gone")
+    assert instance.call("recover").returncode == 0
+    assert list(instance.run_dir.iterdir()) == []
+    assert instance.device not in instance.home.run("ip", "link")

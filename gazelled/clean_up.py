@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gazelled import host_changes, nic_binding  # noqa: F401  they make their kinds of change known to the journal
+from gazelled import host_changes, nic_binding  # noqa: F401  the second makes its kinds known to the journal
 from gazelled.errors import GazelledError
 from gazelled.journal import Journal
 from gazelled.process_identity import ProcessIdentity, end_processes
@@ -20,15 +20,23 @@ _DRAIN_S = 2.0
 def put_back(run_dir: RunDir, report: Report) -> list[str]:
     """Undo the journal and remove the run directory. The caller holds its lock, and no worker is left.
 
+    In the middle of a restart the directory stays, and the routes that keep what is for the stack on this host.
     Returns what could not be undone; the directory then stays, with the journal in it.
     """
+    restarts = run_dir.between.exists()
     try:
-        problems = Journal(run_dir.journal).undo_all(report)
+        problems = Journal(run_dir.journal).undo_where(
+            lambda change: not (restarts and isinstance(change, host_changes.UnreachableSubnet)), report
+        )
     except GazelledError as error:
         problems = [error.message]
-    if not problems:
+    if problems:
+        return problems
+    if restarts:
+        run_dir.empty()
+    else:
         run_dir.remove()
-    return problems
+    return []
 
 
 def live_workers(run_dir: RunDir) -> list[ProcessIdentity]:

@@ -10,7 +10,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -89,7 +89,7 @@ class HostAddress:
 
     def verify(self) -> str | None:
         """Look for the address."""
-        found = netlink.global_addresses(self.device)
+        found = netlink.addresses(self.device)
         return None if self.address in found else f"expected {self.address}, found {', '.join(found) or 'no address'}"
 
     def undo(self) -> None:
@@ -104,6 +104,44 @@ class HostAddress:
     def from_json(cls, data: dict[str, object]) -> Self:
         """Rebuild it from the journal."""
         return cls(str(data["device"]), str(data["address"]))
+
+
+@register
+@dataclass(frozen=True)
+class UnreachableSubnet:
+    """A last route to the stack's subnet, for every moment in which the tap's own is not there.
+
+    While the tap is made, gone with a crash, or set down by somebody, what programs of the host send to the stack would
+    take the default route, to somebody else. This one refuses it.
+    """
+
+    kind: ClassVar[str] = "unreachable-subnet"
+    subnet: str
+
+    def describe(self) -> str:
+        """Name the change for a person."""
+        return f"last route to {self.subnet}, unreachable"
+
+    def apply(self) -> None:
+        """Add the route."""
+        netlink.add_unreachable(ip_network(self.subnet))
+
+    def verify(self) -> str | None:
+        """Look for the route."""
+        return None if netlink.unreachable(ip_network(self.subnet)) else "expected it, found no such route"
+
+    def undo(self) -> None:
+        """Take the route away."""
+        netlink.remove_unreachable(ip_network(self.subnet))
+
+    def to_json(self) -> dict[str, object]:
+        """Return this as the journal keeps it."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Self:
+        """Rebuild it from the journal."""
+        return cls(str(data["subnet"]))
 
 
 @register

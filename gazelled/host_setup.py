@@ -14,13 +14,15 @@ from gazelled import netlink
 from gazelled.config import OWN_NAME
 from gazelled.errors import GazelledError
 from gazelled.exitcode import ExitCode
-from gazelled.host_changes import DpdkRunDir, HostAddress, LinkUp, TapDevice, XdpProgram
+from gazelled.host_changes import DpdkRunDir, HostAddress, LinkUp, TapDevice, UnreachableSubnet, XdpProgram
 from gazelled.journal import Journal
 from gazelled.plan import Plan
 from gazelled.sizes import iec
 from gazelled.sysfs_nic import Host
 
 Report = Callable[[str], None]
+
+LINK_LOCAL = "fe80::1/64"  # the host's, on every tap
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,13 @@ def _prepare_tap(plan: Plan, journal: Journal, report: Report) -> None:
     tap = TapDevice(name, plan.instance, plan.device.mtu)
     for _, stack, peer in ours:
         report(f"{tap.describe()}: {peer} for the host, {stack.partition('/')[0]} for the stack")
+    for _, stack, _ in ours:
+        journal.make(UnreachableSubnet(str(ip_interface(stack).network)))
     journal.make(tap)
     for _, _, peer in ours:
         journal.make(HostAddress(name, peer))
+    if network.host_addr6:  # without one the host asks nobody for the neighbours of those it forwards for
+        journal.make(HostAddress(name, LINK_LOCAL))
     journal.make(LinkUp(name))
 
 

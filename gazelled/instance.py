@@ -98,6 +98,7 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
         )
     source = find_config(config_file)
     source = source.absolute() if source is not None else None
+    _end_of_stop(run_dir, plan, report)
     _first_words(run_dir, plan, source, lock)
     if foreground:
         try:
@@ -107,6 +108,22 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
     start_in_background(run_dir, plan, source, lock, report)
     report(ready_sentence(plan))
     return int(ExitCode.OK)
+
+
+def _end_of_stop(run_dir: RunDir, plan: Plan, report: Report) -> None:
+    """Let go of what a restart has kept from the instance before, as far as the new one has not the same."""
+    from ipaddress import ip_interface
+
+    from gazelled.host_changes import UnreachableSubnet
+    from gazelled.journal import Journal
+
+    if not run_dir.between.exists():
+        return
+    network = plan.network
+    stack = [f"{network.host_addr}/{network.prefix}"] + ([f"{network.host_addr6}/64"] if network.host_addr6 else [])
+    kept = [UnreachableSubnet(str(ip_interface(each).network)) for each in stack] if plan.device.embedded else []
+    Journal(run_dir.journal).undo_where(lambda change: change not in kept, report)
+    run_dir.between.unlink(missing_ok=True)
 
 
 def _first_words(run_dir: RunDir, plan: Plan, source: Path | None, lock: int) -> None:
@@ -153,6 +170,8 @@ def _undo_leftovers(run_dir: RunDir, plan: Plan, lock: int, report: Report) -> b
     from gazelled.clean_up import clean_up, live_workers
 
     workers = live_workers(run_dir)
+    if run_dir.between.exists() and not (workers or run_dir.held_queues() or run_dir.plan.exists()):
+        return False  # see _end_of_stop
     if not (workers or run_dir.held_queues() or run_dir.plan.exists() or run_dir.journal.exists()):
         return False
     problems: list[str] = []
@@ -210,14 +229,19 @@ def live_supervisor(state: StateRecord | None) -> ProcessIdentity | None:
     return state.supervisor if state is not None and state.supervisor.alive else None
 
 
-def stop(run_dir: RunDir, report: Report) -> bool:
+def stop(run_dir: RunDir, report: Report, *, restarts: bool = False) -> bool:
     """Stop an instance, or what is left of it, and put the host back; False if there was nothing to do.
 
-    GazelledError says what could not be put back.
+    With `restarts` what is to outlive a restart stays, for a start that follows. GazelledError says what could not be
+    put back.
     """
     if not run_dir.path.exists():
         return False
     _check_permission(run_dir)
+    if restarts:
+        run_dir.between.touch()
+    else:
+        run_dir.between.unlink(missing_ok=True)
     deadline = time.monotonic() + _HELD_S
     while (lock := run_dir.lock()) is None:
         supervisor = live_supervisor(run_dir.read_state())
@@ -238,6 +262,8 @@ def recover(run_dir: RunDir, report: Report) -> bool:
         return False
     _check_permission(run_dir)
     lock = run_dir.lock()
+    if lock is not None:
+        run_dir.between.unlink(missing_ok=True)
     if lock is None:
         report(f"instance {run_dir.instance} runs, or is just being started or stopped; nothing to recover")
         return False

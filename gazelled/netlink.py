@@ -35,6 +35,9 @@ _TAP_QUEUE = 8192  # frames, per queue
 _ADDR_GEN_NONE = 1
 _TC_ROOT = 0xFFFFFFFF
 _IFA_F_NODAD = 0x02
+_RTN_UNREACHABLE = 7
+_RTPROT = 0x47  # marks our routes
+_LAST_METRIC = 0xFFFFFFFE  # of all routes to a subnet, ours is the one that is left when no other is
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,12 @@ def read_link(name: str) -> Link | None:
     )
 
 
-def global_addresses(name: str) -> list[str]:
-    """Return a device's addresses that others can reach, as "192.0.2.1/24"; none for a device that is not there."""
+def addresses(name: str) -> list[str]:
+    """Return a device's addresses, as "192.0.2.1/24"; none for a device that is not there."""
     with _rtnetlink() as rtnetlink:
         found = rtnetlink.link_lookup(ifname=name)
         messages = list(rtnetlink.get_addr(index=found[0])) if found else []
-    return [_address_text(message) for message in messages if message["scope"] == _SCOPE_GLOBAL]
+    return [_address_text(message) for message in messages]
 
 
 def overlap(subnet: IPv4Network | IPv6Network, but: str) -> str | None:
@@ -107,7 +110,9 @@ def overlap(subnet: IPv4Network | IPv6Network, but: str) -> str | None:
     for message in routes:
         device = names.get(message.get_attr("RTA_OIF"), "no device")
         route = ip_network(f"{message.get_attr('RTA_DST')}/{message['dst_len']}")
-        if device != but and message.get_attr("RTA_TABLE") != _TABLE_LOCAL and subnet.overlaps(route):
+        if device == but or message.get_attr("RTA_TABLE") == _TABLE_LOCAL or message["proto"] == _RTPROT:
+            continue
+        if subnet.overlaps(route):
             return f"the route {route} by {device}"
     return None
 
@@ -196,33 +201,73 @@ def detach_xdp(name: str) -> None:
 def add_address(name: str, address: IPv4Interface | IPv6Interface) -> None:
     """Give a device an address, with the route to its subnet; nothing if it has it already.
 
-    An IPv6 address is there at once, without a search for duplicates, also where new devices have no IPv6.
+    An IPv6 address is there at once, without a search for duplicates or routers, also where new devices have no IPv6.
     """
     flags = {}
     if address.version == 6:
         flags["flags"] = _IFA_F_NODAD
-        _enable_ipv6(Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"))
+        _write_ipv6_setting(name, "disable_ipv6", "0")
+        _write_ipv6_setting(name, "accept_ra", "0")
     with _rtnetlink() as rtnetlink:
         index = _index(rtnetlink, name)
         rtnetlink.addr("replace", index=index, address=str(address.ip), prefixlen=address.network.prefixlen, **flags)
 
 
-def _enable_ipv6(disabled: Path) -> None:
+def _write_ipv6_setting(name: str, setting: str, value: str) -> None:
+    path = Path(f"/proc/sys/net/ipv6/conf/{name}/{setting}")
     try:
-        if disabled.read_text().strip() != "0":
-            disabled.write_text("0")
+        if path.read_text().strip() != value:
+            path.write_text(value)
     except OSError as error:
         raise GazelledError(
-            f"{disabled}: {error.strerror}", hint="this host has no IPv6; leave network.host_addr6 out"
+            f"{path}: {error.strerror}", hint="this host has no IPv6; leave network.host_addr6 out"
         ) from error
 
 
 def remove_address(name: str, address: IPv4Interface | IPv6Interface) -> None:
     """Take an address away; nothing if the device, or the address, is not there."""
-    if str(address) in global_addresses(name):
+    if str(address) in addresses(name):
         with _rtnetlink() as rtnetlink:
             index = _index(rtnetlink, name)
             rtnetlink.addr("del", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+
+
+def unreachable(subnet: IPv4Network | IPv6Network) -> bool:
+    """Tell whether our route is there that refuses what no other route to a subnet takes."""
+    return bool(_our_routes(subnet))
+
+
+def add_unreachable(subnet: IPv4Network | IPv6Network) -> None:
+    """Make that route; nothing if it is there."""
+    if not unreachable(subnet):
+        with _rtnetlink() as rtnetlink:
+            rtnetlink.route("add", **_unreachable(subnet))
+
+
+def remove_unreachable(subnet: IPv4Network | IPv6Network) -> None:
+    """Take that route away; nothing if it is not there."""
+    if unreachable(subnet):
+        with _rtnetlink() as rtnetlink:
+            rtnetlink.route("del", **_unreachable(subnet))
+
+
+def _unreachable(subnet: IPv4Network | IPv6Network) -> dict[str, object]:
+    family = socket.AF_INET if subnet.version == 4 else socket.AF_INET6
+    words = {"family": int(family), "dst": str(subnet), "type": "unreachable", "proto": _RTPROT}
+    return {**words, "priority": _LAST_METRIC}
+
+
+def _our_routes(subnet: IPv4Network | IPv6Network) -> list[Any]:
+    family = int(socket.AF_INET if subnet.version == 4 else socket.AF_INET6)
+    with _rtnetlink() as rtnetlink:
+        routes = [message for message in rtnetlink.get_routes(family=family) if message["proto"] == _RTPROT]
+    return [
+        message
+        for message in routes
+        if message["type"] == _RTN_UNREACHABLE
+        and message["dst_len"] == subnet.prefixlen
+        and message.get_attr("RTA_DST") == str(subnet.network_address)
+    ]
 
 
 def _change_link(name: str, **what: object) -> None:

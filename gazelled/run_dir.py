@@ -9,6 +9,7 @@ worker.<q>.log                   what it says
 rings                            packet rings between workers
 plan.json, journal               what runs, and what was changed on the host for it
 state.json                       the supervisor and its workers, rewritten with every change
+restart                          there while `restart` is between its stop and its start: what is to outlive it, stays
 lock                             held (flock) by the supervisor, or by whoever cleans up after a dead one
 supervisor.log                   its decisions, when it runs in the background
 """
@@ -227,6 +228,17 @@ class RunDir:
         draft.write_text(text)
         draft.chmod(0o644)
         draft.rename(self.path / name)
+
+    @property
+    def between(self) -> Path:
+        """Return the path of what says that a start follows a stop at once."""
+        return self.path / "restart"
+
+    def empty(self) -> None:
+        """Remove all that a restart makes anew. The directory stays the same one: containers have it mounted."""
+        for path in self.path.iterdir():
+            if path not in (self.path / "lock", self.journal, self.between):
+                path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the directory and all in it, and the root if that was the last."""

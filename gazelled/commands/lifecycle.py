@@ -55,6 +55,8 @@ def stop(instance: str | None) -> None:
 def restart(config_file: Path | None, instance: str | None) -> int:
     """Stop, then start, with the same configuration unless -c names another.
 
+    The run directory stays the same one, so that containers into which it is mounted find the new instance in it.
+
     The plan is made before anything is stopped: one that cannot be started leaves the running instance alone.
     """
     from gazelled.instance import make_plan, running_config, startable
@@ -65,7 +67,7 @@ def restart(config_file: Path | None, instance: str | None) -> int:
     run_dir = RunDir.of(instance_name(instance, config_file))
     config_file = config_file or running_config(run_dir)
     plan = startable(make_plan(config_file, run_dir.instance), report)
-    if stop_instance(run_dir, report):
+    if stop_instance(run_dir, report, restarts=True):
         report(f"instance {run_dir.instance} stopped")
     return start_instance(plan, config_file, foreground=False, report=report)
 

@@ -74,6 +74,25 @@ def test_the_stack_answers_pings_whole_and_in_fragments(kit: Kit, port: str, wor
     instance.stop()
 
 
+def test_the_host_forwards_to_the_stack_at_once(kit: Kit) -> None:
+    """A client behind the host is served although the host itself has never talked to the stack.
+
+    namespace C (fd00:94::2) --- veth --- namespace S --- tap --- stack
+    """
+    instance = on_tap(kit, 1, ipv6=True, routed=True)
+    away = kit.namespace("a")
+    kit.veth(instance.home, "out", away, "in")
+    for namespace, device, address in ((instance.home, "out", "fd00:94::1/64"), (away, "in", "fd00:94::2/64")):
+        namespace.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0")
+        namespace.run("ip", "-6", "address", "add", address, "dev", device, "nodad")
+    away.run("ip", "-6", "route", "add", "default", "via", "fd00:94::1")
+    instance.home.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    instance.start()
+    done = away.try_run("ping", "-6", "-c", "2", "-i", "0.2", "-W", "2", "fd00:91::2")
+    assert " 0% packet loss" in done.stdout, done.stdout + done.stderr
+    instance.stop()
+
+
 @PORTS
 def test_redis_serves_fifty_clients_without_an_error(kit: Kit, port: str, workers: int) -> None:
     instance = _started(kit, port, workers)

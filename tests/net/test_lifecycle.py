@@ -95,6 +95,39 @@ def test_the_tap_has_no_queueing_discipline(kit: Kit, queues: int) -> None:
     instance.stop()
 
 
+@pytest.mark.parametrize("address", ["10.91.0.2", "fd00:91::2"])
+def test_what_is_for_the_stack_never_takes_the_default_route(kit: Kit, address: str) -> None:
+    instance = on_tap(kit, 1, ipv6=True)
+    away = kit.namespace("a")
+    kit.veth(instance.home, "out", away, "in")
+    instance.home.run("sysctl", "-qw", "net.ipv6.conf.out.disable_ipv6=0")
+    for command in (
+        "address add 10.88.0.1/24 dev out",
+        "-6 address add fd00:88::1/64 dev out nodad",
+        "route add default via 10.88.0.2",
+        "-6 route add default via fd00:88::2",
+    ):
+        instance.home.run("ip", *command.split())
+    until(lambda: "tentative" not in instance.home.run("ip", "address"), "the addresses to be there")
+    before = host(instance)
+    assert " via " in instance.home.run("ip", "-o", "route", "get", address)
+    instance.start()
+    assert f"dev {instance.device}" in instance.home.run("ip", "-o", "route", "get", address)
+    look = f"while :; do ip -o route get {address} 2>&1; done"
+    watch = kit.spawn(instance.home, "sh", "-c", look)
+    watch.said(f"dev {instance.device}")
+    assert instance.call("restart").returncode == 0
+    watch.kill_group()
+    took = set(watch.output().splitlines())
+    assert any("No route to host" in line or "unreachable" in line for line in took), took
+    assert [line for line in took if " via " in line] == []
+    # The same when the tap is gone in some other way.
+    instance.home.run("ip", "link", "set", instance.device, "down")
+    assert instance.home.try_run("ip", "-o", "route", "get", address).returncode != 0
+    instance.stop()
+    assert host(instance) == before
+
+
 def refused(instance: Instance, *words: str, code: int = 69) -> None:
     """Assert that a start fails with these words, and changes nothing."""
     before = host(instance)

@@ -238,22 +238,37 @@ def stop(run_dir: RunDir, report: Report, *, restarts: bool = False) -> bool:
     if not run_dir.path.exists():
         return False
     _check_permission(run_dir)
+    run_dir.between.unlink(missing_ok=True)
     if restarts:
         run_dir.between.touch()
-    else:
+    try:
+        lock = _stopped(run_dir)
+    except GazelledError:
         run_dir.between.unlink(missing_ok=True)
+        raise
+    _clean_up(run_dir, lock, report)  # and tells what the supervisor could not do, if there was one
+    return True
+
+
+def _stopped(run_dir: RunDir) -> int:
+    """End the supervisor, if there is one, and return the lock of the run directory."""
+    from gazelled.reach import HIDDEN, answering
+
     deadline = time.monotonic() + _HELD_S
     while (lock := run_dir.lock()) is None:
         supervisor = live_supervisor(run_dir.read_state())
         if supervisor is not None:
             if end_processes([supervisor], _STOP_S):
                 raise GazelledError(f"the supervisor, process {supervisor.pid}, does not end")
+        elif HIDDEN in answering(run_dir).values():
+            raise GazelledError(
+                f"instance {run_dir.instance} runs in another PID namespace", hint="stop it there, where it was started"
+            )
         elif time.monotonic() > deadline:
             raise GazelledError(f"{run_dir.path}: another gazelled is at work there", hint="try again")
         else:
             time.sleep(0.02)
-    _clean_up(run_dir, lock, report)  # and tells what the supervisor could not do, if there was one
-    return True
+    return lock
 
 
 def recover(run_dir: RunDir, report: Report) -> bool:

@@ -13,6 +13,7 @@ from gazelled.exitcode import ExitCode
 from gazelled.instance import live_supervisor
 from gazelled.plan import Plan
 from gazelled.printable import printable
+from gazelled.reach import HIDDEN, answering
 from gazelled.run_dir import RunDir, StateRecord, WorkerRecord
 from gazelled.worker_page import AppStat, WorkerPage
 
@@ -56,6 +57,7 @@ class Status:
     address: str | None  # of the stack
     workers: tuple[WorkerStatus, ...]
     applications: tuple[ApplicationStatus, ...]
+    hidden: bool = False  # it runs in another PID namespace: no pids, nor whether there is a supervisor, are known here
 
     @property
     def exit_code(self) -> ExitCode:
@@ -82,17 +84,21 @@ def read_status(run_dir: RunDir) -> Status:
         state: Literal["degraded", "stopped"] = "degraded" if supervisor else "stopped"
         return Status(run_dir.instance, state, pid, None, (), ())
     pages = _pages(run_dir, plan)
-    workers = tuple(_workers(record, plan, pages))
+    seen = {worker.queue_id for worker in record.workers if worker.process is not None and worker.process.alive}
+    answers = answering(run_dir) if len(seen) < len(plan.workers) else {}
+    workers = tuple(_workers(record, plan, pages, {queue: pid for queue, pid in answers.items() if queue not in seen}))
     serving = sum(worker.state == "running" for worker in workers)
-    alive = supervisor is not None or any(worker.pid is not None for worker in workers)
-    whole = supervisor is not None and serving == len(plan.workers)
+    alive = supervisor is not None or serving > 0 or any(worker.pid is not None for worker in workers)
+    hidden = supervisor is None and not seen and HIDDEN in answers.values()
+    whole = (supervisor is not None or hidden) and serving == len(plan.workers)
     return Status(
         instance=run_dir.instance,
         state="running" if whole else "degraded" if alive else "stopped",
         pid=supervisor.pid if supervisor else None,
         address=plan.network.host_addr,
         workers=workers if alive else (),
-        applications=tuple(_applications(plan, workers, pages)),
+        applications=tuple(_applications(plan, workers, pages, hidden)),
+        hidden=hidden,
     )
 
 
@@ -113,33 +119,40 @@ def _pages(run_dir: RunDir, plan: Plan) -> dict[int, WorkerPage]:
     return pages
 
 
-def _workers(record: StateRecord, plan: Plan, pages: dict[int, WorkerPage]) -> Iterable[WorkerStatus]:
+def _workers(
+    record: StateRecord, plan: Plan, pages: dict[int, WorkerPage], answers: dict[int, int]
+) -> Iterable[WorkerStatus]:
+    """Tell of each worker what the record says, or what itself says that the record does not know (`answers`)."""
     known = {worker.queue_id: worker for worker in record.workers}
     for worker in plan.workers:
         mine = known.get(worker.queue_id) or WorkerRecord(worker.queue_id, "starting", None, 0, "")
         alive = mine.process is not None and mine.process.alive
-        page = pages.get(worker.queue_id)
+        page, answer = pages.get(worker.queue_id), answers.get(worker.queue_id)
+        pid = mine.process.pid if mine.process is not None and alive else answer or None
+        state = mine.state if alive or mine.process is None else "dead"
         yield WorkerStatus(
             queue_id=worker.queue_id,
             name=worker.name,
             role=worker.role,
-            state=mine.state if alive or mine.process is None else "dead",
-            pid=mine.process.pid if mine.process is not None and alive else None,
+            state="running" if answer is not None else state,
+            pid=pid,
             cpu=worker.cpu,
             restarts=mine.restarts,
-            connections=page.counters()["connections"] if page is not None and alive else 0,
+            connections=page.counters()["connections"] if page is not None and (alive or answer is not None) else 0,
             reason=printable(mine.reason),
             confinement=Confinement.of(mine.process.pid) if mine.process is not None and alive else None,
         )
 
 
 def _applications(
-    plan: Plan, workers: Iterable[WorkerStatus], pages: dict[int, WorkerPage]
+    plan: Plan, workers: Iterable[WorkerStatus], pages: dict[int, WorkerPage], hidden: bool
 ) -> Iterable[ApplicationStatus]:
     groups = {worker.queue_id: worker.process_index for worker in plan.workers}
     seen: dict[tuple[int, int], list[AppStat]] = {}
     for worker in workers:
-        if worker.pid is not None and worker.queue_id in pages:  # what a dead worker shows is no longer so
+        if (
+            worker.pid is not None or worker.state == "running"
+        ) and worker.queue_id in pages:  # what a dead worker shows is no longer so
             for app in pages[worker.queue_id].apps():
                 seen.setdefault((app.pid, groups[worker.queue_id]), []).append(app)
     for (pid, process_index), stats in sorted(seen.items()):
@@ -147,7 +160,7 @@ def _applications(
         for stat in stats:
             for reason, count in stat.kernel.items():
                 kernel[reason] = kernel.get(reason, 0) + count
-        yield ApplicationStatus(pid, _command(pid), process_index, _sockets(stats), kernel)
+        yield ApplicationStatus(pid, "" if hidden else _command(pid), process_index, _sockets(stats), kernel)
 
 
 def _sockets(stats: Iterable[AppStat]) -> int:

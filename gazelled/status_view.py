@@ -13,9 +13,11 @@ def status_lines(status: Status) -> Iterable[str]:
     if status.state == "stopped":
         yield f"instance {status.instance}: stopped; next: gazelled start -i {status.instance}"
         return
-    supervisor = (
-        f"supervisor {status.pid}" if status.pid is not None else "no supervisor, `gazelled start` brings it back"
-    )
+    supervisor = "no supervisor, `gazelled start` brings it back"
+    if status.hidden:
+        supervisor = "in another PID namespace: no pids here, nor whether it has a supervisor"
+    elif status.pid is not None:
+        supervisor = f"supervisor {status.pid}"
     yield f"instance {status.instance}: {status.state}, stack address {status.address}, {supervisor}"
     yield ""
     rows: list[tuple[str, ...]]

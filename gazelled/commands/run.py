@@ -100,10 +100,11 @@ def _attached(run_dir: RunDir, process_index: int, fallback: str, program: Path)
     from gazelled.access import may_attach, refusal
     from gazelled.native_build import shim_library
     from gazelled.preload import obstacle
+    from gazelled.reach import answering
 
     state = run_dir.read_state()
     alive = state is not None and any(worker.process and worker.process.alive for worker in state.workers)
-    if not alive:
+    if not (alive or answering(run_dir)):  # the record may be old, and its pids of another PID namespace
         raise GazelledError(
             f"instance {run_dir.instance} does not run",
             hint=f"`gazelled start -i {run_dir.instance}` starts it; --fallback kernel does without the stack",

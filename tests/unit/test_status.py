@@ -64,7 +64,8 @@ def test_nothing_there_is_stopped(tmp_path: Path) -> None:
     status = read_status(RunDir(tmp_path / "nowhere"))
     assert (status.state, status.pid, status.exit_code) == ("stopped", None, ExitCode.NOT_RUNNING)
     assert status.to_dict() == {
-        "instance": "nowhere", "state": "stopped", "pid": None, "address": None, "workers": (), "applications": (), "hidden": False,
+        "instance": "nowhere", "state": "stopped", "pid": None, "address": None, "workers": (), "applications": (),
+        "hidden": False,
         "sockets": {"accelerated": 0, "kernel": {}},
     }  # fmt: skip
     assert list(status_lines(status)) == ["instance nowhere: stopped; next: gazelled start -i nowhere"]

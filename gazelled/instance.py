@@ -165,6 +165,8 @@ def _already_running(run_dir: RunDir, plan: Plan, report: Report) -> int:
 def _undo_leftovers(run_dir: RunDir, plan: Plan, lock: int, report: Report) -> bool:
     """Undo what a dead supervisor left and give up the lock; False if workers are there to adopt, or nothing is.
 
+    As between the stop and the start of a restart, what outlives that stays.
+
     The lock is closed on errors too.
     """
     from gazelled.clean_up import clean_up, live_workers
@@ -185,6 +187,7 @@ def _undo_leftovers(run_dir: RunDir, plan: Plan, lock: int, report: Report) -> b
                 hint=f"`gazelled restart -i {plan.instance}` ends them and takes the new plan",
             )
         report("undoing what an earlier run left behind")
+        run_dir.between.touch()
         problems = clean_up(run_dir, report)
         if problems:
             raise GazelledError("; ".join(problems), hint="mend the cause, then start again")

@@ -177,8 +177,8 @@ def test_a_supervisor_takes_the_worker_it_finds_on_a_queue_instead_of_making_ano
     assert until_spoken(unrecorded) == "ready"
     it.signal(signal.SIGCONT)
     it.until_said(f"gazellelstack00: found running, pid {unrecorded.identity.pid}")
-    until(lambda: it.worker(0).state == "running", "worker 0 to be watched")
-    assert it.pid(0) == unrecorded.identity.pid
+    recorded = (unrecorded.identity, "running")
+    until(lambda: (it.worker(0).process, it.worker(0).state) == recorded, "worker 0 to be watched")
     os.kill(unrecorded.identity.pid, signal.SIGKILL)
     unrecorded.reap()
     it.until_said("gazellelstack00: ended (its status")

@@ -14,6 +14,8 @@ from machines import machine
 from gazelled import cli
 from gazelled.errors import ConfigError, GazelledError
 from gazelled.exitcode import ExitCode
+from gazelled.run_memory import run_dir_bytes
+from gazelled.sizes import iec
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +48,7 @@ PLAN = """\
 instance default: port tap gz-default (made by start, removed by stop), MTU 1500
 stack address 172.29.0.2/24, host's side 172.29.0.1
 may attach: root, members of group gazelle; programs of other network namespaces connect, not listen
-run directory /run/gazelled/default: 2.617 MiB, more as connections come
+run directory /run/gazelled/default: {need}, more as connections come
 applications of process 0: run on CPUs 1-4,6-7
 
 process 0 (send/recv split)
@@ -61,7 +63,7 @@ queue  role  worker           CPU  core/socket  node  pool         mbufs     mem
 def test_plan_shows_a_table_and_the_next_step(write: Callable[[str, str], str]) -> None:
     config = write("g.toml", "[[process]]\nrecv_cpus = [0]\nsend_cpus = [5]\n")
     done = gazelled("plan", "-c", config, "--topology", write("t.json", machine(nodes=2).to_json()))
-    assert (done.returncode, done.stdout, done.stderr) == (0, PLAN.format(config=config), "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, PLAN.format(config=config, need=iec(run_dir_bytes(2, 1))), "")
 
 
 def test_plan_shows_what_start_needs_of_the_host(write: Callable[[str, str], str]) -> None:

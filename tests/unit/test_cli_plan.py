@@ -63,7 +63,11 @@ queue  role  worker           CPU  core/socket  node  pool         mbufs     mem
 def test_plan_shows_a_table_and_the_next_step(write: Callable[[str, str], str]) -> None:
     config = write("g.toml", "[[process]]\nrecv_cpus = [0]\nsend_cpus = [5]\n")
     done = gazelled("plan", "-c", config, "--topology", write("t.json", machine(nodes=2).to_json()))
-    assert (done.returncode, done.stdout, done.stderr) == (0, PLAN.format(config=config, need=iec(run_dir_bytes(2, 1))), "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        PLAN.format(config=config, need=iec(run_dir_bytes(2, 1))),
+        "",
+    )
 
 
 def test_plan_shows_what_start_needs_of_the_host(write: Callable[[str, str], str]) -> None:

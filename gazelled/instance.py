@@ -99,7 +99,7 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
     source = find_config(config_file)
     source = source.absolute() if source is not None else None
     _end_of_stop(run_dir, plan, report)
-    _first_words(run_dir, plan, source, lock)
+    _first_words(run_dir, plan, source, lock, report)
     if foreground:
         try:
             return supervise(plan, source, report, lambda: report(ready_sentence(plan)))
@@ -126,8 +126,9 @@ def _end_of_stop(run_dir: RunDir, plan: Plan, report: Report) -> None:
     run_dir.between.unlink(missing_ok=True)
 
 
-def _first_words(run_dir: RunDir, plan: Plan, source: Path | None, lock: int) -> None:
+def _first_words(run_dir: RunDir, plan: Plan, source: Path | None, lock: int, report: Report) -> None:
     """See that there is room for a new instance, and write down its configuration; a failure leaves nothing."""
+    from gazelled.clean_up import put_back
     from gazelled.run_memory import check_room
 
     if run_dir.plan.exists():  # its workers are adopted
@@ -136,7 +137,7 @@ def _first_words(run_dir: RunDir, plan: Plan, source: Path | None, lock: int) ->
         check_room(run_dir.path, len(plan.workers), len(plan.groups))
         run_dir.write("config", str(source or ""))
     except (GazelledError, OSError):
-        run_dir.remove()
+        put_back(run_dir, report)  # a restart has kept a little
         os.close(lock)
         raise
 

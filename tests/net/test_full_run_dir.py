@@ -85,6 +85,21 @@ def test_a_start_without_room_says_what_it_needs_and_changes_nothing(kit: Kit) -
     stopped(instance)
 
 
+def test_a_restart_without_room_leaves_nothing(kit: Kit) -> None:
+    instance = on_a_small_file_system(kit, 8 << 10)
+    before = instance.home.run("ip", "route", "show", "table", "all")
+    instance.start()
+    # In a file that a restart keeps, as if others had taken the room.
+    with (instance.run_dir / "lock").open("ab", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
+    done = instance.call("restart")
+    assert done.returncode == 69, done.stderr
+    assert "2 workers need " in done.stderr
+    assert list(instance.run_dir.iterdir()) == []
+    assert instance.home.run("ip", "route", "show", "table", "all") == before
+
+
 def test_what_plan_says_is_enough(kit: Kit) -> None:
     instance = on_a_small_file_system(kit, -(-run_dir_bytes(2, 1) // 1024))
     instance.start()

@@ -108,7 +108,9 @@ class Chaos:
         self.rounds.append((f"{what} {queues}", well, time.monotonic()))
 
     def start(self) -> None:
-        self.instance.start()
+        command = self.instance.argv("start", "-c", str(self.instance.config))
+        done = self.instance.home.try_run(*command, timeout=60 + 3 * self.settles_within)
+        assert done.returncode == 0, done.stdout + done.stderr
         self.pid = supervisor_of(self.instance)
 
     def settled(self) -> bool:

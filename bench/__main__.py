@@ -41,6 +41,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--svg", type=Path, metavar="FILE", help=f"write the picture (a whole run: {PICTURE.name} in docs/)"
     )
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="another checkout, built: kernel, that one and this one in turns"
+    )
     parser.add_argument("--list", action="store_true", help="list what can be measured, with its bars, and stop")
     return parser.parse_args()
 
@@ -69,7 +72,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _measure(
-    options: Options, quick: bool, rows: list[report.Row], console: Console
+    options: Options, quick: bool, against: Path | None, rows: list[report.Row], console: Console
 ) -> tuple[dict[str, str], dict[str, str], bool]:
     """Do the whole run; return machine, pinning, and whether it was finished. Rows come in even if it was not."""
 
@@ -85,8 +88,12 @@ def _measure(
         instances: dict[str, Instance] = {}
         if {SAME_HOST, TAP, LIFE} & set(options.paths):
             instances["tap"] = on_tap(lab)
+            if against:
+                instances["tap other"] = on_tap(lab, "u", 1, 81, against)
         if AF_XDP in options.paths:
             instances["af_xdp"] = on_veth(lab)
+            if against:
+                instances["af_xdp other"] = on_veth(lab, "y", 82, against)
         sides = [path for path in options.paths if path != LIFE]
         if LIFE in options.paths:
             sides = [path for path in PATHS if path in (*sides, SAME_HOST, TAP)]
@@ -122,6 +129,12 @@ def main() -> int:
     keys = {load.key for program in PROGRAMS for load in program().loads()} | {program.name for program in PROGRAMS}
     only = _words(arguments.only, keys | set(LIFE_KEYS), "--only")
     paths = _words(arguments.paths, set(PATHS), "--paths") or PATHS
+    against: Path | None = arguments.against.resolve() if arguments.against else None
+    if against:
+        missing = [each for each in ("build/lstack/lstack", ".venv/bin/python") if not (against / each).exists()]
+        if missing:
+            sys.exit(f"error: --against {against}: no {' and no '.join(missing)} there: scripts/setup, scripts/build")
+        paths = tuple(path for path in paths if path != LIFE)  # which compares nothing in turns
     if os.geteuid() != 0:
         print("error: not root: namespaces and devices need it\nhint: sudo make bench", file=sys.stderr)
         return 77
@@ -132,12 +145,14 @@ def main() -> int:
     rows: list[report.Row] = []
     began = time.monotonic()
     try:
-        machine, pinning, finished = _measure(options, quick, rows, console)
+        machine, pinning, finished = _measure(options, quick, against, rows, console)
     except (BenchError, KeyboardInterrupt) as error:
         print(f"error: {error or 'interrupted'}", file=sys.stderr)
         return 69
     console.print()
     report.show(console, rows)
+    if against:
+        report.show_comparison(console, rows)
     for name, where in pinning.items():
         console.print(f"  {name}: CPUs: {where}", highlight=False)
     runs = f"{options.repeat} runs of each figure in turns, {CLOSE_TIMES * options.repeat} within {CLOSE:.0%} of a bar"
@@ -149,6 +164,7 @@ def main() -> int:
             "seconds": options.seconds,
             "quick": quick,
             "only": only,
+            "against": str(against or ""),
             "finished": finished,
         }
         arguments.json.write_text(json.dumps(report.as_json(rows, machine, said, pinning), indent=1) + "\n")

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from bench.lab import REPOSITORY, BenchError, Lab, last_words, run
@@ -15,28 +16,35 @@ from gazelled.run_dir import run_root
 from gazelled.worker_page import WorkerPage
 
 _COMMAND_S = 60.0
-TAP_STACK, TAP_PEERS = "10.91.0.2", ("10.91.0.1", "10.91.0.3")
-XDP_STACK, XDP_PEER = "10.92.0.2", "10.92.0.1"
+# A counter by another checkout's own reader: argv is its directory, the run directory, the counter.
+_COUNTER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from gazelled.worker_page import WorkerPage
+print(sum(WorkerPage(path).counters()[sys.argv[3]] for path in Path(sys.argv[2]).glob("worker.*.page")))
+"""
 
 
 class Instance:
     """One instance; it is stopped and its traces removed by the lab."""
 
-    def __init__(self, lab: Lab, role: str, toml: str, address: str) -> None:
-        self.lab, self.address = lab, address
+    def __init__(self, lab: Lab, role: str, toml: str, address: str, checkout: Path = REPOSITORY) -> None:
+        self.lab, self.address, self.checkout = lab, address, checkout
         self.name = lab.prefix + role
         self.config = lab.directory / f"{self.name}.toml"
         self.config.write_text(toml)
         self.run_dir = run_root() / self.name
         self.environment: dict[str, str] = {}
         self._started = False
+        self._pids: list[int] = []  # of the workers, where their pages may be of another version
         lab.later(self._clean_up)
 
     def command(self, *words: str, seconds: float = _COMMAND_S) -> subprocess.CompletedProcess[str]:
         """Run a gazelled command for this instance, however it ends."""
         argv = [
             *("ip", "netns", "exec", self.lab.home),  # with its own /sys: the devices of this namespace
-            sys.executable,
+            self._python,
             "-m",
             "gazelled",
             words[0],
@@ -46,11 +54,26 @@ class Instance:
         ]
         try:
             return subprocess.run(
-                argv, capture_output=True, text=True, timeout=seconds, cwd=REPOSITORY, stdin=subprocess.DEVNULL,
-                process_group=0,
+                argv, capture_output=True, text=True, timeout=seconds, cwd=self.checkout, stdin=subprocess.DEVNULL,
+                process_group=0, env=self._own_environment(),
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise BenchError(f"gazelled {words[0]}: not done after {seconds:g} s") from None
+
+    @property
+    def _python(self) -> str:
+        return sys.executable if self.checkout == REPOSITORY else str(self.checkout / ".venv/bin/python")
+
+    def _own_environment(self) -> dict[str, str]:
+        """Return what its commands find in their environment: another checkout takes what is built there."""
+        foreign = self.checkout != REPOSITORY
+        return {key: value for key, value in os.environ.items() if not (foreign and key == "GAZELLED_NATIVE")}
+
+    @property
+    def peers(self) -> tuple[str, str]:
+        """Return the addresses clients on the other side of its device have."""
+        net = self.address.rsplit(".", 1)[0]
+        return f"{net}.1", f"{net}.3"
 
     def start(self) -> float:
         """Start it; return the seconds from the command to all workers ready. BenchError with the reason if not."""
@@ -82,6 +105,10 @@ class Instance:
 
     def workers(self) -> list[int]:
         """Return the pids of its workers, from their pages: no command, so that a load is not disturbed."""
+        if self.checkout != REPOSITORY:
+            if not (self._pids and all(Path(f"/proc/{pid}").exists() for pid in self._pids)):
+                self._pids = [worker["pid"] for worker in self.status()["workers"] if worker["pid"]]
+            return self._pids
         found = []
         for path in sorted(self.run_dir.glob("worker.*.page")):
             page = WorkerPage(path)
@@ -97,6 +124,8 @@ class Instance:
 
     def counter(self, name: str) -> int:
         """Return a counter, summed over the workers."""
+        if self.checkout != REPOSITORY:
+            return int(run(self._python, "-c", _COUNTER, str(self.checkout), str(self.run_dir), name))
         total = 0
         for path in sorted(self.run_dir.glob("worker.*.page")):
             page = WorkerPage(path)
@@ -143,18 +172,20 @@ host_addr = "{address}/24"
 """
 
 
-def on_tap(lab: Lab, role: str = "t", workers: int = 1, net: int = 91) -> Instance:
+def on_tap(lab: Lab, role: str = "t", workers: int = 1, net: int = 91, checkout: Path = REPOSITORY) -> Instance:
     """Make an instance on a tap; its peer is the kernel of the same namespace."""
     cpus = [lab.worker_cpu] if workers == 1 else sorted(os.sched_getaffinity(0))[:workers]
-    return Instance(lab, role, _toml(lab, cpus, 'driver = "tap"', f"10.{net}.0.2"), f"10.{net}.0.2")
+    address = f"10.{net}.0.2"
+    return Instance(lab, role, _toml(lab, cpus, 'driver = "tap"', address), address, checkout)
 
 
-def on_veth(lab: Lab) -> Instance:
+def on_veth(lab: Lab, role: str = "x", net: int = 92, checkout: Path = REPOSITORY) -> Instance:
     """Make an instance on one end of a veth pair by af_xdp; its peer is the kernel of the clients' namespace."""
-    lab.veth(lab.home, "bx0", "bx1", 1)
-    lab.address("bx1", f"{XDP_PEER}/24", lab.client)
-    port = 'driver = "af_xdp"\ndevice = "bx0"\nrx_queue_size = 2048\ntx_queue_size = 2048'
-    return Instance(lab, "x", _toml(lab, [lab.worker_cpu], port, XDP_STACK), XDP_STACK)
+    ours, theirs, address = f"b{role}0", f"b{role}1", f"10.{net}.0.2"
+    lab.veth(lab.home, ours, theirs, 1)
+    lab.address(theirs, f"10.{net}.0.1/24", lab.client)
+    port = f'driver = "af_xdp"\ndevice = "{ours}"\nrx_queue_size = 2048\ntx_queue_size = 2048'
+    return Instance(lab, role, _toml(lab, [lab.worker_cpu], port, address), address, checkout)
 
 
 def tap_device(instance: Instance) -> str:

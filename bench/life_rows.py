@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from bench import life, limits, scale
 from bench.instance import Instance
@@ -13,7 +14,7 @@ from bench.report import Row
 from bench.runner import Options
 from bench.side import KERNEL_LO, KERNEL_VETH, Field, Side, Site
 from bench.stats import Cell, Verdict, figure
-from bench.targets import LIFE, SAME_HOST, TAP
+from bench.targets import BURSTS, LIFE, SAME_HOST, TAP
 
 LIFE_KEYS = {
     "scale-busy": "10 busy among all, of 10 alone",
@@ -23,6 +24,7 @@ LIFE_KEYS = {
     "start": "start to ready",
     "worker-death": "dead worker to serving",
     "crowd": "8 programs, 2 workers, requests",
+    **{f"burst-{connects}": f"{connects:,} connects at once, answered" for connects in BURSTS},
 }
 _CONNECTIONS, _CONNECTIONS_QUICK = 50_000, 5_000
 _IDLE_S, _IDLE_QUICK_S = 10.0, 3.0
@@ -46,6 +48,9 @@ class LifeRun:
             self._try(("first-packet",), self._first_packet)
         if self._wants("worker-death"):
             self._try(("worker-death",), self._worker_death)
+        for connects in BURSTS:
+            if self._wants(f"burst-{connects}"):
+                self._try((f"burst-{connects}",), partial(self._burst, connects))
         if self._wants("scale-busy", "scale-memory"):
             self._try(("scale-busy", "scale-memory"), self._scale)
 
@@ -120,6 +125,12 @@ class LifeRun:
 
     def _worker_death(self) -> None:
         self._add("worker-death", "ms", life.worker_death(self.ground.lab, min(self.options.repeat, 3)))
+
+    def _burst(self, connects: int) -> None:
+        sides = (self.ground.sides[KERNEL_VETH], self._usable(TAP))
+        theirs, ours = scale.bursts(sides, connects, min(self.options.repeat, 3))
+        words = ", ".join(f"{cell.side} {figure(cell.extra('connected_ms') or 0)} ms" for cell in (ours, theirs))
+        self._add(f"burst-{connects}", "ms", ours, theirs, f"until all are connected: {words}")
 
     def _scale(self) -> None:
         connections = _CONNECTIONS_QUICK if self.quick else _CONNECTIONS

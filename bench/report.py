@@ -16,8 +16,8 @@ from rich.table import Table
 from bench.limits import MANNERS
 from bench.programs import Load
 from bench.runner import OTHERS_MAX, Cells, Limits
-from bench.side import BASELINE
-from bench.stats import Cell, Kind, Target, Verdict, achieved, best_of, figure, judge, reference_of
+from bench.side import BASELINE, OTHER
+from bench.stats import WORSE_BY, Cell, Kind, Target, Verdict, achieved, best_of, figure, is_worse, judge, reference_of
 from bench.targets import PATHS, TAP, TARGETS
 
 JSON_VERSION = 1
@@ -37,6 +37,8 @@ class Row:
     gazelled: Cell | None
     cpu_unit: str = ""  # what the CPU seconds are stated per
     note: str = ""
+    other: Cell | None = None  # another checkout's, in a comparison
+    all: tuple[Cell, ...] = ()  # every placement of every side
 
     @property
     def target(self) -> Target | None:
@@ -59,6 +61,20 @@ class Row:
     def speedup(self) -> float | None:
         """Return how many times better than the kernel it is, whatever better means."""
         return self.ratio if self.more_is_better or not self.ratio else 1 / self.ratio
+
+    @property
+    def against_other(self) -> float | None:
+        """Return how many times better than the other checkout it is, whatever better means."""
+        if not (self.other and self.gazelled and self.other.samples and self.gazelled.samples):
+            return None
+        ours, theirs = self.gazelled.median, self.other.median
+        better, worse = (ours, theirs) if self.more_is_better else (theirs, ours)
+        return better / worse if worse else None
+
+    @property
+    def worse(self) -> bool:
+        """Tell whether it is worse than the other checkout, by more than chance explains."""
+        return is_worse(self.gazelled, self.other, self.more_is_better)
 
     @property
     def score(self) -> float | None:
@@ -102,9 +118,11 @@ def rows_of(
                 )
             if path == TAP:
                 note = "; ".join(filter(None, (note, _limit_note(limits.get(load.key, {}), kernel))))
+            others = cells.get((load.key, OTHER[path]), [])
             rows.append(
-                Row(path, load.key, load.title, load.unit, load.more_is_better, kernel, gazelled, load.work_name, note)
-            )
+                Row(path, load.key, load.title, load.unit, load.more_is_better, kernel, gazelled, load.work_name, note,
+                    best_of(others, load.more_is_better), (*theirs, *others, *ours))
+            )  # fmt: skip
     return rows
 
 
@@ -123,7 +141,7 @@ def bar(target: Target, value: float) -> str:
         case Kind.RATIO:
             return f"{value:g}x"
         case Kind.FRACTION:
-            return f"1/{1 / value:g}"
+            return f"1/{1 / value:g}" if value < 1 else f"{value:g}x"
         case Kind.AT_LEAST:
             return f">= {value:g}"
         case Kind.AT_MOST:
@@ -134,7 +152,9 @@ def ratio_text(row: Row) -> str:
     """Return the ratio, as a fraction where less is better."""
     if row.ratio is None:
         return ""
-    return f"{row.ratio:.2f}x" if row.more_is_better else f"1/{1 / row.ratio:.1f}" if row.ratio else "0"
+    if row.more_is_better or row.ratio >= 1:
+        return f"{row.ratio:.2f}x"
+    return f"1/{1 / row.ratio:.1f}" if row.ratio else "0"
 
 
 def _placement(cell: Cell | None) -> str:
@@ -189,6 +209,26 @@ def show(console: Console, rows: Sequence[Row]) -> None:
             console.print(f"  {whose}: {remark}", highlight=False, soft_wrap=True)
 
 
+def show_comparison(console: Console, rows: Sequence[Row]) -> None:
+    """Print what became of each row since the other checkout."""
+    table = Table(title="this checkout, against the other", box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name in ("", "", "unit", "kernel", "other", "on", "this", "on", "this/other", ""):
+        table.add_column(
+            name, justify="right" if name in ("kernel", "other", "this", "this/other") else "left", no_wrap=True
+        )
+    compared = [row for row in rows if row.against_other is not None]
+    for row in compared:
+        table.add_row(
+            row.path, row.title, row.unit, measured(row.kernel), measured(row.other), _placement(row.other),
+            measured(row.gazelled), _placement(row.gazelled), f"{row.against_other:.3f}", "WORSE" if row.worse else "",
+            style="bold red" if row.worse else "",
+        )  # fmt: skip
+    console.print(table)
+    worse = [f"{row.path}: {row.title}" for row in compared if row.worse]
+    text = f"{len(compared)} rows compared, {len(worse)} worse by more than {WORSE_BY:.0%} and beyond the spread"
+    console.print(text + (f": {'; '.join(worse)}" if worse else ""), highlight=False, soft_wrap=True)
+
+
 def summary(rows: Sequence[Row]) -> str:
     """Return the closing line."""
     count = Counter(row.verdict for row in rows if row.target)
@@ -224,6 +264,8 @@ def _row_json(row: Row) -> dict[str, Any]:
         "cpu_seconds_per": row.cpu_unit,
         "kernel": _cell_json(row.kernel),
         "gazelled": _cell_json(row.gazelled),
+        "other": _cell_json(row.other),
+        "placements": [_cell_json(cell) for cell in row.all],
         "ratio": row.ratio,
         "target": {**asdict(target), "kind": target.kind.value} if target else None,
         "verdict": row.verdict.value,

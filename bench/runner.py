@@ -13,13 +13,12 @@ from bench.cpu import CpuMeter, machine_busy_seconds, softirq_threads
 from bench.lab import BenchError, last_words, pin, until
 from bench.limits import MANNERS
 from bench.programs import Load, Outcome, Program, Server
-from bench.side import BASELINE, Field, Side, Site
-from bench.stats import Cell, Kind, Sample, achieved, best_of, figure, reference_of
+from bench.side import BASELINE, OTHER, Field, Side, Site
+from bench.stats import Cell, Sample, achieved, best_of, figure, reference_of
 from bench.targets import TAP, TARGETS
 
 _ANSWER_S = 10.0
-_PROBE_S = 0.1  # of the second, discarded run, by which a placement is chosen
-_NEAR = 0.75  # a placement this close to the best is measured too: the probe is short
+_SIZING_S = 0.1  # of the second, discarded run, by which the work of the others is sized
 CLOSE = 0.1  # of its bar: what came nearer than that...
 CLOSE_TIMES = 3  # ...is measured so many times as often
 _FAILURES_MAX = 2  # of one cell; then the load is left there
@@ -62,7 +61,7 @@ def close_calls(load: Load, cells: Sequence[Cell]) -> set[str]:
         kernel = reference_of(theirs, target, load.more_is_better)
         reached = achieved(target, kernel, best_of(ours, load.more_is_better))
         if reached is not None and abs(reached / target.must - 1) < CLOSE:
-            sides |= {path, base}
+            sides |= {path, base} | {cell.side for cell in cells if cell.side == OTHER[path]}
     return sides
 
 
@@ -135,14 +134,14 @@ class Runner:
                 self._failed(load, side, reason)
                 continue
             try:
-                kept += self._choose(load, side)
+                kept += self._sized(load, side)
             except BenchError as error:
                 self.tell(f"  {load.title}, {side.key}: {error}")
                 self._failed(load, side, str(error))
                 self._repair(program, side)
         found = {(side.key, placement): Cell(side.key, placement) for side, placement, _ in kept}
         failures = dict.fromkeys(found, 0)
-        works = {side.key: work for side, _, work in kept}
+        works = {side.key: work for side, _, work in kept}  # of either placement: only the limit asks
 
         def turns(count: int, sides: Iterable[str]) -> None:
             for _ in range(count):
@@ -186,29 +185,18 @@ class Runner:
             words.append(f"{side.key} {figure(best.median)}" if best else f"{side.key} -")
         return ", ".join(words) + f" {load.unit}"
 
-    def _choose(self, load: Load, side: Side) -> list[tuple[Side, str, int]]:
-        """Warm up, size the work, and choose the placements worth measuring."""
-        probed: dict[str, tuple[float, int]] = {}
+    def _sized(self, load: Load, side: Side) -> list[tuple[Side, str, int]]:
+        """Warm up on every placement, and size its work."""
+        sized = []
         for placement in load.placements:
             packets = self._packets(side)
             _, outcome = self._run(load, side, placement, load.first)
             if load.first:
-                short = load.sized(load.rate(outcome), _PROBE_S)
+                short = load.sized(load.rate(outcome), _SIZING_S)
                 _, outcome = self._run(load, side, placement, short)
-            probed[placement] = outcome.value, load.sized(load.rate(outcome), self.options.seconds)
             self._check_path(load, side, self._packets(side) - packets, outcome)
-        values = [value for value, _ in probed.values()]
-        best = max(values) if load.more_is_better else min(values)
-
-        def near(value: float) -> bool:
-            return value >= best * _NEAR if load.more_is_better else value <= best / _NEAR
-
-        wanted = {
-            target.against
-            for (path, key), target in TARGETS.items()
-            if key == load.key and target.against and side.site.instance is None and target.kind is not Kind.AT_LEAST
-        }
-        return [(side, each, work) for each, (value, work) in probed.items() if near(value) or each in wanted]
+            sized.append((side, placement, load.sized(load.rate(outcome), self.options.seconds)))
+        return sized
 
     def _packets(self, side: Side) -> int:
         if not side.attached or side.site.instance is None:

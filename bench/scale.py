@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,41 @@ def measure(side: Side, connections: int, repeat: int, tell: Callable[[str], Non
         _cell(side, ratios),
         _cell(side, [total]),
     )
+
+
+def bursts(sides: Sequence[Side], connects: int, repeat: int) -> list[Cell]:
+    """Begin so many connects at once, in turns on every side; the ms until each has had an answer to a request."""
+    shares = split(connects, raise_file_limit() - _SPARE_FILES)
+    samples: list[list[Sample]] = [[] for _ in sides]
+    with ExitStack() as servers:
+        for side in sides:
+            for number in range(len(shares)):
+                servers.enter_context(Echo(side.site, side, side.cpus(SPREAD)[0], PORT + number))
+        for _ in range(repeat):
+            for side, found in zip(sides, samples, strict=True):
+                found.append(_burst(side, shares))
+    return [_cell(side, found) for side, found in zip(sides, samples, strict=True)]
+
+
+def _burst(side: Side, shares: Sequence[int]) -> Sample:
+    client_cpu = side.cpus(SPREAD)[1]
+    with ExitStack() as clients:
+        talkers = [
+            clients.enter_context(Talker(side, share, share, client_cpu, _CONNECT_S, PORT + number, burst=True))
+            for number, share in enumerate(shares)
+        ]
+        began = time.monotonic()
+        for talker in talkers:
+            talker.begin("connect")
+        for talker in talkers:
+            talker.result(_CONNECT_S)
+        connected = time.monotonic()
+        for talker, share in zip(talkers, shares, strict=True):
+            talker.begin(f"count {share}")
+        for talker in talkers:
+            talker.result(_CONNECT_S)
+        took = time.monotonic() - began
+    return Sample(took * 1000, None, {"connected_ms": (connected - began) * 1000})
 
 
 def _cell(side: Side, samples: list[Sample]) -> Cell:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.instance import TAP_PEERS, Instance, tap_device
+from bench.instance import Instance, tap_device
 from bench.lab import BenchError, Lab, Process
 from bench.targets import AF_XDP, SAME_HOST, TAP
 
@@ -48,8 +48,8 @@ class Site:
         if self.instance is None:
             return
         self.instance.start()
-        if self.key == "tap":
-            self.lab.address(tap_device(self.instance), f"{TAP_PEERS[1]}/24", self.lab.home)
+        if self.key.startswith("tap"):
+            self.lab.address(tap_device(self.instance), f"{self.instance.peers[1]}/24", self.lab.home)
 
     def renew(self) -> None:
         """Start the instance anew, after it failed."""
@@ -93,6 +93,7 @@ class Side:
 
 KERNEL_LO, KERNEL_VETH = "kernel loopback", "kernel veth"
 BASELINE = {SAME_HOST: KERNEL_LO, TAP: KERNEL_VETH, AF_XDP: KERNEL_VETH}
+OTHER = {path: f"{path}, other checkout" for path in BASELINE}
 
 
 @dataclass
@@ -119,19 +120,29 @@ class Field:
 
 
 def open_field(lab: Lab, paths: Sequence[str], instances: Mapping[str, Instance]) -> Field:
-    """Open what the wanted paths need. The order of the sides is that of the turns: kernel, gazelled, kernel..."""
+    """Open what the wanted paths need. The sides are in the order of the turns: kernel, (other), gazelled, kernel...
+
+    `instances` are "tap" and "af_xdp", and the same of another checkout as "tap other" and "af_xdp other".
+    """
     opened = Field(lab)
     opened.add_site(Site(lab, "kernel", None))
-    for key in ("tap", "af_xdp"):
-        if key in instances:
-            opened.add_site(Site(lab, key, instances[key]))
+    for key, instance in instances.items():
+        opened.add_site(Site(lab, key, instance))
+    both = [(" other", OTHER), ("", dict(zip(BASELINE, BASELINE, strict=True)))]
+    ours = [
+        (suffix, names) for suffix, names in both if any(key.endswith(" other") == bool(suffix) for key in instances)
+    ]
     if SAME_HOST in paths:
         opened.side(KERNEL_LO, "kernel", lab.kernel, "127.0.0.1")
-        opened.side(SAME_HOST, "tap", lab.home, instances["tap"].address, attached=True)
+        for suffix, names in ours:
+            site = f"tap{suffix}"
+            opened.side(names[SAME_HOST], site, lab.home, instances[site].address, attached=True)
     if TAP in paths or AF_XDP in paths:
         opened.side(KERNEL_VETH, "kernel", lab.client, "10.93.0.2", sources=("10.93.0.1", "10.93.0.3"))
-    if TAP in paths:
-        opened.side(TAP, "tap", lab.home, instances["tap"].address, sources=TAP_PEERS)
-    if AF_XDP in paths:
-        opened.side(AF_XDP, "af_xdp", lab.client, instances["af_xdp"].address)
+    for suffix, names in ours if TAP in paths else []:
+        site = f"tap{suffix}"
+        opened.side(names[TAP], site, lab.home, instances[site].address, sources=instances[site].peers)
+    for suffix, names in ours if AF_XDP in paths else []:
+        site = f"af_xdp{suffix}"
+        opened.side(names[AF_XDP], site, lab.client, instances[site].address)
     return opened

@@ -7,6 +7,8 @@ import statistics
 from dataclasses import dataclass, field
 from enum import Enum
 
+WORSE_BY = 0.03  # a difference between two checkouts that matters
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -123,6 +125,15 @@ def achieved(target: Target, kernel: Cell | None, gazelled: Cell | None) -> floa
     if kernel is None or not kernel.samples or not kernel.median:
         return None
     return gazelled.median / kernel.median
+
+
+def is_worse(ours: Cell | None, other: Cell | None, more_is_better: bool) -> bool:
+    """Tell whether our median is worse by more than WORSE_BY, and by more than both spreads together explain."""
+    if not (ours and other and ours.samples and other.samples and ours.median and other.median):
+        return False
+    speed = ours.median / other.median if more_is_better else other.median / ours.median
+    apart = ours.high < other.low if more_is_better else ours.low > other.high
+    return speed < 1 - WORSE_BY and apart
 
 
 def judge(target: Target | None, kernel: Cell | None, gazelled: Cell | None) -> Verdict:

@@ -53,11 +53,13 @@ class Talker:
 
     def __init__(
         self, side: Side, connections: int, busy: int, cpu: int | None, seconds: float = 10.0, port: int = PORT,
-        request: str = REQUEST, response: int = len(REQUEST),
+        request: str = REQUEST, response: int = len(REQUEST), burst: bool = False,
     ) -> None:  # fmt: skip
         lab = side.site.lab
         argv = [lab.compiled("load"), "--to", side.address, "--port", str(port), "--connections", str(connections),
                 "--busy", str(busy), "--request", request, "--response", str(response)]  # fmt: skip
+        if burst:  # then the first line says that it is ready to connect
+            argv.append("--burst")
         if side.sources:
             argv += ["--from", ",".join(side.sources)]
         self.process: Process = lab.spawn(argv, side.namespace, side.environment, cpu, talk=True)

@@ -7,6 +7,7 @@ from bench.stats import Kind, Target
 
 SAME_HOST, TAP, AF_XDP, LIFE = "same host", "tap", "af_xdp", "scale and life"
 PATHS = (SAME_HOST, TAP, AF_XDP, LIFE)
+BURSTS = (1_000, 10_000, 40_000)  # connects at once
 
 
 def _ratio(must: float, aim: float, no_more_cpu: bool = False, against: str = "") -> Target:
@@ -47,4 +48,5 @@ TARGETS: dict[tuple[str, str], Target] = {
     (LIFE, "start"): _at_most(2, 0.7, "s"),
     (LIFE, "worker-death"): _at_most(500, 150, "ms"),
     (LIFE, "crowd"): _ratio(0.8, 1.0),
+    **{(LIFE, f"burst-{connects}"): _fraction(0.5, 1) for connects in BURSTS},
 }

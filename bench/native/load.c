@@ -3,11 +3,14 @@
  * A client that keeps many connections and works on a few of them: request out, whole answer in, next request.
  *
  *   load --to ADDRESS --port PORT --connections N [--busy M] [--from ADDRESS,ADDRESS] --request TEXT --response BYTES
+ *        [--burst]
  *
  * It connects, says so, and then takes commands from standard input, one line of JSON for each:
  *   count N      N requests as fast as they are answered
  *   run MS       as many requests as fit
  *   gap N MS     N single requests on the first busy connection, each after a pause
+ * With --burst it waits for a line before it connects, then begins all connects at once, and breaks all connections off at its end,
+ * so that none of them rests in TIME-WAIT.
  * It ends with its input, or by itself when nothing is answered for ANSWER_MS.
  */
 #include <arpa/inet.h>
@@ -25,7 +28,7 @@
 #include <unistd.h>
 
 #define EVENTS 256
-#define PENDING_MAX 256 /* connects under way at a time */
+#define PENDING_MAX 256u /* connects under way at a time */
 #define ANSWER_MS 10000
 #define FROM_MAX 4
 
@@ -41,7 +44,8 @@ struct connection {
 
 static struct {
 	struct sockaddr_in to, from[FROM_MAX];
-	unsigned int froms, connections, busy;
+	unsigned int froms, connections, busy, pending;
+	int burst;
 	const char *request;
 	size_t request_size;
 	uint32_t response;
@@ -99,12 +103,15 @@ static double percentile_us(uint64_t count, double share)
 static void start_connect(struct connection *c, unsigned int number)
 {
 	struct epoll_event event = { .events = EPOLLOUT, .data.ptr = c };
+	struct linger broken_off = { .l_onoff = 1 };
 	int one = 1;
 
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	if (c->fd < 0)
 		die("socket");
 	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (load.burst)
+		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &broken_off, sizeof(broken_off));
 	if (load.froms) {
 		const struct sockaddr_in *from = &load.from[number % load.froms];
 
@@ -151,7 +158,7 @@ static void connect_all(void)
 	uint64_t start = now_ns();
 
 	while (done < load.connections) {
-		for (; begun < load.connections && begun - done < PENDING_MAX; begun++)
+		for (; begun < load.connections && begun - done < load.pending; begun++)
 			start_connect(&load.all[begun], begun);
 		for (int count = wait_events(events); count > 0; count--, done++)
 			end_connect(events[count - 1].data.ptr);
@@ -258,9 +265,9 @@ static void address(struct sockaddr_in *name, const char *text)
 static void options(int argc, char **argv)
 {
 	static const struct option known[] = {
-		{ "to", 1, NULL, 't' },          { "port", 1, NULL, 'p' }, { "from", 1, NULL, 'f' },
-		{ "connections", 1, NULL, 'c' }, { "busy", 1, NULL, 'b' }, { "request", 1, NULL, 'q' },
-		{ "response", 1, NULL, 'r' },    { NULL, 0, NULL, 0 },
+		{ "to", 1, NULL, 't' },          { "port", 1, NULL, 'p' },  { "from", 1, NULL, 'f' },
+		{ "connections", 1, NULL, 'c' }, { "busy", 1, NULL, 'b' },  { "request", 1, NULL, 'q' },
+		{ "response", 1, NULL, 'r' },    { "burst", 0, NULL, 'B' }, { NULL, 0, NULL, 0 },
 	};
 	int option;
 
@@ -278,6 +285,8 @@ static void options(int argc, char **argv)
 			load.request = optarg;
 		else if (option == 'r')
 			load.response = (uint32_t)atoi(optarg);
+		else if (option == 'B')
+			load.burst = 1;
 		else if (option == 'f')
 			for (char *each = strtok(optarg, ","); each && load.froms < FROM_MAX; each = strtok(NULL, ","))
 				address(&load.from[load.froms++], each);
@@ -292,6 +301,7 @@ static void options(int argc, char **argv)
 		exit(64);
 	}
 	load.stride = load.connections / load.busy;
+	load.pending = load.burst ? load.connections : PENDING_MAX;
 }
 
 int main(int argc, char **argv)
@@ -304,6 +314,12 @@ int main(int argc, char **argv)
 	load.epoll = epoll_create1(0);
 	if (!load.all || load.epoll < 0)
 		die("start");
+	if (load.burst) {
+		puts("{\"ready\": 1}");
+		fflush(stdout);
+		if (!fgets(line, sizeof(line), stdin))
+			return 0;
+	}
 	connect_all();
 	while (fgets(line, sizeof(line), stdin)) {
 		if (sscanf(line, "count %" SCNu64, &a) == 1)

@@ -18,12 +18,12 @@ from bench.cpu import process_seconds
 from bench.lab import BenchError
 from bench.life_rows import LIFE_KEYS
 from bench.picture import draw
-from bench.programs import PROGRAMS, Load, iperf3, memcached, nginx, redis, sockperf
+from bench.programs import PROGRAMS, Load, Outcome, iperf3, memcached, nginx, redis, sockperf
 from bench.report import Row
-from bench.runner import Limits, Options, close_calls
+from bench.runner import Limits, Options, Runner, close_calls
 from bench.scale import Memory, memory, split
-from bench.side import BASELINE, KERNEL_VETH
-from bench.stats import Cell, Kind, Sample, Target, Verdict, best_of, figure, judge
+from bench.side import BASELINE, KERNEL_VETH, OTHER, Field
+from bench.stats import Cell, Kind, Sample, Target, Verdict, best_of, figure, is_worse, judge
 from bench.targets import AF_XDP, LIFE, SAME_HOST, TAP, TARGETS
 
 
@@ -113,6 +113,31 @@ def test_what_was_not_measured_has_failed_and_never_passes() -> None:
     assert judge(None, cell(1), cell(2)) is Verdict.NONE
 
 
+@pytest.mark.parametrize(
+    ("ours", "other", "more", "worse"),
+    [
+        ((90, 91, 92), (100, 101, 102), True, True),
+        ((97.5, 98, 98.5), (100, 100, 100), True, False),  # 2 %
+        ((90, 91, 101), (100, 101, 102), True, False),  # chance would explain it
+        ((110, 111, 112), (100, 101, 102), True, False),
+        ((110, 111, 112), (100, 101, 102), False, True),
+        ((90, 91, 92), (100, 101, 102), False, False),
+    ],
+)
+def test_worse_than_another_checkout_is_more_than_three_percent_beyond_the_spread(
+    ours: tuple[float, ...], other: tuple[float, ...], more: bool, worse: bool
+) -> None:
+    assert is_worse(cell(*ours), cell(*other), more) is worse
+    assert not is_worse(cell(*ours), None, more)
+    assert not is_worse(cell(failure="why"), cell(*other), more)
+
+
+def test_a_bar_reads_as_it_is_meant() -> None:
+    assert [report.bar(target, target.must) for target in (RATIO, FRACTION, TARGETS[LIFE, "burst-40000"])] == [
+        "8x", "1/10", "2x",
+    ]  # fmt: skip
+
+
 def test_every_bar_belongs_to_something_that_is_measured() -> None:
     loads = {load.key for program in PROGRAMS for load in program().loads()}
     for (path, key), target in TARGETS.items():
@@ -165,6 +190,47 @@ def test_gazelled_is_compared_with_the_kernel_at_its_best_placement() -> None:
     assert [(each, row.ratio, row.kernel.placement if row.kernel else "") for each, row in rows.items()] == [
         (SAME_HOST, 10, "one core"), (TAP, 2, "spread"), (AF_XDP, 1, "spread"),
     ]  # fmt: skip
+
+
+def test_the_best_of_all_placements_counts_on_both_sides_and_all_are_kept() -> None:
+    (found,) = rows_of("redis-get-c50-p16", {
+        "kernel loopback": [cell(168, placement="spread"), cell(92, placement="one core")],
+        SAME_HOST: [cell(200, placement="spread"), cell(373, placement="one core")],
+        OTHER[SAME_HOST]: [cell(180, placement="spread"), cell(400, placement="one core")],
+    }).values()  # fmt: skip
+    assert found.kernel
+    assert found.gazelled
+    assert (found.kernel.placement, found.gazelled.placement) == ("spread", "one core")
+    assert found.against_other == 373 / 400
+    assert found.worse
+    (said,) = report.as_json([found], {}, {}, {})["rows"]
+    assert [each["median"] for each in said["placements"]] == [168, 92, 180, 400, 200, 373]
+    assert said["other"]["median"] == 400
+    out = io.StringIO()
+    report.show_comparison(Console(file=out, width=200), [found, row()])
+    assert "0.932" in out.getvalue()
+    assert "1 rows compared, 1 worse by more than 3%" in out.getvalue()
+
+
+class FakeSide:
+    """As much of a side as a load needs whose server is not looked at."""
+
+    key, attached = "kernel loopback", False
+
+
+def test_every_placement_is_measured_however_bad_its_first_run_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[tuple[str, int]] = []
+
+    def run(_self: Runner, load: Load, _side: object, placement: str, work: int) -> tuple[Sample, Outcome]:
+        runs.append((placement, work))
+        rate = 1_000_000.0 if placement == "spread" else 1_000.0
+        return Sample(rate), Outcome(rate, work)
+
+    monkeypatch.setattr(Runner, "_run", run)
+    runner = Runner(Field(None), Options(5, 0.4), lambda _: None)  # type: ignore[arg-type]
+    sized = runner._sized(load_of("redis-get-c50"), FakeSide())  # type: ignore[arg-type]
+    assert [(placement, work) for _, placement, work in sized] == [("spread", 400_000), ("one core", 2000)]
+    assert runs == [("spread", 2000), ("spread", 100_000), ("one core", 2000), ("one core", 2000)]
 
 
 def test_what_the_tap_allows_stands_beside_its_row_and_no_other() -> None:

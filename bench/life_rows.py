@@ -129,8 +129,10 @@ class LifeRun:
     def _burst(self, connects: int) -> None:
         sides = (self.ground.sides[KERNEL_VETH], self._usable(TAP))
         theirs, ours = scale.bursts(sides, connects, min(self.options.repeat, 3))
-        words = ", ".join(f"{cell.side} {figure(cell.extra('connected_ms') or 0)} ms" for cell in (ours, theirs))
-        self._add(f"burst-{connects}", "ms", ours, theirs, f"until all are connected: {words}")
+        words = [f"{cell.side} {figure(cell.extra('connected_ms') or 0)} ms" for cell in (ours, theirs) if cell.samples]
+        failures = [cell.failure for cell in (ours, theirs) if cell.failure]
+        note = "; ".join((*failures, f"until all are connected: {', '.join(words)}"))
+        self._add(f"burst-{connects}", "ms", ours, theirs, note)
 
     def _scale(self) -> None:
         connections = _CONNECTIONS_QUICK if self.quick else _CONNECTIONS

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.lab import BenchError
@@ -129,15 +129,18 @@ def measure(side: Side, connections: int, repeat: int, tell: Callable[[str], Non
 def bursts(sides: Sequence[Side], connects: int, repeat: int) -> list[Cell]:
     """Begin so many connects at once, in turns on every side; the ms until each has had an answer to a request."""
     shares = split(connects, raise_file_limit() - _SPARE_FILES)
-    samples: list[list[Sample]] = [[] for _ in sides]
+    cells = [Cell(side.key, SPREAD) for side in sides]
     with ExitStack() as servers:
         for side in sides:
             for number in range(len(shares)):
                 servers.enter_context(Echo(side.site, side, side.cpus(SPREAD)[0], PORT + number))
         for _ in range(repeat):
-            for side, found in zip(sides, samples, strict=True):
-                found.append(_burst(side, shares))
-    return [_cell(side, found) for side, found in zip(sides, samples, strict=True)]
+            for number, (side, cell) in enumerate(zip(sides, cells, strict=True)):
+                try:
+                    cells[number] = replace(cell, samples=(*cell.samples, _burst(side, shares)))
+                except BenchError as error:
+                    cells[number] = replace(cell, failure=f"{side.key}: {error}")
+    return cells
 
 
 def _burst(side: Side, shares: Sequence[int]) -> Sample:

@@ -27,7 +27,7 @@ HALF_OPEN_MAX = 1023  # of a worker, see syncookie.c
 ECHO = Path(__file__).with_name("echo_server.py")
 FLOOD = Path(__file__).with_name("syn_flood.c")
 PORT = 7000
-FAMILIES = {"ipv4": ("10.91.0.2", "10.91.0.1", "10.91.128.0"), "ipv6": ("fd00:91::2", "fd00:91::1", "fd00:91::1:0")}
+FAMILIES = {"ipv4": ("10.91.0.2", "10.91.0.1", "198.18.0.0"), "ipv6": ("fd00:91::2", "fd00:91::1", "2001:db8::1:0")}
 
 # Connects until its input ends: how long each took, and what each has agreed on.
 CLIENT = """
@@ -56,7 +56,7 @@ def _counted(instance: Instance, counter: str) -> int:
 
 
 def _serving(kit: Kit, workers: int, address: str) -> Instance:
-    instance = on_tap(kit, workers, ipv6=True)
+    instance = on_tap(kit, workers, ipv6=True, routed=True)
     instance.start()
     server = instance.spawn(sys.executable, str(ECHO), address, str(PORT))
     server.said("serving")
@@ -88,7 +88,7 @@ def test_a_listener_serves_on_through_a_flood_of_syns(kit: Kit, family: str, wor
 
     took = said["took"]
     assert statistics.median(took) < 0.05, sorted(took)
-    assert max(took) < 1.5, "more than one SYN was lost"
+    assert max(took) < 2.5, "a SYN was lost more than once"
     assert said["agreed"] == [[7, 5]], "timestamps, SACK and window scale of 5, by cookies as well"
     assert _counted(instance, "syncookies_accepted") > 0
     assert _counted(instance, "accepted") - accepted == len(took)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gazelled import host_changes, nic_binding  # noqa: F401  the second makes its kinds known to the journal
+from gazelled import host_changes, nic_binding, uplink  # noqa: F401  the last two make their kinds known to the journal
 from gazelled.errors import GazelledError
 from gazelled.journal import Journal
 from gazelled.process_identity import ProcessIdentity, end_processes

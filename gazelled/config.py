@@ -66,6 +66,9 @@ class ProcessConfig:
         return 2 * self.num_cpu if self.split else self.num_cpu
 
 
+AUTO = "auto"  # network.host_addr: the addresses of port.uplink
+
+
 @dataclass(frozen=True)
 class PortConfig:
     """[port]: where packets come from and go to."""
@@ -76,6 +79,10 @@ class PortConfig:
     tx_queue_size: int = 2048
     mtu: int | None = None  # None: 1500, or less if the device has less
     host_driver: str | None = None  # pci only: the driver a function is bound to for DPDK
+    uplink: str | None = None  # tap only: the interface whose address and packets the stack shares with the kernel
+    past_firewall: bool = (
+        False  # with an uplink: although the host filters what comes in, which the stack's ports do not pass
+    )
 
 
 @dataclass(frozen=True)
@@ -142,8 +149,16 @@ def find_config(given: Path | None = None, environ: Mapping[str, str] = os.envir
     return DEFAULT_PATH if DEFAULT_PATH.exists() else None
 
 
-def load_config(given: Path | None = None, instance: str | None = None) -> Config:
-    """Read the configuration a command is to use; `instance` (-i) outranks the file's.
+@dataclass(frozen=True)
+class Uplink:
+    """An uplink chosen on the command line: --nic, --past-firewall."""
+
+    interface: str
+    past_firewall: bool = False
+
+
+def load_config(given: Path | None = None, instance: str | None = None, uplink: Uplink | None = None) -> Config:
+    """Read the configuration a command is to use; `instance` (-i) and `uplink` (--nic) outrank the file's.
 
     Raises ConfigError with everything that is wrong with the file, each as "file:line: key: what, allowed, hint".
     """
@@ -154,6 +169,17 @@ def load_config(given: Path | None = None, instance: str | None = None) -> Confi
         from gazelled.config_model import parse_config  # pydantic is slow to load, and the built-in needs none of it
 
         config = parse_config(_read(path), str(path))
+    if uplink is not None:
+        port = replace(
+            config.port,
+            driver="tap",
+            device=(),
+            host_driver=None,
+            mtu=None,
+            uplink=uplink.interface,
+            past_firewall=uplink.past_firewall,
+        )
+        config = replace(config, port=port, network=NetworkConfig(host_addr=AUTO))
     return config if instance is None else replace(config, stack=replace(config.stack, instance=instance))
 
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from gazelled.config import ALLOWED_MAX, EVERYBODY, OWN_NAME
+from gazelled.config import ALLOWED_MAX, AUTO, EVERYBODY, OWN_NAME
 from gazelled.cpulist import CPU_MAX, parse_cpus
 
 
@@ -86,6 +86,8 @@ def host_address(value: object) -> object:
     allowed = 'an IPv4 address with its prefix, as "172.29.0.2/24"'
     if not isinstance(value, str):
         raise wrong(f"is {kind_of(value)}", allowed)
+    if value == AUTO:
+        return value
     try:
         interface = ipaddress.ip_interface(value)
     except ValueError as error:
@@ -129,7 +131,7 @@ def gateway_address(value: object, info: ValidationInfo) -> object:
     except ValueError as error:
         raise wrong("is no IPv4 address", allowed, "without a prefix" if "/" in value else "") from error
     own = info.data.get("host_addr")
-    if own is None:
+    if own is None or own == AUTO:
         return value  # host_addr is wrong itself: one mistake, one error
     interface = ipaddress.IPv4Interface(own)
     network = interface.network

@@ -119,13 +119,21 @@ class Port(_Model):
     host_driver: Literal["vfio-pci", "uio_pci_generic", "igb_uio"] | None = Field(
         None, description="Driver that PCI functions are bound to (driver pci only; default vfio-pci)."
     )
+    uplink: str | None = Field(
+        None,
+        description="Interface beside whose kernel the stack serves, on its addresses (driver tap only).",
+    )
+    past_firewall: bool = Field(
+        False, description="Start with an uplink although netfilter rules of this host do not see the stack's packets."
+    )
 
 
 class Network(_Model):
     """The stack's own addresses."""
 
     host_addr: Annotated[str, BeforeValidator(host_address)] = Field(
-        _DEFAULTS.network.host_addr, description="The stack's address with its prefix."
+        _DEFAULTS.network.host_addr,
+        description='The stack\'s address with its prefix; with port.uplink "auto", the addresses of that interface.',
     )
     gateway_addr: Annotated[str, BeforeValidator(gateway_address)] | None = Field(
         None, description="The next hop out of the subnet; with a tap also the address of the host's side."
@@ -274,6 +282,8 @@ def _relations(data: Mapping[str, Any], wrong: set[_Where]) -> list[_Problem]:
     if not wrong & {("port",), ("port", "driver"), ("port", "device")}:
         right = {key: port[key] for key in port if ("port", key) not in wrong}
         problems += _port_problems(Port.model_validate(right), right)
+        network = data.get("network", {})
+        problems += _uplink_problems(right, network if isinstance(network, dict) else {})
     return problems
 
 
@@ -327,6 +337,31 @@ def _port_problems(port: Port, written: Mapping[str, Any]) -> list[_Problem]:
     for i, each in enumerate(full):
         if each in full[:i]:
             wrong((*device, i), f'{_key((*device, i))}: "{port.device[i]}" is there twice', "a PCI function per worker")
+    return problems
+
+
+def _uplink_problems(port: Mapping[str, Any], network: Mapping[str, Any]) -> list[_Problem]:
+    """Check what an uplink rules out: the interface has the addresses, and the tap behind it is the instance's own."""
+    uplink, where = port.get("uplink"), ("port", "uplink")
+    auto = network.get("host_addr") == config.AUTO
+    if not isinstance(uplink, str):
+        text = 'network.host_addr: "auto" without port.uplink; allowed: an address with its prefix'
+        return [(("network", "host_addr"), text)] if auto else []
+    problems: list[_Problem] = []
+    if not _is_interface(uplink):
+        problems.append((where, f'port.uplink: "{uplink}" is no interface; allowed: {_FORMS["af_xdp"]}'))
+    if port.get("driver", "tap") != "tap":
+        problems.append((where, f'port.uplink: no meaning with driver "{port["driver"]}"; allowed: only with "tap"'))
+    if port.get("device"):
+        problems.append((("port", "device"), "port.device: together with port.uplink; allowed: one of the two"))
+    if port.get("mtu") is not None:
+        problems.append((("port", "mtu"), "port.mtu: together with port.uplink; allowed: nothing, it is the uplink's"))
+    for key in network:
+        if key in Network.model_fields and not (key == "host_addr" and auto):
+            allowed = '"auto", or nothing' if key == "host_addr" else "nothing"
+            problems.append(
+                (("network", key), f"network.{key}: the addresses and routes are port.uplink's; allowed: {allowed}")
+            )
     return problems
 
 
@@ -395,7 +430,9 @@ def _effective(model: File, source: str) -> config.Config:
             config.ProcessConfig(each.cpus or (), each.recv_cpus or (), each.send_cpus or ()) for each in model.process
         ),
         port=config.PortConfig(**{**dict(port), "device": device, "host_driver": host_driver}),
-        network=config.NetworkConfig(**dict(model.network)),
+        network=config.NetworkConfig(host_addr=config.AUTO)
+        if port.uplink is not None
+        else config.NetworkConfig(**dict(model.network)),
         security=config.SecurityConfig(**dict(model.security)),
         source=source,
     )

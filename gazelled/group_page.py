@@ -106,6 +106,8 @@ class GroupPage:
     mac: bytes = bytes(6)
     run_uid: int = 0
     run_gid: int = 0
+    uplink_owners: int = 0  # ids of BPF maps, see gazelled.uplink; 0: no uplink
+    uplink_alive: int = 0
     rss_key: bytes = SYMMETRIC_RSS_KEY
     reta: tuple[int, ...] = field(default=())
     allow_everybody: bool = False
@@ -161,6 +163,8 @@ class _GroupPage(ctypes.Structure):
         ("host_peer6", ctypes.c_uint8 * 16),
         ("run_uid", ctypes.c_uint32),
         ("run_gid", ctypes.c_uint32),
+        ("uplink_owners", ctypes.c_uint32),
+        ("uplink_alive", ctypes.c_uint32),
         ("instance", ctypes.c_char * 32),
         ("device", ctypes.c_char * 16),
         ("run_dir", ctypes.c_char * 108),
@@ -209,6 +213,8 @@ def from_plan(
     run_uid: int = 0,
     run_gid: int = 0,
     trust_rx_checksum: bool = False,
+    uplink_owners: int = 0,
+    uplink_alive: int = 0,
 ) -> GroupPage:
     """Return the page of one process of a plan without error findings; `run_uid` is whom its workers become."""
     kinds = {"tap": Driver.TAP, "ethdev": Driver.ETHDEV, "none": Driver.NONE}
@@ -254,6 +260,8 @@ def from_plan(
         mac=bytes.fromhex(network.mac.replace(":", "")) if network.mac else bytes(6),
         run_uid=run_uid,
         run_gid=run_gid,
+        uplink_owners=uplink_owners,
+        uplink_alive=uplink_alive,
         rss_key=bytes.fromhex(plan.rss_key),
         reta=plan.reta,
         allow_everybody=access.everybody,
@@ -304,6 +312,8 @@ def pack(page: GroupPage) -> bytes:
         host_peer6=tuple(page.host_peer6.packed if page.host_peer6 else bytes(16)),
         run_uid=page.run_uid,
         run_gid=page.run_gid,
+        uplink_owners=page.uplink_owners,
+        uplink_alive=page.uplink_alive,
         instance=_text("instance", page.instance, 32),
         device=_text("device", page.device, 16),
         run_dir=_text("run_dir", str(page.run_dir), 108),

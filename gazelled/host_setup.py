@@ -19,10 +19,12 @@ from gazelled.journal import Journal
 from gazelled.plan import Plan
 from gazelled.sizes import iec
 from gazelled.sysfs_nic import Host
+from gazelled.uplink import UplinkPrograms, set_addresses
 
 Report = Callable[[str], None]
 
 LINK_LOCAL = "fe80::1/64"  # the host's, on every tap
+_ARPHRD_ETHER = "1"
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,9 @@ def _prepare_tap(plan: Plan, journal: Journal, report: Report) -> None:
             )
         _set_up(name, journal, report)
         return
+    if plan.device.uplink is not None:
+        _prepare_uplink(plan, plan.device.uplink, journal, report)
+        return
     ours = [("host_addr", f"{network.host_addr}/{network.prefix}", f"{network.host_peer}/{network.prefix}")]
     if network.host_addr6:
         ours.append(("host_addr6", f"{network.host_addr6}/64", f"{network.host_peer6}/64"))
@@ -167,6 +172,28 @@ def _prepare_tap(plan: Plan, journal: Journal, report: Report) -> None:
     journal.make(LinkUp(name))
 
 
+def _prepare_uplink(plan: Plan, uplink: str, journal: Journal, report: Report) -> None:
+    """Make the tap and the programs between it and the interface. The interface itself stays as it is."""
+    _existing(uplink, "port.uplink")
+    if Path(f"/sys/class/net/{uplink}/type").read_text().strip() != _ARPHRD_ETHER:
+        raise GazelledError(
+            f"port.uplink {uplink}: not an Ethernet interface", hint="an interface with a hardware address (`ip link`)"
+        )
+    filters = [] if plan.device.past_firewall else netlink.input_filters()
+    if filters:
+        raise GazelledError(
+            f"port.uplink {uplink}: netfilter rules here would not see the stack's packets ({', '.join(filters)})",
+            hint="--past-firewall (port.past_firewall = true) if whoever reaches the interface may reach those ports",
+        )
+    name, network = plan.device.name, plan.network
+    journal.make(TapDevice(name, plan.instance, plan.device.mtu))
+    journal.make(LinkUp(name))
+    programs = UplinkPrograms.between(uplink, name, plan.tot_queue_num)
+    report(f"{programs.describe()}: ports of programs on the stack, at {network.host_addr}, are the stack's")
+    journal.make(programs)
+    set_addresses(uplink, [each for each in (network.host_addr, network.host_addr6) if each])
+
+
 def _check_xdp(name: str) -> None:
     """Refuse a device that somebody else's XDP program has; all else was the planner's to see."""
     link = _existing(name)
@@ -177,12 +204,10 @@ def _check_xdp(name: str) -> None:
         )
 
 
-def _existing(name: str) -> netlink.Link:
+def _existing(name: str, key: str = "port.device") -> netlink.Link:
     link = netlink.read_link(name)
     if link is None:
-        raise GazelledError(
-            f"port.device {name}: no such network device", hint="`gazelled nics` and `ip link` list them"
-        )
+        raise GazelledError(f"{key} {name}: no such network device", hint="`gazelled nics` and `ip link` list them")
     return link
 
 

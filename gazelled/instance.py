@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gazelled.config import DEFAULT_INSTANCE, find_config, load_config
+from gazelled.config import DEFAULT_INSTANCE, Uplink, find_config, load_config
 from gazelled.errors import ConfigError, GazelledError
 from gazelled.exitcode import ExitCode
 from gazelled.plan import Plan
@@ -43,12 +43,12 @@ def instance_name(given: str | None, config_file: Path | None = None) -> str:
     return name if isinstance(name, str) and is_instance_name(name) else DEFAULT_INSTANCE
 
 
-def make_plan(config_file: Path | None, instance: str | None) -> Plan:
-    """Return the plan of a configuration for this machine."""
+def make_plan(config_file: Path | None, instance: str | None, uplink: Uplink | None = None) -> Plan:
+    """Return the plan of a configuration for this machine; `uplink` is the command line's (--nic)."""
     from gazelled.queue_planner import plan
     from gazelled.topology_probe import read_topology
 
-    return plan(load_config(config_file, instance), read_topology())
+    return plan(load_config(config_file, instance, uplink), read_topology())
 
 
 def startable(plan: Plan, report: Report) -> Plan:
@@ -67,7 +67,7 @@ def startable(plan: Plan, report: Report) -> Plan:
 def reconsider(running: Plan, config_file: Path | None) -> list[str]:
     """Plan again, for SIGHUP: say what the configuration would now do differently."""
     try:
-        plan = make_plan(config_file, running.instance)
+        plan = make_plan(config_file, running.instance, uplink_of(running))
     except GazelledError as error:
         return [f"configuration not taken: {message}" for message in error.messages]
     if plan.errors:
@@ -206,6 +206,20 @@ def running_config(run_dir: RunDir) -> Path | None:
     except OSError:
         return None
     return Path(text) if text else None
+
+
+def uplink_of(plan: Plan) -> Uplink | None:
+    """Return a plan's uplink, None if it has none."""
+    device = plan.device
+    return Uplink(device.uplink, device.past_firewall) if device.uplink is not None else None
+
+
+def running_uplink(run_dir: RunDir) -> Uplink | None:
+    """Return the uplink of the plan that runs, None if it has none or cannot be read."""
+    try:
+        return uplink_of(Plan.from_json(run_dir.plan.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _difference(run_dir: RunDir, plan: Plan) -> list[str]:

@@ -30,6 +30,16 @@ def shim_library() -> Path:
     return _built("shim/liblstack.so")
 
 
+def uplink_control() -> Path:
+    """Return the path of uplinkctl, which loads and attaches the tc programs of an uplink."""
+    return _built("bpf/uplinkctl")
+
+
+def uplink_object() -> Path:
+    """Return the path of those programs."""
+    return _built("bpf/uplink.bpf.o")
+
+
 def _built(name: str) -> Path:
     path = native_dir() / name
     if not path.is_file():

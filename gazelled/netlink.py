@@ -11,7 +11,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_interface, ip_network
@@ -34,6 +34,10 @@ TAP_FLAGS = _IFF_TAP | _IFF_MULTI_QUEUE | _IFF_NO_PI | _IFF_VNET_HDR
 _TAP_QUEUE = 8192  # frames, per queue
 _ADDR_GEN_NONE = 1
 _TC_ROOT = 0xFFFFFFFF
+_NF_IN = (0, 1)  # the hooks prerouting and input
+_NF_DROP = 0
+_NFT_FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
+_CLSACT_INGRESS, _CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _IFA_F_NODAD = 0x02
 _RTN_UNREACHABLE = 7
 _RTPROT = 0x47  # marks our routes
@@ -196,6 +200,90 @@ def detach_xdp(name: str) -> None:
         for pin in pins.iterdir():
             pin.unlink()
         pins.rmdir()
+
+
+def has_clsact(name: str) -> bool:
+    """Tell whether a device has the queueing discipline that tc programs hang from."""
+    with _rtnetlink() as rtnetlink:
+        return any(
+            message.get_attr("TCA_KIND") == "clsact" for message in rtnetlink.get_qdiscs(index=_index(rtnetlink, name))
+        )
+
+
+def add_clsact(name: str) -> None:
+    """Give a device that queueing discipline; nothing if it has it."""
+    if not has_clsact(name):
+        with _rtnetlink() as rtnetlink:
+            rtnetlink.tc("add", "clsact", _index(rtnetlink, name))
+
+
+def remove_clsact(name: str) -> None:
+    """Take that queueing discipline away; nothing if the device, or it, is not there."""
+    if read_link(name) is not None and has_clsact(name):
+        with _rtnetlink() as rtnetlink:
+            rtnetlink.tc("del", "clsact", _index(rtnetlink, name))
+
+
+def has_filters(name: str) -> bool:
+    """Tell whether a device has tc filters, of whomever; False if it is not there."""
+    with _rtnetlink() as rtnetlink:
+        found = rtnetlink.link_lookup(ifname=name)
+        return any(
+            list(rtnetlink.get_filters(index=index, parent=parent))
+            for index in found
+            for parent in (_CLSACT_INGRESS, _CLSACT_EGRESS)
+        )
+
+
+def input_filters() -> list[str]:
+    """Name the netfilter chains that may refuse what comes in to this host: "inet filter input". Needs root."""
+    found = [
+        f"iptables {table}"
+        for family in ("ip", "ip6")
+        for table in _lines(Path(f"/proc/net/{family}_tables_names"))
+        if table == "filter"
+    ]
+    from pyroute2.nftables.main import NFTables
+
+    try:
+        with NFTables(nfgen_family=0) as nftables:
+            chains = list(nftables.get_chains())
+            ruled = {
+                (rule.get_attr("NFTA_RULE_TABLE"), rule.get_attr("NFTA_RULE_CHAIN")) for rule in nftables.get_rules()
+            }
+    except OSError:
+        return found  # a kernel without nftables
+    for chain in chains:
+        hook, name = chain.get_attr("NFTA_CHAIN_HOOK"), chain.get_attr("NFTA_CHAIN_NAME")
+        table, family = chain.get_attr("NFTA_CHAIN_TABLE"), _NFT_FAMILIES.get(chain["nfgen_family"])
+        if hook is None or family is None or chain.get_attr("NFTA_CHAIN_TYPE") != "filter":
+            continue
+        drops = chain.get_attr("NFTA_CHAIN_POLICY") == _NF_DROP
+        if hook.get_attr("NFTA_HOOK_HOOKNUM") in _NF_IN and (drops or (table, name) in ruled):
+            found.append(f"{family} {table} {name}")
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def has_connections(addresses: Sequence[str], ports: Set[int]) -> bool:
+    """Tell whether the kernel has TCP connections (no listeners, no TIME-WAIT) at one of these addresses and ports."""
+    from pyroute2 import DiagSocket
+    from pyroute2.netlink.diag import SS_ALL, SS_CLOSE, SS_LISTEN, SS_TIME_WAIT
+
+    states = SS_ALL & ~((1 << SS_LISTEN) | (1 << SS_TIME_WAIT) | (1 << SS_CLOSE))
+    with DiagSocket() as diag:
+        diag.bind()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for message in diag.get_sock_stats(family=int(family), states=states):
+                if message["idiag_sport"] in ports and str(ip_address(message["idiag_src"])) in addresses:
+                    return True
+    return False
 
 
 def add_address(name: str, address: IPv4Interface | IPv6Interface) -> None:

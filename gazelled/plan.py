@@ -93,6 +93,8 @@ class DevicePlan:
     embedded: bool  # a tap that start creates and stop removes
     kind: str  # of an existing netdev: "veth", "ether"...; empty if unknown
     mtu: int
+    uplink: str | None = None  # the interface beside whose kernel the stack serves; the tap then has no address
+    past_firewall: bool = False  # whatever netfilter rules the host has
 
 
 @dataclass(frozen=True)

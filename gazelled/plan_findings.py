@@ -19,6 +19,7 @@ from gazelled.sizes import iec
 from gazelled.topology import Nic, Topology
 
 WORKERS_MAX = 128  # what the group page has room for
+UPLINK_WORKERS_MAX = 64  # a bit each in the word of a port
 TAP_MTU_MAX = 65521
 # af_xdp puts 256 bytes of headroom of its own in front of a frame, and all must fit an mbuf's 2048; memif's buffers
 # have 2048 too, and af_packet takes no more than plain Ethernet.
@@ -293,9 +294,39 @@ def _mtu(config: Config, topology: Topology, plan: Plan) -> Iterator[Finding]:
             )
 
 
+def _uplink(config: Config, topology: Topology, plan: Plan) -> Iterator[Finding]:
+    """Check the interface beside whose kernel the stack is to serve."""
+    name = config.port.uplink
+    if name is None:
+        return
+    nic = topology.nic(name)
+    if nic is None:
+        names = ", ".join(each.name for each in topology.nics if each.name) or "none"
+        yield error(f"port.uplink {name}", f"not in this machine, which has {names}", "`ip link` lists the interfaces")
+        return
+    if plan.network.host_addr == "0.0.0.0":  # noqa: S104  no address at all
+        yield error(
+            f"port.uplink {name}",
+            "has no IPv4 address that the stack could share",
+            f"ip addr add ADDRESS/PREFIX dev {name}, or a stack with an address of its own (no port.uplink)",
+        )
+    if plan.tot_queue_num > UPLINK_WORKERS_MAX:
+        yield error(
+            f"port.uplink {name}",
+            f"{plan.tot_queue_num} workers; at most {UPLINK_WORKERS_MAX} share an uplink",
+            "fewer CPUs in all processes",
+        )
+    yield note(
+        f"port.uplink {name}",
+        "packets for ports of the stack do not pass the host's netfilter rules; "
+        "fragments, and everything for other ports, are the kernel's",
+        "`gazelled stop` takes the programs away again",
+    )
+
+
 def _addresses(config: Config, topology: Topology, plan: Plan) -> Iterator[Finding]:
     """Check that the tap's subnet is its own: whatever else on the host has it would lose its packets to the tap."""
-    if config.port.driver != "tap":
+    if config.port.driver != "tap" or config.port.uplink is not None:
         return
     own = IPv4Interface(config.network.host_addr)
     own6 = IPv6Interface(config.network.host_addr6) if config.network.host_addr6 else None
@@ -336,7 +367,7 @@ def _short_names(_config: Config, _topology: Topology, plan: Plan) -> Iterator[F
             )
 
 
-_CHECKS: tuple[_Check, ...] = (_processes, _cpus, _pools, _memory, _devices, _addresses, _short_names)
+_CHECKS: tuple[_Check, ...] = (_processes, _cpus, _pools, _memory, _devices, _uplink, _addresses, _short_names)
 
 
 def _names(workers: Iterable[WorkerPlan]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
-from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 
 from gazelled import mempool
 from gazelled.config import EVERYBODY, Config, ProcessConfig
@@ -33,7 +33,7 @@ from gazelled.plan import (
     WorkerPlan,
 )
 from gazelled.plan_findings import judge
-from gazelled.topology import Cpu, Topology
+from gazelled.topology import Cpu, Nic, Topology
 
 __all__ = ["Plan", "complete", "plan"]
 
@@ -82,7 +82,7 @@ def plan(config: Config, topology: Topology) -> Plan:
         separate_send_recv=split,
         stack=_stack(config),
         device=device,
-        network=_network(config),
+        network=_network(config, topology),
         security=_security(config),
         groups=tuple(_groups(config, topology, workers)),
         workers=workers,
@@ -124,7 +124,10 @@ def _device(config: Config, topology: Topology) -> DevicePlan:
     # A tap is ours: what the topology says about one of that name is our own earlier doing.
     nic = topology.nic(name) if port.driver in ("af_xdp", "af_packet") else None
     mtu = port.mtu if port.mtu is not None else min(1500, nic.mtu) if nic and nic.mtu else 1500
-    return DevicePlan(driver=port.driver, name=name, embedded=embedded, kind=nic.kind if nic else "", mtu=mtu)
+    if port.uplink is not None:
+        beside = topology.nic(port.uplink)
+        mtu = beside.mtu if beside and beside.mtu else 1500
+    return DevicePlan(port.driver, name, embedded, nic.kind if nic else "", mtu, port.uplink, port.past_firewall)
 
 
 def embedded_device(instance: str) -> str:
@@ -135,7 +138,9 @@ def embedded_device(instance: str) -> str:
     return f"gz-{instance[:5]}-{sha256(instance.encode()).hexdigest()[:6]}"
 
 
-def _network(config: Config) -> NetworkPlan:
+def _network(config: Config, topology: Topology) -> NetworkPlan:
+    if config.port.uplink is not None:
+        return _uplink_network(topology.nic(config.port.uplink))
     own = IPv4Interface(config.network.host_addr)
     gateway = config.network.gateway_addr
     host_peer = mac = None
@@ -152,6 +157,24 @@ def _network(config: Config) -> NetworkPlan:
     if config.port.driver == "tap":
         host_peer6 = gateway6 or str(next(host for host in own6.network.hosts() if host != own6.ip))
     return replace(made, host_addr6=str(own6.ip), gateway6=gateway6, host_peer6=host_peer6)
+
+
+def _uplink_network(nic: Nic | None) -> NetworkPlan:
+    """Return the interface's own: its first address of each family that is not link-local, and its MAC.
+
+    Without an IPv4 address "0.0.0.0" stands there, which is an error finding.
+    """
+    usable = [ip_interface(address) for address in (nic.addresses if nic else ())]
+    own = next((each for each in usable if each.version == 4 and not each.is_link_local), IPv4Interface("0.0.0.0/32"))
+    own6 = next((each for each in usable if each.version == 6 and not each.is_link_local), None)
+    return NetworkPlan(
+        host_addr=str(own.ip),
+        prefix=own.network.prefixlen,
+        gateway=None,
+        host_peer=None,
+        mac=nic.mac if nic else None,
+        host_addr6=str(own6.ip) if own6 else None,
+    )
 
 
 def _mac(instance: str) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from gazelled.instance import live_supervisor
 from gazelled.plan import Plan
 from gazelled.printable import printable
 from gazelled.reach import HIDDEN, answering
-from gazelled.run_dir import RunDir, StateRecord, WorkerRecord
+from gazelled.run_dir import UPLINK_FILE, RunDir, StateRecord, WorkerRecord
 from gazelled.worker_page import AppStat, WorkerPage
 
 _COMMAND_MAX = 200
@@ -58,6 +59,7 @@ class Status:
     workers: tuple[WorkerStatus, ...]
     applications: tuple[ApplicationStatus, ...]
     hidden: bool = False  # it runs in another PID namespace: no pids, nor whether there is a supervisor, are known here
+    uplink: dict[str, Any] | None = None  # beside the kernel: the interface, and what its programs have counted
 
     @property
     def exit_code(self) -> ExitCode:
@@ -99,7 +101,19 @@ def read_status(run_dir: RunDir) -> Status:
         workers=workers if alive else (),
         applications=tuple(_applications(plan, workers, pages, hidden)),
         hidden=hidden,
+        uplink=_uplink(run_dir, plan),
     )
+
+
+def _uplink(run_dir: RunDir, plan: Plan) -> dict[str, Any] | None:
+    """Return what the supervisor has last seen of the uplink, None if there is none."""
+    if plan.device.uplink is None:
+        return None
+    try:
+        seen = json.loads((run_dir.path / UPLINK_FILE).read_text())
+    except (OSError, ValueError):
+        seen = {}
+    return {"interface": plan.device.uplink, **seen}
 
 
 def _read_plan(run_dir: RunDir) -> Plan | None:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from gazelled.status import Status, WorkerStatus
 
@@ -29,6 +30,8 @@ def status_lines(status: Status) -> Iterable[str]:
     ]  # fmt: skip
     yield from _table(header, rows, right=("queue", "pid", "CPU", "restarts", "connections"))
     yield from _confinement(status.workers)
+    if status.uplink is not None:
+        yield _uplink_line(status.uplink)
     for worker in status.workers:
         if worker.state != "running" and worker.reason:
             yield f"{worker.name}: {worker.reason}"
@@ -55,6 +58,16 @@ def _confinement(workers: Sequence[WorkerStatus]) -> Iterable[str]:
     if len(set(found.values())) == 1:
         found = {"workers": next(iter(found.values()))}
     yield from (f"{name}: {what}" for name, what in found.items())
+
+
+def _uplink_line(uplink: Mapping[str, Any]) -> str:
+    line = f"beside the kernel on {uplink['interface']}"
+    if "taken" not in uplink:
+        return line
+    line += f": {uplink['taken']} packets to the stack"
+    if uplink["fallen_back"]:
+        line += f", {uplink['fallen_back']} connections served by the kernel while no worker lived"
+    return line + (", some still are" if uplink["kernel_flows"] else "")
 
 
 def _dash(value: int | None) -> str:

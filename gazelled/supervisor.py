@@ -27,6 +27,8 @@ from gazelled.journal import Journal
 from gazelled.plan import Plan, WorkerPlan
 from gazelled.process_identity import ProcessIdentity
 from gazelled.run_dir import RunDir, StateRecord, WorkerRecord, tail
+from gazelled.uplink import read_state
+from gazelled.uplink_watch import UplinkWatch
 from gazelled.worker_page import WorkerPage, WorkerPageState
 from gazelled.worker_process import RunningWorker, WorkerProcess, find_workers, raise_limits, verify
 from gazelled.worker_state import (
@@ -134,6 +136,10 @@ class Supervisor:
         self._last_tick = time.monotonic()
         self._recorded = ""
         self._unrecorded_since: float | None = None  # state.json could not be written
+        self._uplink: UplinkWatch | None = None
+        if plan.device.uplink is not None:
+            addresses = tuple(each for each in (plan.network.host_addr, plan.network.host_addr6) if each)
+            self._uplink = UplinkWatch(plan.device.uplink, addresses, run_dir, report)
 
     def run(self, on_ready: Callable[[], None]) -> list[str]:
         """Start or adopt all workers, call `on_ready`, serve until SIGTERM or SIGINT, stop everything.
@@ -201,6 +207,8 @@ class Supervisor:
             self._turn()
 
     def _group_page(self, process_index: int, user: WorkerUser, who: access.Access) -> group_page.GroupPage:
+        uplink = self.plan.device.uplink
+        programs = read_state(uplink) if uplink is not None else None
         return group_page.from_plan(
             self.plan,
             process_index,
@@ -209,6 +217,8 @@ class Supervisor:
             run_uid=user.uid,
             run_gid=user.gid,
             trust_rx_checksum=self.plan.device.kind == "veth",
+            uplink_owners=programs.owners if programs else 0,
+            uplink_alive=programs.alive if programs else 0,
         )
 
     def _adopt(self) -> bool:
@@ -275,6 +285,8 @@ class Supervisor:
             overdue = self._slots
             if self._unrecorded_since is not None:
                 self._record()
+            if self._uplink is not None:
+                self._uplink.look(sum(slot.serves for slot in self._slots), now)
         for slot in overdue:
             heartbeat = slot.page.heartbeat if slot.page else None
             self._event(slot, Tick(heartbeat, slot.process.look() if slot.process else None))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from gazelled.commands.options import config_option, instance_option, json_option
+from gazelled.commands.options import chosen_uplink, config_option, instance_option, json_option, uplink_options
 from gazelled.exitcode import ExitCode
 from gazelled.instance import instance_name
 from gazelled.printable import printable_lines
@@ -23,8 +23,11 @@ def report(sentence: str) -> None:
 @click.command()
 @config_option
 @instance_option
+@uplink_options
 @click.option("--foreground", is_flag=True, help="Stay until SIGTERM, as a service manager wants it.")
-def start(config_file: Path | None, instance: str | None, foreground: bool) -> int:
+def start(
+    config_file: Path | None, instance: str | None, nic: str | None, past_firewall: bool, foreground: bool
+) -> int:
     """Start an instance: exactly what `plan` shows.
 
     Returns when every worker is ready, or undoes everything and says which worker failed and why. If workers of this
@@ -33,7 +36,7 @@ def start(config_file: Path | None, instance: str | None, foreground: bool) -> i
     from gazelled.instance import make_plan, startable
     from gazelled.instance import start as start_instance
 
-    plan = startable(make_plan(config_file, instance), report)
+    plan = startable(make_plan(config_file, instance, chosen_uplink(nic, past_firewall)), report)
     return start_instance(plan, config_file, foreground=foreground, report=report)
 
 
@@ -52,21 +55,24 @@ def stop(instance: str | None) -> None:
 @click.command()
 @config_option
 @instance_option
-def restart(config_file: Path | None, instance: str | None) -> int:
+@uplink_options
+def restart(config_file: Path | None, instance: str | None, nic: str | None, past_firewall: bool) -> int:
     """Stop, then start, with the same configuration unless -c names another.
 
     The run directory stays the same one, so that containers into which it is mounted find the new instance in it.
 
     The plan is made before anything is stopped: one that cannot be started leaves the running instance alone.
     """
-    from gazelled.instance import make_plan, running_config, startable
+    from gazelled.instance import make_plan, running_config, running_uplink, startable
     from gazelled.instance import start as start_instance
     from gazelled.instance import stop as stop_instance
     from gazelled.run_dir import RunDir
 
     run_dir = RunDir.of(instance_name(instance, config_file))
-    config_file = config_file or running_config(run_dir)
-    plan = startable(make_plan(config_file, run_dir.instance), report)
+    uplink = chosen_uplink(nic, past_firewall)
+    if config_file is None:
+        config_file, uplink = running_config(run_dir), uplink or running_uplink(run_dir)
+    plan = startable(make_plan(config_file, run_dir.instance, uplink), report)
     if stop_instance(run_dir, report, restarts=True):
         report(f"instance {run_dir.instance} stopped")
     return start_instance(plan, config_file, foreground=False, report=report)

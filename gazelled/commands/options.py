@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from gazelled.config import INSTANCE_NAME
+from gazelled.config import INSTANCE_NAME, Uplink
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -52,6 +52,27 @@ def config_option(command: _F) -> _F:
         type=click.Path(path_type=Path, dir_okay=False),
         help="Configuration file (default: $GAZELLED_CONFIG, /etc/gazelle.toml, built-in).",
     )(command)
+
+
+def uplink_options(command: _F) -> _F:
+    """Give a command `--nic` and `--past-firewall`; see `chosen_uplink`."""
+    command = click.option(
+        "--past-firewall",
+        is_flag=True,
+        help="With --nic: although netfilter rules of this host do not see the stack's packets.",
+    )(command)
+    return click.option(
+        "--nic",
+        metavar="INTERFACE",
+        help="Serve beside the kernel on this interface and its addresses (port.uplink).",
+    )(command)
+
+
+def chosen_uplink(nic: str | None, past_firewall: bool) -> Uplink | None:
+    """Return what the two options say, None if there is no --nic."""
+    if nic is None and past_firewall:
+        raise click.UsageError("--past-firewall means nothing without --nic")
+    return Uplink(nic, past_firewall) if nic is not None else None
 
 
 def json_option(command: _F) -> _F:

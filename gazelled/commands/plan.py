@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gazelled.commands.options import config_option, instance_option, json_option
+from gazelled.commands.options import chosen_uplink, config_option, instance_option, json_option, uplink_options
 from gazelled.config import load_config
 from gazelled.exitcode import ExitCode
 from gazelled.topology import Topology, load_topology
@@ -35,15 +35,23 @@ def topology_of(topology_file: Path | None) -> Topology:
 @config_option
 @instance_option
 @json_option
+@uplink_options
 @topology_option
-def plan(config_file: Path | None, instance: str | None, as_json: bool, topology_file: Path | None) -> int:
+def plan(
+    config_file: Path | None,
+    instance: str | None,
+    as_json: bool,
+    nic: str | None,
+    past_firewall: bool,
+    topology_file: Path | None,
+) -> int:
     """Show which worker, queue, CPU and memory go together, and what is wrong.
 
     Changes nothing and needs no root. `start` carries out exactly this. Ends with 78 if an error was found.
     """
     from gazelled.queue_planner import plan as make_plan
 
-    config = load_config(config_file, instance)
+    config = load_config(config_file, instance, chosen_uplink(nic, past_firewall))
     topology = topology_of(topology_file)
     made = make_plan(config, topology)
     if as_json:
@@ -54,6 +62,8 @@ def plan(config_file: Path | None, instance: str | None, as_json: bool, topology
         words = ["gazelled", "start"]
         words += ["-c", str(config_file)] if config_file is not None else []
         words += ["-i", instance] if instance is not None else []
+        words += ["--nic", nic] if nic is not None else []
+        words += ["--past-firewall"] if past_firewall else []
         print_plan(made, topology, shlex.join(words))
     return ExitCode.CONFIG if made.errors else ExitCode.OK
 

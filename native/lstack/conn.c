@@ -14,6 +14,7 @@
 #include "orphan.h"
 #include "steer.h"
 #include "tcp_table.h"
+#include "uplink.h"
 #include "vouch.h"
 #include "worker.h"
 
@@ -289,6 +290,7 @@ int conn_accept(struct listener_member *member, struct tcp_pcb *pcb)
 		return -ENOBUFS;
 	}
 	adopt_pcb(conn, pcb);
+	uplink_hold_pcb(pcb);
 	start_window(conn);
 	write_name(conn, pcb);
 	conn->shared->name.listener = member->sock->n;
@@ -419,6 +421,7 @@ void conn_connect(struct app *app, const struct gz_request *request)
 	ip_addr_copy(pcb->remote_ip, remote); /* for the bucket of adopt_pcb; tcp_connect sets them again */
 	pcb->remote_port = request->peer_port;
 	adopt_pcb(conn, pcb);
+	uplink_hold_pcb(pcb);
 	apply_options(conn);
 	write_name(conn, pcb);
 	conn_set_flags(conn, GZ_WORKER_OPEN);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -13,6 +14,7 @@
 #include "frame.h"
 #include "netif.h"
 #include "udp_table.h"
+#include "uplink.h"
 #include "vouch.h"
 #include "worker.h"
 
@@ -224,8 +226,10 @@ static int open_socket(struct app *app, struct conn *conn, const struct gz_reque
 	ip_set_option(conn->udp, SOF_REUSEADDR);
 	read_local(conn->vouch, &local);
 	conn->udp->local_ip = local;
-	if (udp_bind(conn->udp, &local, request->port) == ERR_OK)
+	if (udp_bind(conn->udp, &local, request->port) == ERR_OK) {
+		uplink_hold(IPPROTO_UDP, request->port);
 		return 0;
+	}
 	udp_remove(conn->udp);
 	conn->udp = NULL;
 	return ENOBUFS;
@@ -428,6 +432,7 @@ void dgram_close(struct conn *conn)
 {
 	dgram_rung(conn);
 	udp_table_turn_to(conn->udp->local_port);
+	uplink_release(IPPROTO_UDP, conn->udp->local_port);
 	udp_remove(conn->udp);
 	conn->udp = NULL;
 	vouch_drop(conn->apps, conn->vouch);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 #include "listener.h"
 #include "syncookie.h"
 #include "tcp_table.h"
+#include "uplink.h"
 #include "vouch.h"
 #include "worker.h"
 
@@ -303,6 +305,7 @@ static struct listener *create(struct apps *apps, const struct vouch *vouch)
 	syncookie_watch(lpcb);
 	listener->next = apps->listeners;
 	apps->listeners = listener;
+	uplink_hold(IPPROTO_TCP, listener->port);
 	return listener;
 
 err_free:
@@ -323,6 +326,7 @@ static void destroy(struct listener *listener)
 		quota_give(listener->payer, QUOTA_LINES);
 		quota_let_go(listener->payer);
 	}
+	uplink_release(IPPROTO_TCP, listener->port);
 	tcp_table_enter(0);
 	tcp_table_listeners(listener->port);
 	tcp_arg(listener->pcb, NULL);

@@ -30,6 +30,7 @@
 #include "steer.h"
 #include "syncookie.h"
 #include "tcp_table.h"
+#include "uplink.h"
 #include "worker.h"
 
 #define EXIT_USAGE 64
@@ -150,12 +151,14 @@ static int start(struct protocol_stack *stack, const char **step)
 	STEP("port", open_port(stack, pool));
 	memcpy(stack->page->mac, stack->port->mac, sizeof(stack->page->mac));
 	STEP("connection table", tcp_table_open());
+	STEP("uplink", uplink_open(stack));
 	STEP("record of connections", flows_open(stack));
 	STEP("packet rings", steer_open(stack));
 	STEP("network interface", netif_open(stack));
 	syncookie_open(stack);
 	STEP("attach socket", apps_open(stack));
 	STEP("event loop", loop_open(stack));
+	STEP("uplink", uplink_announce(stack));
 	STEP("dropping privileges", privileges_drop(stack->group->run_uid, stack->group->run_gid));
 	prctl(PR_SET_NAME, stack->plan->comm); /* DPDK has named the thread after itself */
 	STEP("list of system calls", confine(is_pci(stack)));

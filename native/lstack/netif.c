@@ -13,6 +13,7 @@
 #include <lwip/ip6.h>
 #include <lwip/sys.h>
 #include <lwip/timeouts.h>
+#include <netif/ethernet.h>
 
 #include <hooks.h>
 
@@ -23,6 +24,7 @@
 #include "port.h"
 #include "steer.h"
 #include "tcp_table.h"
+#include "uplink.h"
 #include "worker.h"
 
 #define SECOND_NS 1000000000ull
@@ -193,10 +195,20 @@ static err_t send_to_self(struct pbuf *p, uint16_t type)
 	return ERR_OK;
 }
 
+/* The program at the tap gives it the hardware addresses, by the kernel's routes and neighbours. */
+static err_t send_to_uplink(struct netif *netif, struct pbuf *p, uint16_t type)
+{
+	static const struct eth_addr nobody = { { 2 } };
+
+	return ethernet_output(netif, p, (const struct eth_addr *)netif->hwaddr, &nobody, type);
+}
+
 static err_t output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
 {
 	if (ip4_addr_cmp(to, netif_ip4_addr(netif)))
 		return send_to_self(p, RTE_BE16(RTE_ETHER_TYPE_IPV4));
+	if (uplink_is_on(self.stack->group))
+		return send_to_uplink(netif, p, ETHTYPE_IP);
 	return neighbours_output4(netif, p, to);
 }
 
@@ -204,6 +216,8 @@ static err_t output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *to)
 {
 	if (self.has6 && ip6_addr_cmp(to, netif_ip6_addr(netif, GLOBAL6)))
 		return send_to_self(p, RTE_BE16(RTE_ETHER_TYPE_IPV6));
+	if (uplink_is_on(self.stack->group))
+		return send_to_uplink(netif, p, ETHTYPE_IPV6);
 	return neighbours_output6(netif, p, to);
 }
 
@@ -259,7 +273,9 @@ static err_t init_netif(struct netif *netif)
 	netif->output = output4;
 	netif->output_ip6 = output6;
 	netif->linkoutput = send_frame;
-	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET | NETIF_FLAG_LINK_UP;
+	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHERNET | NETIF_FLAG_LINK_UP;
+	if (!uplink_is_on(self.stack->group))
+		netif->flags |= NETIF_FLAG_ETHARP;
 	/* TCP's and UDP's are verified before steering, TCP's is made by the port. */
 	NETIF_SET_CHECKSUM_CTRL(netif, NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_TCP |
 	                                                             NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_GEN_TCP));
@@ -277,7 +293,8 @@ static void open6(const struct gz_group_page *group)
 		return;
 	memcpy(self.gateway6.addr, group->gateway6, sizeof(self.gateway6.addr));
 	memcpy(addr.addr, group->host_addr6, sizeof(addr.addr));
-	netif_create_ip6_linklocal_address(&self.netif, 1);
+	if (!uplink_is_on(group)) /* else it is the kernel's */
+		netif_create_ip6_linklocal_address(&self.netif, 1);
 	netif_ip6_addr_set(&self.netif, GLOBAL6, &addr);
 	netif_ip6_addr_set_state(&self.netif, GLOBAL6, IP6_ADDR_PREFERRED);
 }

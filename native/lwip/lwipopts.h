@@ -80,10 +80,10 @@
 #define LWIP_TCP_KEEPALIVE 1
 #define SO_REUSE 1
 /*
- * conn.c learns of a pcb's end by the destroy callback of its ext arg: lwIP frees TIME-WAIT pcbs without another. So does
- * syncookie.c of half-open ones.
+ * conn.c learns of a pcb's end by the destroy callback of its ext arg: lwIP frees TIME-WAIT pcbs without another. So do
+ * uplink.c, and syncookie.c of half-open ones.
  */
-#define LWIP_TCP_PCB_NUM_EXT_ARGS 2
+#define LWIP_TCP_PCB_NUM_EXT_ARGS 3
 
 /*
  * TCP: timers. The slow tick is 2 * TCP_TMR_INTERVAL = 50 ms; delayed ACKs leave after at most 25 ms. All of lwIP's times

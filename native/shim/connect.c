@@ -146,6 +146,27 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	return 0;
 }
 
+/* The address is the kernel's as well: it gives out the port, so that no connection of its own can have the same. */
+static bool take_shared_port(struct sock *s, int fd, const struct endpoint *to)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	struct endpoint local = { .port = 0 };
+
+	if (s->bound || !route_is_shared())
+		return true;
+	route_own(to, &local);
+	s->options.value[OPTION_V6ONLY] = sock_v6only(s, fd); /* binding is going to set it */
+	s->options.known |= 1ull << OPTION_V6ONLY;
+	endpoint_to(&local, s->family, (struct sockaddr *)&sa, &len);
+	if (REAL(bind)(fd, (struct sockaddr *)&sa, len))
+		return false;
+	len = sizeof(sa);
+	s->bound = !REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) &&
+	           endpoint_from((struct sockaddr *)&sa, len, &s->local);
+	return s->bound;
+}
+
 /* First connect() of a FRESH socket. 1: the kernel's. */
 static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
 {
@@ -168,6 +189,8 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 	if (!link)
 		return shim.fallback_fail ? -ENETDOWN : 1;
 	*why = GZ_KERNEL_NO_RESOURCE;
+	if (!take_shared_port(s, fd, to))
+		return 1;
 	err = begin(s, fd, link, to);
 	if (err)
 		return shim.fallback_fail ? err : 1;

@@ -80,19 +80,19 @@ int dgram_begin(struct sock *s, int fd)
 
 int dgram_bound(struct sock *s, int fd)
 {
-	bool any = gz_addr_is_any(s->local.addr);
+	bool both = gz_addr_is_any(s->local.addr) || (route_is_shared() && route_is_stack(&s->local));
 	int err;
 
-	if (!any && !route_is_stack(&s->local)) {
+	if (!both && !route_is_stack(&s->local)) {
 		sock_to_kernel(s, fd, gz_addr_is_loopback(s->local.addr) ? GZ_KERNEL_LOOPBACK : GZ_KERNEL_ADDRESS);
 		return 1;
 	}
 	lock_take(&s->rx);
 	lock_take(&s->tx);
-	err = sock_kind(s) == KIND_FRESH ? become(s, fd, any, NULL) : -EINVAL;
+	err = sock_kind(s) == KIND_FRESH ? become(s, fd, both, NULL) : -EINVAL;
 	lock_give(&s->tx);
 	lock_give(&s->rx);
-	if (err && any) {
+	if (err && both) {
 		sock_to_kernel(s, fd, GZ_KERNEL_NO_RESOURCE); /* the kernel alone: some peers are better than none */
 		return 1;
 	}
@@ -116,7 +116,7 @@ bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_ker
 		return false;
 	/* Its own address: sockets of this host, which the workers know and the kernel does not. */
 	if (route_is_stack(to))
-		return true;
+		return !route_is_shared();
 	if (!d)
 		return route_connect(NULL, to, why) == ROUTE_STACK;
 	if (memcmp(d->asked.addr, to->addr, sizeof(to->addr)) || !d->asked.port) {
@@ -208,7 +208,7 @@ static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz
 		return set_peer(s, fd, to);
 	err = learn_local(s, fd);
 	if (!err)
-		err = become(s, fd, gz_addr_is_any(s->local.addr), to);
+		err = become(s, fd, gz_addr_is_any(s->local.addr) || route_is_shared(), to);
 	if (err == -EADDRINUSE || err == -EADDRNOTAVAIL) {
 		*why = GZ_KERNEL_NO_RESOURCE; /* the port is ours in the kernel, which may be another namespace's */
 		return 1;

@@ -58,6 +58,11 @@ bool route_is_stack(const struct endpoint *local)
 	return !gz_addr_is_any(local->addr) && !memcmp(local->addr, shim.group->host_addr6, sizeof(local->addr));
 }
 
+bool route_is_shared(void)
+{
+	return shim.group && shim.group->uplink_owners;
+}
+
 void route_own(const struct endpoint *towards, struct endpoint *out)
 {
 	if (!gz_addr_is4(towards->addr)) {
@@ -94,7 +99,7 @@ enum route route_listen(const struct endpoint *local, enum gz_kernel_reason *why
 {
 	*why = GZ_KERNEL_ADDRESS;
 	if (route_is_stack(local))
-		return ROUTE_STACK;
+		return route_is_shared() ? ROUTE_BOTH : ROUTE_STACK;
 	return gz_addr_is_any(local->addr) || gz_addr_is_loopback(local->addr) ? ROUTE_BOTH : ROUTE_KERNEL;
 }
 
@@ -115,6 +120,33 @@ static bool is_hosts_own(const struct endpoint *ep)
 	own = !REAL(bind)(fd, (struct sockaddr *)&sa, len);
 	UNCANCELLED(close, fd);
 	return own;
+}
+
+/*
+ * The stack's address is the machine's, too: the kernel's routes say whether what leaves for `to` leaves with it. Asked by a
+ * datagram socket, which sends nothing when it is connected. To an address of the machine's own the source is that address.
+ */
+static enum route connect_shared(const struct endpoint *to, enum gz_kernel_reason *why)
+{
+	int family = gz_addr_is4(to->addr) ? AF_INET : AF_INET6, fd;
+	struct endpoint at = *to, from;
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	bool ours;
+
+	*why = GZ_KERNEL_NO_ROUTE;
+	fd = REAL(socket)(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return ROUTE_KERNEL;
+	at.port = at.port ? at.port : 9;
+	endpoint_to(&at, family, (struct sockaddr *)&sa, &len);
+	ours = !REAL(connect)(fd, (struct sockaddr *)&sa, len);
+	len = sizeof(sa);
+	ours = ours && !REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) &&
+	       endpoint_from((struct sockaddr *)&sa, len, &from) && route_is_stack(&from) &&
+	       memcmp(from.addr, to->addr, sizeof(from.addr));
+	REAL(close)(fd);
+	return ours ? ROUTE_STACK : ROUTE_KERNEL;
 }
 
 static enum route connect6(const struct endpoint *to, enum gz_kernel_reason *why)
@@ -144,6 +176,8 @@ enum route route_connect(const struct endpoint *local, const struct endpoint *to
 	}
 	if (route_is_stack(to))
 		return ROUTE_KERNEL; /* the stack's own address: the kernel reaches it as any neighbour does */
+	if (route_is_shared())
+		return connect_shared(to, why);
 	if (!gz_addr_is4(to->addr))
 		return connect6(to, why);
 	if ((be & group->netmask_be) == (group->host_addr_be & group->netmask_be))

@@ -38,6 +38,9 @@ static inline uint32_t endpoint_ip4_be(const struct endpoint *ep)
 /* True if the stack owns this address, so that a placeholder may bind it although no interface of the kernel has it. */
 bool route_is_stack(const struct endpoint *local);
 
+/* True if the stack's addresses are the machine's own: beside the kernel, by an uplink. */
+bool route_is_shared(void);
+
 /* The stack's own address of the family of `towards`; the port stays. */
 void route_own(const struct endpoint *towards, struct endpoint *out);
 

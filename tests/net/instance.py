@@ -226,6 +226,37 @@ host_addr = "10.92.0.2/24"
     return replace(_instance(kit, home, client, 92, "gzs", toml), middle=middle)
 
 
+def on_uplink(kit: Kit, workers: int, over: str = "veth", ipv6: bool = False) -> Instance:
+    """Make an instance beside the kernel on a namespace's only interface; its peer is the kernel of another namespace.
+
+    `over` says what the interface is: "veth", a "bridge" that one is a port of, or a "macvlan" on one.
+    """
+    home, client = kit.namespace("s"), kit.namespace("c")
+    kit.veth(home, "gzs", client, "gzc", workers)
+    names = {home: {"veth": "gzs", "bridge": "gzsb", "macvlan": "gzsm"}[over], client: "gzc"}
+    if over == "bridge":
+        home.run("ip", "link", "add", "gzsb", "type", "bridge")
+        home.run("ip", "link", "set", "gzs", "master", "gzsb")
+    elif over == "macvlan":
+        home.run("ip", "link", "add", "link", "gzs", "name", "gzsm", "type", "macvlan")
+    for namespace in (home, client):
+        address = {home: "2", client: "1"}[namespace]
+        namespace.run("ip", "link", "set", names[namespace], "up")
+        namespace.run("ip", "address", "add", f"10.93.0.{address}/24", "dev", names[namespace])
+        if ipv6:
+            namespace.run("sysctl", "-qw", f"net.ipv6.conf.{names[namespace]}.disable_ipv6=0")
+            namespace.run("ip", "-6", "address", "add", f"fd00:93::{address}/64", "dev", names[namespace], "nodad")
+    toml = f"""
+[[process]]
+cpus = {cpus(workers)}
+[port]
+uplink = "{names[home]}"
+rx_queue_size = 1024
+tx_queue_size = 1024
+"""
+    return _instance(kit, home, client, 93, None, toml)
+
+
 def started(kit: Kit, port: str, workers: int) -> Instance:
     """Make and start an instance on "tap" or "veth"."""
     instance = (on_tap if port == "tap" else on_veth)(kit, workers)

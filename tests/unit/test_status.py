@@ -66,7 +66,7 @@ def test_nothing_there_is_stopped(tmp_path: Path) -> None:
     assert status.to_dict() == {
         "instance": "nowhere", "state": "stopped", "pid": None, "address": None, "workers": (), "applications": (),
         "hidden": False,
-        "sockets": {"accelerated": 0, "kernel": {}},
+        "uplink": None, "sockets": {"accelerated": 0, "kernel": {}},
     }  # fmt: skip
     assert list(status_lines(status)) == ["instance nowhere: stopped; next: gazelled start -i nowhere"]
 

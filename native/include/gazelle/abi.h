@@ -82,6 +82,11 @@ struct gz_group_page {
 	uint8_t gateway6[16];      /* zero: none */
 	uint8_t host_peer6[16];    /* tap: address of the host's side; zero otherwise */
 	uint32_t run_uid, run_gid; /* whom workers become once their port is open; 0: stay */
+	/*
+	 * Beside the kernel: ids of the BPF maps gz_owners and gz_alive (uplink.h); 0: no uplink. host_addr and host_addr6 are
+	 * then the machine's own, and routes and neighbours are the kernel's.
+	 */
+	uint32_t uplink_owners, uplink_alive;
 	char instance[32];
 	char device[16];   /* tap or netdev name */
 	char run_dir[108]; /* worker.<queue_id>.sock, .page, .wake; rings */

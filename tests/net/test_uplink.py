@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""Beside the kernel: the stack serves on the machine's own interface and address, all else stays the kernel's.
+
+ namespace S (the machine)                                   namespace C
+redis-server        echo_server (unattached), ping
+     | liblstack            |
+ 1 or 2 workers             |
+     | tap                  |
+     +----- tc ----- 10.93.0.2, kernel ---- veth, bridge, macvlan ---- 10.93.0.1, kernel
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from net.instance import Instance, accelerated, on_uplink, wait_running
+from net.kit import Kit, Process, until
+from net.redis import PORT, ask, load, start_redis
+
+ECHO = Path(__file__).with_name("echo_server.py")
+OTHER_PORT = 7007
+REQUESTS = 60_000
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def before(instance: Instance) -> list[str]:
+    """Return what a stop must leave as it was."""
+    return [
+        instance.home.run("ip", "-br", "address"),
+        instance.home.run("ip", "route"),
+        instance.home.run("tc", "qdisc", "show"),
+        instance.home.run("bpftool", "net"),
+    ]
+
+
+@contextmanager
+def in_namespace(instance: Instance) -> Iterator[None]:
+    """Run this thread in the client's namespace."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(f"/run/netns/{instance.client.name}", os.O_RDONLY)
+    try:
+        _setns(there)
+        yield
+    finally:
+        _setns(own)
+        os.close(own)
+        os.close(there)
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+class Session:
+    """A TCP session with an unattached server of the machine, as ssh would be one: an echo every 10 ms."""
+
+    def __init__(self, instance: Instance) -> None:
+        with in_namespace(instance):
+            self._socket = socket.create_connection((instance.address, OTHER_PORT), timeout=5)
+        self.echoes, self.longest, self.wrong = 0, 0.0, ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(0.01):
+                began = time.monotonic()
+                self._socket.sendall(b"still there?")
+                got = b""
+                while len(got) < 12:
+                    more = self._socket.recv(12 - len(got))
+                    if not more:
+                        raise ConnectionError("the session ended")
+                    got += more
+                self.echoes += 1
+                self.longest = max(self.longest, time.monotonic() - began)
+        except OSError as error:
+            self.wrong = str(error)
+
+    def end(self) -> None:
+        """End it; AssertionError if an echo was missing."""
+        self._stop.set()
+        self._thread.join(10)
+        self._socket.close()
+        assert not self.wrong, self.wrong
+        assert self.echoes > 20
+
+
+def programs_left(instance: Instance) -> list[str]:
+    return [line for line in instance.home.run("bpftool", "prog", "show").splitlines() if "name uplink_" in line]
+
+
+def start_echo(instance: Instance) -> Process:
+    echo = instance.kit.spawn(instance.home, sys.executable, str(ECHO), "0.0.0.0", str(OTHER_PORT))
+    echo.said("serving", 10)
+    return echo
+
+
+@pytest.mark.parametrize("over", ["veth", "bridge", "macvlan"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_stack_serves_and_nothing_else_on_the_interface_notices(kit: Kit, workers: int, over: str) -> None:
+    instance = on_uplink(kit, workers, over)
+    as_it_was = before(instance)
+    start_echo(instance)
+    session = Session(instance)
+    ping = kit.spawn(instance.client, "ping", "-i", "0.05", instance.address)
+    instance.start()
+    redis = start_redis(instance, bind="0.0.0.0")
+    load(instance, REQUESTS)
+    accelerated(instance)
+    for host in (instance.address, "127.0.0.1"):  # unattached programs of the machine itself
+        assert instance.home.run("timeout", "5", "redis-cli", "-h", host, "PING").strip() == "PONG"
+    for row in instance.status()["workers"]:
+        os.kill(row["pid"], signal.SIGKILL)
+    until(lambda: ask(instance, "PING") == "PONG", "redis to answer, by whomever")
+    for row in instance.status()["workers"]:
+        wait_running(instance, row["queue_id"], -1)
+    redis.stop()
+    instance.stop()
+    session.end()
+    ping.popen.send_signal(signal.SIGINT)
+    ping.wait(5)
+    answered = [int(number) for number in re.findall(r"icmp_seq=(\d+)", ping.output())]
+    assert answered == list(range(1, len(answered) + 1))  # the last one may still have been on its way
+    assert before(instance) == as_it_was
+    assert programs_left(instance) == []
+
+
+def test_the_kernel_serves_while_no_worker_lives_and_keeps_what_it_has_accepted(kit: Kit) -> None:
+    instance = on_uplink(kit, 1)
+    instance.start()
+    redis = start_redis(instance, bind="0.0.0.0")
+    with in_namespace(instance):
+        of_the_stack = socket.create_connection((instance.address, PORT), timeout=5)
+    of_the_stack.sendall(b"PING\r\n")
+    assert of_the_stack.recv(100) == b"+PONG\r\n"
+    supervisor, worker = instance.supervisor_pid(), instance.worker(0)["pid"]
+    os.kill(supervisor, signal.SIGSTOP)  # nobody brings the worker back for now
+    try:
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: ask(instance, "PING") == "PONG", "the kernel to serve")
+        with in_namespace(instance):
+            of_the_kernel = socket.create_connection((instance.address, PORT), timeout=5)
+        of_the_kernel.sendall(b"PING\r\n")
+        assert of_the_kernel.recv(100) == b"+PONG\r\n"
+        of_the_stack.sendall(b"PING\r\n")
+        of_the_stack.settimeout(0.5)
+        with pytest.raises(TimeoutError):  # silence: no reset by the kernel, which has no such connection
+            of_the_stack.recv(100)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    wait_running(instance, 0, worker)
+    of_the_kernel.sendall(b"PING\r\n")
+    assert of_the_kernel.recv(100) == b"+PONG\r\n", "the kernel's connection does not outlive the stack's return"
+    until(lambda: stack_serves(instance), "the stack to serve new connections again")
+    assert redis.alive
+    of_the_kernel.close()
+    until(lambda: not instance.status()["uplink"]["kernel_flows"], "the look-up of each packet to end", 20)
+    assert instance.status()["uplink"]["fallen_back"] >= 2
+    of_the_stack.close()
+    instance.stop()
+
+
+def stack_serves(instance: Instance) -> bool:
+    accepted = instance.page(0).counters()["accepted"]
+    return ask(instance, "PING") == "PONG" and instance.page(0).counters()["accepted"] > accepted
+
+
+@pytest.mark.parametrize("ipv6", [False, True], ids=["ipv4", "ipv6"])
+def test_outgoing_connections_leave_by_the_machines_address(kit: Kit, ipv6: bool) -> None:
+    instance = on_uplink(kit, 2, ipv6=ipv6)
+    instance.start()
+    ours, theirs = ("fd00:93::2", "fd00:93::1") if ipv6 else (instance.address, instance.peer)
+    server = kit.spawn(instance.client, "redis-server", "--bind", theirs, "--port", "6400", "--save", "",
+                       "--protected-mode", "no", "--dir", str(kit.directory))  # fmt: skip
+    server.said("Ready to accept", 10)
+    client = instance.spawn("redis-cli", "-h", theirs, "-p", "6400", "-r", "20", "-i", "0.01", "CLIENT", "LIST")
+    assert client.wait(20) == 0, client.output()
+    assert f"addr={f'[{ours}]' if ipv6 else ours}:" in client.output()
+    connected = sum(instance.page(queue).counters()["connected"] for queue in range(2))
+    assert connected == 1, client.output()
+    instance.stop()
+
+
+def test_datagrams_of_both_families(kit: Kit) -> None:
+    instance = on_uplink(kit, 2, ipv6=True)
+    instance.start()
+    echo = Path(__file__).with_name("udp_echo.py")
+    for family, address in (("ipv4", instance.address), ("ipv6", "fd00:93::2")):
+        port = 7100 if family == "ipv4" else 7101
+        server = instance.spawn(sys.executable, str(echo), "::" if family == "ipv6" else "0.0.0.0", str(port), "recv")
+        server.said("serving", 10)
+        with in_namespace(instance):
+            client = socket.socket(socket.AF_INET6 if family == "ipv6" else socket.AF_INET, socket.SOCK_DGRAM)
+        client.settimeout(2)
+        client.connect((address, port))
+        for i in range(200):
+            client.send(f"datagram {i}".encode())
+            assert client.recv(100) == f"datagram {i}".encode()
+        client.close()
+        server.stop()
+    assert sum(instance.page(queue).counters()["datagrams_in"] for queue in range(2)) >= 400
+    instance.stop()
+
+
+def test_an_address_the_interface_loses_is_served_no_more(kit: Kit) -> None:
+    instance = on_uplink(kit, 1)
+    instance.start()
+    start_redis(instance, bind="0.0.0.0")
+    instance.home.run("ip", "address", "del", f"{instance.address}/24", "dev", "gzs")
+    log = instance.run_dir / "supervisor.log"
+    until(lambda: "lost the address" in log.read_text(), "the supervisor to follow", 15)
+    instance.home.run("ip", "address", "add", f"{instance.address}/24", "dev", "gzs")
+    until(lambda: stack_serves(instance), "the stack to serve again", 15)
+    instance.stop()

@@ -63,7 +63,7 @@ class UplinkWatch:
             self._wrong = ""
 
     def _follow_addresses(self) -> None:
-        have = {str(ip_interface(address).ip) for address in netlink.global_addresses(self.interface)}
+        have = {str(ip_interface(address).ip) for address in netlink.addresses(self.interface)}
         taken = tuple(address for address in self.addresses if address in have)
         if taken == self._taken:
             return

@@ -121,6 +121,11 @@ def test_a_neighbour_with_another_hardware_address_is_found_again(kit: Kit, addr
     _echoes(peer)
     wire.macs[peer.source] = bytes.fromhex("02aa00000099")
     asked = wire.asked.count(peer.source)
+
+    def asked_again() -> bool:
+        _echoes(peer)
+        return wire.asked.count(peer.source) > asked
+
     # Half a minute after its last answer, and a few seconds more, it is asked again while it is talked to.
-    until(lambda: _echoes(peer) or wire.asked.count(peer.source) > asked, "the neighbour to be asked", 45)
+    until(asked_again, "the neighbour to be asked", 45)
     instance.stop()

@@ -81,7 +81,7 @@ class FakePrograms:
         self.connections = True
         self.settled = 0
         module = "gazelled.uplink_watch"
-        monkeypatch.setattr(f"{module}.netlink.global_addresses", lambda _name: list(self.addresses))
+        monkeypatch.setattr(f"{module}.netlink.addresses", lambda _name: list(self.addresses))
         monkeypatch.setattr(f"{module}.netlink.has_connections", lambda _addresses, _ports: self.connections)
         monkeypatch.setattr(f"{module}.uplink.set_addresses", lambda _name, addresses: self.set.append(addresses))
         monkeypatch.setattr(f"{module}.uplink.owned_ports", lambda _name: frozenset({80}))

@@ -171,7 +171,9 @@ class WorkerPage:
 
     def counters(self) -> dict[str, int]:
         """Return every counter by name."""
-        return dict(zip(COUNTERS, self._copy().counters, strict=False))
+        # Only these: the page is large for the places of thousands of programs.
+        counters = (ctypes.c_uint64 * COUNTERS_SIZE).from_buffer_copy(self._map, _WorkerPage.counters.offset)
+        return dict(zip(COUNTERS, counters, strict=False))
 
     def apps(self) -> Iterator[AppStat]:
         """Return the attached processes."""

@@ -55,7 +55,7 @@ def record(queue_id: int, process: ProcessIdentity | None, state: str = "running
 
 
 def page(run_dir: RunDir, queue_id: int) -> Any:
-    raw = worker_page._WorkerPage(magic=worker_page.MAGIC, abi_version=1, size=worker_page.SIZE, state=1)
+    raw = worker_page._WorkerPage(magic=worker_page.MAGIC, abi_version=1, size=worker_page.SIZE, state=1, apps_end=16)
     run_dir.worker_page(queue_id).write_bytes(bytes(raw))
     return raw
 

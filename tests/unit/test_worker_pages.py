@@ -49,8 +49,8 @@ def test_python_and_c_agree_on_the_memory_of_the_run_directory(abi: dict[str, An
 
 def test_the_run_directory_stays_reasonable() -> None:
     needs = {workers: run_memory.run_dir_bytes(workers, 1) / 2**20 for workers in (1, 2, 4, 8, 16, 128)}
-    assert needs[1] < 0.5
-    assert needs[2] < 3
+    assert needs[1] < 0.75
+    assert needs[2] < 3.5
     assert all(need < 16.5 * workers for workers, need in needs.items())
 
 
@@ -161,6 +161,7 @@ def test_a_worker_page_is_read_as_it_is_written(tmp_path: Path) -> None:
     assert (page.pid, page.state, page.heartbeat) == (4711, WorkerPageState.RUNNING, 2.5)
     raw.heartbeat_ns = 3_000_000_000
     raw.counters[worker_page.COUNTERS.index("connections")] = 17
+    raw.apps_end = 6
     raw.apps[5].pid = 99
     raw.apps[5].sockets = 3
     raw.apps[5].kernel[worker_page.KERNEL_REASONS.index("loopback")] = 2

@@ -22,11 +22,8 @@
 #include "shim.h"
 #include "sock.h"
 
-/*
- * So long the program's first socket waits for a worker that listens. On a machine without a free CPU it answers when it gets
- * one; one that hangs is ended by its supervisor, and then we hear of that at once.
- */
-#define FIRST_PATIENCE_MS 5000
+/* The program's first socket may wait this long for a worker that is just starting, and longer for one that waits for a CPU. */
+#define FIRST_PATIENCE_MS 500
 #define MEND_NS 20000000ull
 #define EAGER_TRIES 50u /* so often at that pace, then so often at half of it, and so on, but never slower than */
 #define MEND_LATE_NS 1000000000ull

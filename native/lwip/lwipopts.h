@@ -15,11 +15,11 @@
 
 /* Memory: everything from heap.c's free lists, no pools of fixed number (their counts wrap at 65,535) */
 #define MEM_ALIGNMENT 8
-#define MEM_LIBC_MALLOC 1
+#define MEM_CUSTOM_ALLOCATOR 1
+#define MEM_CUSTOM_MALLOC lwip_heap_alloc
+#define MEM_CUSTOM_CALLOC lwip_heap_calloc
+#define MEM_CUSTOM_FREE lwip_heap_free
 #define MEMP_MEM_MALLOC 1
-#define mem_clib_malloc lwip_heap_alloc
-#define mem_clib_calloc lwip_heap_calloc
-#define mem_clib_free lwip_heap_free
 #define PBUF_POOL_BUFSIZE 2048
 #define LWIP_SUPPORT_CUSTOM_PBUF 1
 

@@ -39,6 +39,7 @@
 
 #include "app.h"
 #include "apps.h"
+#include "remains.h"
 #include "tcp_table.h"
 #include "worker.h"
 
@@ -115,6 +116,8 @@ static inline int tear_down(void **state)
 	apps_flush(&fx->stack);
 	turn();
 	turn();
+	while (remains_work(fx->stack.apps))
+		;
 	close(fx->stack.apps->listen_fd);
 	close(fx->stack.apps->spare_fd);
 	close(fx->stack.epoll_fd);

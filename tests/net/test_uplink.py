@@ -228,3 +228,22 @@ def test_an_address_the_interface_loses_is_served_no_more(kit: Kit) -> None:
     instance.home.run("ip", "address", "add", f"{instance.address}/24", "dev", "gzs")
     until(lambda: stack_serves(instance), "the stack to serve again", 15)
     instance.stop()
+
+
+def test_a_firewall_is_passed_only_if_that_is_meant(kit: Kit) -> None:
+    instance = on_uplink(kit, 1)
+    as_it_was = before(instance)
+    instance.home.run("nft", "add", "table", "inet", "filter")
+    instance.home.run("nft", "add", "chain", "inet", "filter", "input", "{ type filter hook input priority 0; }")
+    instance.start()  # a chain without a rule refuses nothing
+    instance.stop()
+    instance.home.run("nft", "add", "rule", "inet", "filter", "input", "tcp", "dport", str(PORT), "drop")
+    done = instance.call("start", "-c", str(instance.config))
+    assert done.returncode != 0
+    assert "inet filter input" in done.stderr
+    assert "past-firewall" in done.stderr
+    assert instance.left_over() == []
+    assert before(instance) == as_it_was
+    instance.config.write_text(instance.config.read_text() + "past_firewall = true\n")
+    instance.start()
+    instance.stop()

@@ -147,6 +147,7 @@ def test_the_kernel_serves_while_no_worker_lives_and_keeps_what_it_has_accepted(
     redis = start_redis(instance, bind="0.0.0.0")
     with in_namespace(instance):
         of_the_stack = socket.create_connection((instance.address, PORT), timeout=5)
+    kit.later(of_the_stack.close)
     of_the_stack.sendall(b"PING\r\n")
     assert of_the_stack.recv(100) == b"+PONG\r\n"
     supervisor, worker = instance.supervisor_pid(), instance.worker(0)["pid"]
@@ -156,6 +157,7 @@ def test_the_kernel_serves_while_no_worker_lives_and_keeps_what_it_has_accepted(
         until(lambda: ask(instance, "PING") == "PONG", "the kernel to serve")
         with in_namespace(instance):
             of_the_kernel = socket.create_connection((instance.address, PORT), timeout=5)
+        kit.later(of_the_kernel.close)
         of_the_kernel.sendall(b"PING\r\n")
         assert of_the_kernel.recv(100) == b"+PONG\r\n"
         of_the_stack.sendall(b"PING\r\n")
@@ -170,8 +172,12 @@ def test_the_kernel_serves_while_no_worker_lives_and_keeps_what_it_has_accepted(
     until(lambda: stack_serves(instance), "the stack to serve new connections again")
     assert redis.alive
     of_the_kernel.close()
-    until(lambda: not instance.status()["uplink"]["kernel_flows"], "the look-up of each packet to end", 20)
-    assert instance.status()["uplink"]["fallen_back"] >= 2
+
+    def settled() -> bool:
+        seen = instance.status()["uplink"]
+        return seen["fallen_back"] >= 2 and not seen["kernel_flows"]
+
+    until(settled, "the look-up of each packet to end", 20)
     of_the_stack.close()
     instance.stop()
 

@@ -55,11 +55,6 @@ def settle(interface: str) -> None:
     command.run([str(uplink_control()), "settle", interface])
 
 
-def forget(interface: str, queue_id: int) -> None:
-    """Say that a worker is dead and stays so: its ports are the kernel's."""
-    command.run([str(uplink_control()), "forget", interface, str(queue_id)])
-
-
 def needs_qdisc(interface: str) -> bool:
     """Tell whether programs at an interface hang from a queueing discipline on this kernel."""
     return command.run([str(uplink_control()), "method", interface]).stdout.strip() == "clsact"

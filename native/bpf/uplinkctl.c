@@ -10,7 +10,6 @@
  *   uplinkctl addresses UPLINK [ADDRESS]...      these addresses are the stack's as well, and no others
  *   uplinkctl ports UPLINK                       prints the TCP ports with an owner, as JSON
  *   uplinkctl settle UPLINK                      the kernel has no connection on a port of the stack any more
- *   uplinkctl forget UPLINK QUEUE                worker QUEUE is dead and will not come back: its ports have no owner
  * Exit status: 0, 1 (with one line on stderr), 3: nothing of ours is attached there, 64: wrong arguments.
  */
 #include <arpa/inet.h>
@@ -345,22 +344,6 @@ static int settle(const char *uplink)
 	return 0;
 }
 
-static int forget(const char *uplink, const char *queue)
-{
-	__u64 *owners = map_memory(uplink, "gz_owners", GZ_UPLINK_PORTS * sizeof(*owners)), bit;
-	unsigned long q = strtoul(queue, NULL, 10);
-
-	if (!owners)
-		return absent(uplink);
-	if (q >= GZ_UPLINK_WORKERS)
-		return fail(queue, ERANGE);
-	bit = 1ull << q;
-	for (__u32 i = 0; i < GZ_UPLINK_PORTS; i++)
-		if (__atomic_load_n(&owners[i], __ATOMIC_RELAXED) & bit)
-			__atomic_fetch_and(&owners[i], ~bit, __ATOMIC_RELAXED);
-	return 0;
-}
-
 static int method(const char *uplink)
 {
 	int ifindex = (int)if_nametoindex(uplink);
@@ -388,9 +371,7 @@ int main(int argc, char **argv)
 		return ports(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "settle"))
 		return settle(argv[2]);
-	if (argc == 4 && !strcmp(argv[1], "forget"))
-		return forget(argv[2], argv[3]);
 	fprintf(stderr, "usage: uplinkctl method UPLINK | attach OBJECT UPLINK TAP WORKERS | detach UPLINK TAP | show UPLINK |\n"
-	                "       addresses UPLINK [ADDRESS]... | ports UPLINK | settle UPLINK | forget UPLINK QUEUE\n");
+	                "       addresses UPLINK [ADDRESS]... | ports UPLINK | settle UPLINK\n");
 	return USAGE;
 }

@@ -140,12 +140,12 @@ static enum route connect_shared(const struct endpoint *to, enum gz_kernel_reaso
 		return ROUTE_KERNEL;
 	at.port = at.port ? at.port : 9;
 	endpoint_to(&at, family, (struct sockaddr *)&sa, &len);
-	ours = !REAL(connect)(fd, (struct sockaddr *)&sa, len);
+	ours = !UNCANCELLED(connect, fd, (struct sockaddr *)&sa, len);
 	len = sizeof(sa);
 	ours = ours && !REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) &&
 	       endpoint_from((struct sockaddr *)&sa, len, &from) && route_is_stack(&from) &&
 	       memcmp(from.addr, to->addr, sizeof(from.addr));
-	REAL(close)(fd);
+	UNCANCELLED(close, fd);
 	return ours ? ROUTE_STACK : ROUTE_KERNEL;
 }
 

@@ -19,7 +19,7 @@ struct gz_uplink_address {
 
 /*
  * Map gz_state, one entry. Map gz_owners has a word for each port: bit q is set while worker q has a socket there; worker q
- * alone changes it, by an atomic or and an atomic and; the supervisor clears it after the worker's death.
+ * alone changes it, by an atomic or and an atomic and; its successor clears what it has left set.
  */
 struct gz_uplink_state {
 	__u64 kernel_flows; /* 1: the kernel may have connections on ports of the stack: each packet is looked up */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""What an instance's run directory takes of its file system; native/lstack/run_memory.h has the same sums.
+"""What an instance's run directory takes of its file system; native/lstack/core/run_memory.h has the same sums.
 
 Workers reserve it as they start, before they use it. The sum is there to say so before anything of the host is changed.
 """

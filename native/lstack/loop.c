@@ -27,17 +27,17 @@
 
 #include <lwip/stats.h>
 
-#include "apps.h"
-#include "clock.h"
-#include "flows.h"
+#include "apps/apps.h"
+#include "core/clock.h"
+#include "shared/flows.h"
 #include "lookout.h"
-#include "netif.h"
-#include "page.h"
-#include "port.h"
-#include "steer.h"
-#include "tcp_table.h"
-#include "trace.h"
-#include "worker.h"
+#include "net/netif.h"
+#include "shared/page.h"
+#include "port/port.h"
+#include "net/steer.h"
+#include "tcp/tcp_table.h"
+#include "shared/trace.h"
+#include "core/worker.h"
 
 #define NS_PER_MS 1000000ull
 #define BURST_MAX 512u

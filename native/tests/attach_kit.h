@@ -37,11 +37,11 @@
 #include <lwip/def.h>
 #include <lwip/init.h>
 
-#include "app.h"
-#include "apps.h"
-#include "remains.h"
-#include "tcp_table.h"
-#include "worker.h"
+#include "apps/app.h"
+#include "apps/apps.h"
+#include "apps/remains.h"
+#include "tcp/tcp_table.h"
+#include "core/worker.h"
 
 struct fixture {
 	struct protocol_stack stack;

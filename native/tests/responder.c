@@ -11,10 +11,10 @@
 
 #include <lwip/priv/tcp_priv.h>
 
-#include "apps.h"
-#include "log.h"
-#include "tcp_table.h"
-#include "worker.h"
+#include "apps/apps.h"
+#include "core/log.h"
+#include "tcp/tcp_table.h"
+#include "core/worker.h"
 
 static char ballast[65536];
 

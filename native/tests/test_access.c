@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "access.h"
+#include "apps/access.h"
 
 #define SOMEBODY 61001u
 

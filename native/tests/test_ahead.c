@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "ahead.h"
+#include "socket/ahead.h"
 
 #define SPAN 4000u
 #define START (UINT32_MAX - SPAN / 2) /* the wrap is in the middle */

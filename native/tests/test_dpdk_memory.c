@@ -13,9 +13,9 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 
-#include "eal.h"
-#include "mempool.h"
-#include "worker.h"
+#include "port/eal.h"
+#include "port/mempool.h"
+#include "core/worker.h"
 
 #define MIB (1ull << 20)
 

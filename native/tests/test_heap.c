@@ -15,7 +15,7 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-#include "heap.h"
+#include "tcp/heap.h"
 
 static const size_t tried[] = { 1, 24, 33, 100, 513, 1600, 5000, HEAP_CELL_MAX, HEAP_CELL_MAX + 1, 1u << 20 };
 #define TRIED (sizeof(tried) / sizeof(tried[0]))

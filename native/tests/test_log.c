@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "log.h"
+#include "core/log.h"
 
 static char path[] = "/tmp/gz-log-XXXXXX";
 static int kept_stderr;

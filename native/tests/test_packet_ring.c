@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-#include "packet_ring.h"
-#include "run_memory.h"
+#include "packet/packet_ring.h"
+#include "core/run_memory.h"
 
 static char dir[] = "/tmp/gz-ring-XXXXXX";
 static struct packet_rings *rings;

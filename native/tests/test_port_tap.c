@@ -33,10 +33,10 @@
 #include <lwip/pbuf.h>
 #include <lwip/prot/tcp.h>
 
-#include "checksum.h"
-#include "mempool.h"
-#include "port.h"
-#include "worker.h"
+#include "packet/checksum.h"
+#include "port/mempool.h"
+#include "port/port.h"
+#include "core/worker.h"
 
 #define DEVICE "gztest0"
 #define HEADERS 54u

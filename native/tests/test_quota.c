@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* What a user may have of a worker, and that it ends with his processes. */
 #include "attach_kit.h"
-#include "conn.h"
-#include "orphan.h"
-#include "quota.h"
+#include "socket/conn.h"
+#include "apps/orphan.h"
+#include "apps/quota.h"
 
 #define SECOND 1000000000ull
 

@@ -26,19 +26,19 @@
 
 #include <lwip/priv/tcp_priv.h>
 
-#include "apps.h"
-#include "checksum.h"
-#include "frame.h"
-#include "isn.h"
-#include "mempool.h"
-#include "netif.h"
-#include "packet_ring.h"
-#include "page.h"
-#include "port.h"
+#include "apps/apps.h"
+#include "packet/checksum.h"
+#include "packet/frame.h"
+#include "tcp/isn.h"
+#include "port/mempool.h"
+#include "net/netif.h"
+#include "packet/packet_ring.h"
+#include "shared/page.h"
+#include "port/port.h"
 #include "softrss.h"
-#include "steer.h"
-#include "tcp_table.h"
-#include "worker.h"
+#include "net/steer.h"
+#include "tcp/tcp_table.h"
+#include "core/worker.h"
 
 #define WORKERS 3u
 #define SELF 1u

@@ -18,9 +18,9 @@
 
 #include <lwip/priv/tcp_priv.h>
 
-#include "ahead.h"
-#include "isn.h"
-#include "tcp_table.h"
+#include "socket/ahead.h"
+#include "tcp/isn.h"
+#include "tcp/tcp_table.h"
 
 #define PORT 80
 #define MS 1000000ull

@@ -62,7 +62,7 @@ def test_the_functions_that_are_not_interposed_exist() -> None:
 
 
 def test_the_system_calls_listed_are_those_the_shim_knows() -> None:
-    source = (Path(__file__).parents[2] / "native" / "shim" / "api_process.c").read_text()
+    source = (Path(__file__).parents[2] / "native" / "shim" / "api" / "api_process.c").read_text()
     assert sorted(TABLE.numbers) == sorted(re.findall(r"case SYS_(\w+):", source))
 
 

@@ -26,7 +26,7 @@ def fake_native() -> Path:
     (native / "lstack").mkdir()
     (native / "shim").mkdir()
     lstack = REPOSITORY / "native/lstack"
-    worker = [REPOSITORY / "tests/fakes/fake_lstack.c", lstack / "abi_dump.c", lstack / "queue_lock.c"]
+    worker = [REPOSITORY / "tests/fakes/fake_lstack.c", lstack / "shared/abi_dump.c", lstack / "queue_lock.c"]
     compile_c(worker, native / "lstack/lstack", "-I", str(REPOSITORY / "native/include"), "-I", str(lstack))
     empty = native / "shim/empty.c"
     empty.write_text("extern int nothing;\nint nothing;\n")

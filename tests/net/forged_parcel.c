@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Somebody of this host, not attached and of no special rights, sends parcels of his own making (native/shim/parcel.h) to a
+ * Somebody of this host, not attached and of no special rights, sends parcels of his own making (native/shim/process/parcel.h) to a
  * program that takes descriptors: with every number the program may have a socket under, and with memory that he pulls away.
  *
  *   forged_parcel NAME    of an abstract UNIX socket

@@ -14,8 +14,8 @@
 #include <gazelle/attach.h>
 
 #include "kit.h"
-#include "parcel.h"
-#include "sock.h"
+#include "process/parcel.h"
+#include "core/sock.h"
 
 #define NUMBERS 24u /* more than the socket numbers a test's program holds */
 

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * An attached process as the worker knows it, and the table of all of them. attach.c makes and ends them; app.c serves
+ * their bells and requests and wakes them.
+ */
+#ifndef LSTACK_APP_H
+#define LSTACK_APP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <gazelle/abi.h>
+
+#include "apps/apps.h"
+#include "apps/arena.h"
+#include "apps/quota.h"
+
+struct conn;
+struct listener;
+struct vouch;
+
+struct app {
+	struct apps *apps;
+	struct app *next, *prev; /* apps->all */
+	struct app *arena_next;  /* arena->apps */
+	struct app *rung_next;   /* apps->rung */
+	struct arena *arena;
+	struct gz_channel *channel; /* NULL: not claimed yet (a fork that has not used a socket) */
+	int control_fd, channel_fd;
+	int queue_fd[GZ_EVENT_QUEUES]; /* what wakes its event queues (wake.h); -1 */
+	uint64_t rung;                 /* event queues rung in this turn */
+	bool tracer;                   /* GZ_MESSAGE_TRACE */
+	bool carrier;                  /* no process: a socket on its way, which only holds (GZ_MESSAGE_CARRY) */
+	uint32_t carries;              /* that one; 0: none of ours, the note says which */
+	uint64_t end_cookie;  /* SO_COOKIE of the other end of control_fd, if we made it: who shows it has it */
+	char note[64];        /* a carrier's, for who adopts it */
+	bool in_rung, doomed; /* doomed: detach at the end of the turn; hostile or gone */
+	bool gone;            /* its end of the control socket was closed: it has ended */
+	const char *doom;     /* why, for the log */
+	pid_t pid;
+	struct user *user;     /* whose it is; a fork's is its parent's */
+	uint64_t since_ns;     /* when it came */
+	struct vouch *vouches; /* came, and the requests they are for have not */
+	uint32_t slot;         /* page->apps[] and attach_id */
+	uint32_t files;        /* descriptors of ours it has: control_fd, queue_fd */
+	uint32_t held;         /* sockets it holds */
+	uint32_t request_tail; /* ours; the shared one is for the application to see */
+	uint32_t stock_head;
+	uint32_t pairs_refused;            /* of its channel, as counted so far */
+	uint64_t holds[GZ_SOCKS_MAX / 64]; /* bit n: it holds socket n */
+};
+
+struct apps {
+	struct protocol_stack *stack;
+	struct quota quota;
+	struct arena *arenas;  /* all of them, also those whose processes have ended */
+	struct arena *audit;   /* where audit_some goes on; NULL: from the start */
+	struct arena *remains; /* those whose memory is being given back */
+	int listen_fd;         /* attach socket */
+	int spare_fd;          /* given up for a moment when there is no descriptor left, to tell who comes so */
+	struct app *all;
+	struct app *rung; /* to look at in apps_flush */
+	struct app *told; /* one that was last rung on our CPU, in this turn or before, and its event queue; NULL: none */
+	uint32_t told_queue;
+	struct app *dead;      /* freed in apps_flush: their pointers may still stand in the loop's event array */
+	struct conn *finished; /* to be freed in apps_flush */
+	struct conn *retry;    /* lwIP had no memory for them: again next turn */
+	struct listener *listeners;
+	uint64_t netns;                      /* cookie of the network namespace we are in */
+	uint64_t bindings;                   /* of datagram sockets so far */
+	struct conn *orphans, *orphans_last; /* orphan.h: who has waited longest first */
+	uint32_t doomed;                     /* how many of `all` are */
+	uint32_t count;                      /* attached processes */
+	uint32_t families;                   /* arenas so far */
+	uint32_t places;                     /* free ones of page->apps[], on a stack */
+	uint16_t place[GZ_APPS_MAX];
+	uint64_t started_ns, published_ns, unclaimed_check_ns;
+};
+
+static inline bool app_holds(const struct app *app, uint32_t n)
+{
+	return app->holds[n / 64] >> (n % 64) & 1;
+}
+
+/* This process now holds socket n, whose conn counts it. */
+void app_hold(struct app *app, struct conn *conn);
+
+/* Shows in the worker page how many it holds. */
+void app_publish(struct app *app);
+
+/* It no longer does; the last one closes the connection or listener. */
+void app_let_go(struct app *app, uint32_t n);
+
+/* Marks a process that broke the protocol (or is gone); it is detached at the end of the turn. */
+void app_doom(struct app *app, const char *why);
+
+/* Marks every process of an arena: its memory was tampered with. */
+void app_doom_arena(struct apps *apps, struct arena *arena, const char *why);
+
+/* Socket n of this arena changed its level: rings the interested event queues of every process that holds it. */
+void app_notify(struct apps *apps, struct arena *arena, uint32_t n);
+
+/*
+ * A process has ended: carries out what it had still posted and rung for. It may have accepted, answered and exited within one turn of
+ * ours, and its peer is to get the answer, not a reset.
+ */
+void app_finish(struct app *app);
+
+/* Tops up the process's stock of free socket numbers. */
+void app_grant(struct app *app);
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "apps/app.h"
+#include "apps/attach.h"
+#include "socket/conn.h"
+#include "socket/listener.h"
+#include "apps/pair.h"
+#include "apps/vouch.h"
+#include "core/worker.h"
+
+/* Processes of a program that a pair is made with at most; those it forks later join by themselves. */
+#define MEMBERS 64u
+
+static int make_memory(void)
+{
+	int fd = memfd_create("gazelle-pair", MFD_CLOEXEC | MFD_ALLOW_SEALING), err;
+	struct gz_pair *pair;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)GZ_PAIR_SIZE) || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		goto err_close;
+	pair = mmap(NULL, sizeof(*pair), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (pair == MAP_FAILED)
+		goto err_close;
+	pair->magic = GZ_PAIR_MAGIC;
+	pair->abi_version = GZ_ABI_VERSION;
+	pair->socks = GZ_PAIR_SOCKS;
+	munmap(pair, sizeof(*pair));
+	return fd;
+
+err_close:
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+/*
+ * All processes of the program that listens, for any may come to accept: first those that have used a socket, so that one
+ * who has forked many helpers is not left out for them.
+ */
+static uint32_t family_of(const struct arena *arena, struct app **family)
+{
+	uint32_t count = 0;
+
+	for (int claimed = 1; claimed >= 0; claimed--)
+		for (struct app *app = arena->apps; app && count < MEMBERS; app = app->arena_next)
+			if (!app->doomed && !app->carrier && (app->channel != NULL) == claimed)
+				family[count++] = app;
+	return count;
+}
+
+static void enter(struct gz_pair_side *side, uint32_t member)
+{
+	gz_store(&side->member[member], GZ_MEMBER(1, GZ_MEMBER_ALIVE));
+	gz_add(&side->processes, 1);
+}
+
+/* One process of the listening side is told. The other end of its leg, or -1: it does not hear us. */
+static int tell(struct app *to, const struct gz_message *answer, uint32_t member, int memory)
+{
+	struct gz_message message = *answer;
+	int fds[GZ_PAIRED_FDS], leg[2];
+	bool told;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, leg))
+		return -1;
+	message.number = 1;
+	message.member = member;
+	message.other = 0;
+	fds[GZ_PAIRED_MEMORY] = memory;
+	fds[GZ_PAIRED_LEG] = leg[1];
+	told = attach_send(to, &message, fds, GZ_PAIRED_FDS);
+	close(leg[1]);
+	if (told)
+		return leg[0];
+	close(leg[0]);
+	return -1;
+}
+
+/*
+ * The listening side first: if none of it can be told, the other goes by the kernel or by TCP. The one that connects gets its
+ * first leg with the answer, the others over the worker's control socket after it.
+ */
+static int introduce(struct app *app, const struct arena *arena, struct gz_message *answer)
+{
+	struct app *family[MEMBERS];
+	uint32_t count = family_of(arena, family), first = count;
+	int legs[MEMBERS], memory = make_memory(), err = -EPIPE;
+	uint16_t told = 0;
+	struct gz_pair *pair;
+
+	if (memory < 0)
+		return memory;
+	pair = mmap(NULL, sizeof(*pair), PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	if (pair == MAP_FAILED) {
+		err = -errno;
+		goto err_close_memory;
+	}
+	enter(&pair->side[0], 0);
+	for (uint32_t m = 0; m < count; m++)
+		enter(&pair->side[1], m);
+	for (uint32_t m = count; m-- > 0;) {
+		legs[m] = tell(family[m], answer, m, memory);
+		if (legs[m] >= 0) {
+			first = m;
+			told++;
+			continue;
+		}
+		gz_store(&pair->side[1].member[m], GZ_MEMBER(1, GZ_MEMBER_FREE));
+		gz_add(&pair->side[1].processes, (uint32_t)-1);
+	}
+	for (uint32_t m = first; m < count; m++) {
+		struct gz_message message = { .kind = m == first ? GZ_MESSAGE_PAIRED : GZ_MESSAGE_LEG,
+			                      .member = m,
+			                      .life = 1 };
+		int fds[GZ_PAIRED_FDS] = { memory, legs[m] };
+
+		if (legs[m] < 0)
+			continue;
+		if (m == first) {
+			message = *answer;
+			message.other = m;
+			message.legs = told - 1;
+			err = 0;
+		}
+		if (!attach_send(app, &message, m == first ? fds : &legs[m], m == first ? GZ_PAIRED_FDS : 1))
+			app_doom(app, NULL);
+	}
+	for (uint32_t m = 0; m < count; m++)
+		if (legs[m] >= 0)
+			close(legs[m]);
+	munmap(pair, sizeof(*pair));
+
+err_close_memory:
+	close(memory);
+	return err;
+}
+
+void pair_introduce(struct app *app, const struct gz_message *request, int fd)
+{
+	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port, .life = 1, .uid = app->user->uid };
+	struct listener_member *member;
+	int err = -ECONNREFUSED;
+
+	memcpy(answer.addr, request->addr, sizeof(answer.addr));
+	answer.netns = fd < 0 ? 0 : vouch_netns(fd);
+	member = listener_find(app->apps, request->addr, request->port, answer.netns);
+	if (member)
+		err = introduce(app, member->sock->arena, &answer);
+	if (!err)
+		return;
+	answer.status = -err;
+	if (!attach_send(app, &answer, NULL, 0))
+		app_doom(app, NULL);
+}

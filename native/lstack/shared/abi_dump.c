@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include "shared/abi_dump.h"
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include <gazelle/abi.h>
+#include <gazelle/attach.h>
+
+#include "core/run_memory.h"
+
+#define FIELD(type, field)                           \
+	{                                            \
+#field, offsetof(struct type, field) \
+	}
+#define STRUCT(type, ...)                   \
+	{                                   \
+#type, sizeof(struct type), \
+		{                           \
+			__VA_ARGS__         \
+		}                           \
+	}
+
+static const struct {
+	const char *name;
+	size_t size;
+	struct {
+		const char *name;
+		size_t offset;
+	} field[48]; /* ends at the first without a name */
+} structs[] = {
+	STRUCT(gz_worker_plan, FIELD(gz_worker_plan, queue_id), FIELD(gz_worker_plan, process_index),
+	       FIELD(gz_worker_plan, index), FIELD(gz_worker_plan, role), FIELD(gz_worker_plan, cpu),
+	       FIELD(gz_worker_plan, numa), FIELD(gz_worker_plan, mbufs), FIELD(gz_worker_plan, rx_queue_size),
+	       FIELD(gz_worker_plan, tx_queue_size), FIELD(gz_worker_plan, name), FIELD(gz_worker_plan, comm),
+	       FIELD(gz_worker_plan, pool), FIELD(gz_worker_plan, port_args)),
+	STRUCT(gz_group_page, FIELD(gz_group_page, magic), FIELD(gz_group_page, abi_version),
+	       FIELD(gz_group_page, size), FIELD(gz_group_page, process_index), FIELD(gz_group_page, num_queue),
+	       FIELD(gz_group_page, tot_queue_num), FIELD(gz_group_page, split), FIELD(gz_group_page, driver),
+	       FIELD(gz_group_page, idle), FIELD(gz_group_page, spin_us), FIELD(gz_group_page, mtu),
+	       FIELD(gz_group_page, nic_read_number), FIELD(gz_group_page, rpc_number),
+	       FIELD(gz_group_page, read_connect_number), FIELD(gz_group_page, trust_rx_checksum),
+	       FIELD(gz_group_page, host_addr_be), FIELD(gz_group_page, netmask_be), FIELD(gz_group_page, gateway_be),
+	       FIELD(gz_group_page, host_peer_be), FIELD(gz_group_page, mac), FIELD(gz_group_page, pad0),
+	       FIELD(gz_group_page, host_addr6), FIELD(gz_group_page, gateway6), FIELD(gz_group_page, host_peer6),
+	       FIELD(gz_group_page, run_uid), FIELD(gz_group_page, run_gid), FIELD(gz_group_page, uplink_owners),
+	       FIELD(gz_group_page, uplink_alive), FIELD(gz_group_page, instance), FIELD(gz_group_page, device),
+	       FIELD(gz_group_page, run_dir), FIELD(gz_group_page, rss_key), FIELD(gz_group_page, reta),
+	       FIELD(gz_group_page, allow_everybody), FIELD(gz_group_page, allow_uid_count),
+	       FIELD(gz_group_page, allow_gid_count), FIELD(gz_group_page, allow_uids), FIELD(gz_group_page, allow_gids),
+	       FIELD(gz_group_page, foreign_listen), FIELD(gz_group_page, file_gid), FIELD(gz_group_page, workers)),
+	STRUCT(gz_listener, FIELD(gz_listener, port_owner), FIELD(gz_listener, v6only), FIELD(gz_listener, addr),
+	       FIELD(gz_listener, backlog), FIELD(gz_listener, family), FIELD(gz_listener, netns)),
+	STRUCT(gz_app_stat, FIELD(gz_app_stat, pid), FIELD(gz_app_stat, sockets), FIELD(gz_app_stat, arena_kb),
+	       FIELD(gz_app_stat, paired), FIELD(gz_app_stat, kernel)),
+	STRUCT(gz_explain, FIELD(gz_explain, accelerated), FIELD(gz_explain, kernel), FIELD(gz_explain, refused),
+	       FIELD(gz_explain, why)),
+	STRUCT(gz_message, FIELD(gz_message, magic), FIELD(gz_message, abi_version), FIELD(gz_message, kind)),
+	STRUCT(gz_worker_page, FIELD(gz_worker_page, magic), FIELD(gz_worker_page, abi_version), FIELD(gz_worker_page, size),
+	       FIELD(gz_worker_page, pid), FIELD(gz_worker_page, state), FIELD(gz_worker_page, heartbeat_ns),
+	       FIELD(gz_worker_page, generation), FIELD(gz_worker_page, mac), FIELD(gz_worker_page, pad0),
+	       FIELD(gz_worker_page, asleep), FIELD(gz_worker_page, apps_end), FIELD(gz_worker_page, counters),
+	       FIELD(gz_worker_page, listeners), FIELD(gz_worker_page, apps), FIELD(gz_worker_page, latency)),
+	STRUCT(gz_histogram, FIELD(gz_histogram, count), FIELD(gz_histogram, max_ns), FIELD(gz_histogram, bucket)),
+};
+
+static const char *const counters[] = {
+#define X(name) #name,
+	GZ_COUNTERS(X)
+#undef X
+};
+
+void abi_dump(void)
+{
+	printf("{\"abi_version\": %u, \"structs\": {", GZ_ABI_VERSION);
+	for (size_t i = 0; i < sizeof(structs) / sizeof(structs[0]); i++) {
+		printf("%s\"%s\": {\"size\": %zu, \"fields\": {", i ? ", " : "", structs[i].name, structs[i].size);
+		for (size_t k = 0; structs[i].field[k].name; k++)
+			printf("%s\"%s\": %zu", k ? ", " : "", structs[i].field[k].name, structs[i].field[k].offset);
+		printf("}}");
+	}
+	printf("}, \"counters\": [");
+	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
+		printf("%s\"%s\"", i ? ", " : "", counters[i]);
+	printf("], \"rings_bytes\": [");
+	for (uint32_t workers = 1; workers <= GZ_WORKERS_MAX; workers++)
+		printf("%s%ju", workers > 1 ? ", " : "", (uintmax_t)rings_bytes(workers));
+	printf("], \"flows_bytes\": %u}\n", FLOWS_STEP * FLOW_BYTES);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * liblstack.so: what an attached program has of gazelled. A call of the program takes this road; each stop is the file of
+ * that name:
+ *   api_*.c       the interposed functions, thin: whose descriptor is it?
+ *   fdtable.c     descriptor -> socket
+ *   sock.c        a socket and its life; route.c decides whether stack or kernel serves it
+ *   stream.c      bytes from the FIFOs (stream_send.c: to them); listen.c and connect.c make streams
+ *   link.c        bells and requests to one worker; attach.c makes and mends links, by control.c and mapping.c
+ *   pair.c        a program on this host in the place of a worker, with leg.c, meet.c and arrival.c
+ *   wait.c        how to wait (inside.c: what a signal then does); eventq.c is what we wait on; epoll.c and poll_set.c merge kernel and stack
+ *   family.c      what parents and children hold together: fork.c, exec.c, and parcel.c for sockets on their way
+ */
+#ifndef SHIM_SHIM_H
+#define SHIM_SHIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include <gazelle/abi.h>
+
+#include "core/lock.h"
+
+struct link;
+struct sock;
+
+/* The one global of the library. Everything here is of this process; a child of fork repairs it (fork.c). */
+struct shim {
+	struct lock lock;                  /* attachments, listeners */
+	struct lock items;                 /* which socket is in which epoll set */
+	const struct gz_group_page *group; /* read-only mapping; NULL until a program asks for its first socket */
+	uid_t group_uid;                   /* whose file that is: he starts the workers */
+	bool disabled;                     /* no $GAZELLED_GROUP, or a page we do not understand */
+	bool fallback_fail;                /* --fallback fail: no stack, no socket */
+	bool attached;    /* some worker was ours once: one that is away is waited for, not done without */
+	bool complained;  /* the once-only word on stderr is out */
+	uint32_t workers; /* of our group */
+	uint32_t queue_id[GZ_WORKERS_MAX]; /* by index in the group */
+	uint32_t role[GZ_WORKERS_MAX];
+	_Atomic(struct link *) links[GZ_WORKERS_MAX + 64]; /* SHIM_LINKS slots; NULL while the worker is away */
+	uint32_t links_end;                                /* slots beyond are unused */
+	uint64_t links_serial;                             /* of the youngest link */
+	_Atomic uint32_t legs;                             /* of all pairs */
+	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
+	int attach_error;            /* why the last attempt to attach failed, a positive errno */
+	char refusal[64];            /* ... and in the worker's words, if it was refused */
+	_Atomic uint64_t retry_ns;   /* when to try them again */
+	_Atomic uint32_t tries;      /* in vain, since one was lost or came back */
+	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */
+	_Atomic uint32_t turn;       /* round robin of outgoing connections */
+	_Atomic bool passes;         /* shim_expect_passing() was called */
+	_Atomic uint32_t forks;      /* forks of this process so far, its ancestors' included */
+	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* sockets on the kernel path; copied to a worker */
+	_Atomic uint32_t paired;                    /* connections with programs of this host; copied to a worker */
+	struct gz_explain *explain;                 /* `run --explain` counts there; NULL: nobody does */
+	struct sock *listeners;                     /* for workers that come back */
+	int template_fd[2]; /* IPv4, IPv6: accepted sockets are duplicates of it; 0 = none yet */
+	int scratch_fd[2];  /* where options of accepted sockets are checked by the kernel; 0 = none yet */
+};
+
+extern struct shim shim;
+
+/*
+ * shim.lock. What is done under it waits now and then, and calls into the C library at will: a thread that holds it is not
+ * cancelled, wherever it may be.
+ */
+void shim_lock(void);
+bool shim_try_lock(void);
+void shim_unlock(void);
+
+/*
+ * True if the stack can serve sockets. The first call maps the group page and attaches to the workers; it may take some
+ * milliseconds. Called where a program makes a socket, never before.
+ */
+bool shim_on(void);
+
+/* The program has made a pair of UNIX sockets, by which it may pass sockets to a child: it is attached before its next fork. */
+void shim_expect_passing(void);
+
+/* exec.c, before main: maps the group page, attaches to nobody. False: there is none. */
+bool shim_inherit(void);
+
+/* True once attached; no side effects. */
+static inline bool shim_active(void)
+{
+	return shim.group != NULL;
+}
+
+static inline uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+/* A socket has become one of the stack's: for `gazelled run --explain`, once for each. */
+void shim_explain(enum gz_explained kind);
+
+/* A worker does not take this program: kept for the word on stderr, and told to `gazelled run --explain`. */
+void shim_refused(const char *why);
+
+/* The once-only word on stderr; `so`: what follows from it, NULL: the program has no worker. */
+void shim_complain(const char *what, const char *detail, const char *so);
+
+/* A socket entered or left the kernel path. */
+void shim_count_kernel(enum gz_kernel_reason reason, int by);
+
+/* A connection with a program of this host began or ended. */
+void shim_count_paired(int by);
+
+/* A connection of this host was dropped, since what it was called could not be. */
+void shim_count_refused(void);
+
+#endif

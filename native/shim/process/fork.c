@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "worker/attach.h"
+#include "wait/epoll.h"
+#include "wait/eventq.h"
+#include "process/family.h"
+#include "core/fdtable.h"
+#include "process/fork.h"
+#include "worker/link.h"
+#include "samehost/pair.h"
+#include "core/real.h"
+#include "core/shim.h"
+#include "core/sock.h"
+
+/* The child's ends of its control sockets, between before() and after; -1 = none. shim.lock. */
+static int child_fd[GZ_WORKERS_MAX];
+
+static void before(void)
+{
+	/* A socket made later can be passed to the child only if the workers know whose it is. */
+	if (gz_load(&shim.passes))
+		(void)shim_on();
+	/* A child that forks must hold what it inherited first. */
+	WORKER_EACH(link, i)
+	{
+		if (!link->channel)
+			(void)family_claim(link);
+	}
+	shim_lock();
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link = gz_load(&shim.links[i]);
+
+		child_fd[i] = -1;
+		if (link) {
+			lock_take(&link->post);
+			/* The child is to hold what was just accepted, too: claims come before the introduction. */
+			link_settle(link);
+			child_fd[i] = family_fork(link);
+		}
+	}
+	pair_before_fork();
+	epoll_before_fork();
+	gz_add(&shim.forks, 1);
+}
+
+static void after_in_parent(void)
+{
+	epoll_after_fork();
+	pair_after_fork_in_parent();
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link = gz_load(&shim.links[i]);
+
+		if (child_fd[i] >= 0)
+			UNCANCELLED(close, child_fd[i]);
+		if (link)
+			lock_give(&link->post);
+	}
+	shim_unlock();
+}
+
+/* The parent's channel is not ours to write to; ours comes with the claim. */
+static void inherit(struct link *link, int control_fd)
+{
+	link->post.word = 0;
+	munmap(link->channel, sizeof(*link->channel));
+	link->channel = NULL;
+	fd_own_close(&link->control_fd);
+	gz_store(&link->announced, 0);
+	if (control_fd >= 0) {
+		fd_own(control_fd, &link->control_fd);
+		attach_wake_by_control(link);
+		link->unclaimed = true;
+	} else if (link->wake_fd > 0) {
+		fd_own_close(&link->wake_fd); /* the parent's control socket */
+	}
+}
+
+static void after_in_child(void)
+{
+	uint64_t queues = eventq_after_fork(epoll_queues());
+
+	epoll_after_fork();
+	sock_after_fork();
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct link *link = gz_load(&shim.links[i]);
+
+		if (!link || !link->channel)
+			continue;
+		inherit(link, child_fd[i]);
+		if (child_fd[i] < 0)
+			attach_lost(link); /* the worker could not take a child: its sockets are dead here */
+	}
+	attach_after_fork();
+	pair_after_fork_in_child(queues);
+	inside_after_fork();
+	shim_unlock();
+}
+
+void fork_prepare_library(void)
+{
+	(void)pthread_atfork(before, after_in_parent, after_in_child);
+}

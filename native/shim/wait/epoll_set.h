@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+/*
+ * What an epoll set is made of; for epoll.c (the waiting), epoll_set.c (the membership) and epoll_nest.c (sets in sets)
+ * only. Lock order: shim.items, then a set's lock.
+ */
+#ifndef SHIM_EPOLL_SET_H
+#define SHIM_EPOLL_SET_H
+
+#include "wait/epoll.h"
+#include "core/lock.h"
+#include "wait/wait.h"
+
+/* Bits that say how to tell, not what. */
+#define EPOLL_HOW ((uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP))
+
+/* A socket in a set, or a set in a set. ep->lock, except where said. */
+struct item {
+	struct epoll *ep;
+	struct sock *s;      /* NULL: */
+	struct epoll *inner; /* a set */
+	int fd;
+	uint32_t events; /* as the program asked, ERR and HUP in any case; only EPOLL_HOW after EPOLLONESHOT has fired */
+	epoll_data_t data;
+	struct item *next_of_owner;  /* s->items or inner->within; shim.items */
+	struct item *twin;           /* the same socket under another descriptor; the first of them is in the index */
+	struct item *prev, *next;    /* active list */
+	struct item *before, *after; /* ep->items */
+	struct item *other, **other_from; /* ep->others; the latter NULL = not in it */
+	bool active;
+	bool real;  /* the real epoll set has the descriptor, too */
+	bool stack; /* the stack serves it: it has bells and levels */
+	/* edges: what was seen when it was last reported */
+	bool edge; /* added or modified since */
+	uint32_t seen_arrivals, seen_flags, seen_nospace;
+	uint32_t heard; /* inner->stirs when it was last looked at */
+};
+
+struct epoll {
+	struct lock lock;
+	_Atomic uint32_t refs;     /* descriptors, and threads inside */
+	int fd;                    /* the real set, as the program first knew it */
+	uint32_t queue;            /* event queue, UINT32_MAX = none yet */
+	struct item *items;        /* all of them */
+	struct item *others;       /* the few of them that are more than a stream */
+	struct item *first, *last; /* active: to be looked at */
+	uint32_t active;           /* how many */
+	uint32_t stirs; /* counts items that became active by a change: an edge for the sets this one is in */
+	_Atomic uint32_t stack_items;  /* and sets */
+	_Atomic uint32_t nested;       /* sets in it */
+	struct item *within;           /* its items in other sets; shim.items */
+	_Atomic uint32_t kernel_items; /* descriptors in the real set, at most: closed ones are not seen to leave */
+	bool crowded_out;              /* kernel descriptors filled the last answer: the stack's come first next time */
+	_Atomic bool double_shots;     /* a one-shot is in both sets, or was once */
+	uint64_t kernel_looked;        /* when the real set was last looked at while the stack kept us busy */
+	struct spin spin;
+	struct item **index[SHIM_LINKS]; /* by link slot and socket number */
+	uint64_t index_of[SHIM_LINKS];   /* serial of the link an index is of; a dead one's is worthless */
+	struct epoll *next;              /* all there are, or the free ones */
+};
+
+/* Locks a set to look at it: with shim.items if sets are in it. Returns what epoll_set_leave wants to know. */
+bool epoll_set_enter(struct epoll *ep);
+void epoll_set_leave(struct epoll *ep, bool items);
+
+/* The set must have an event queue by now. ep->lock held here and in all below. */
+void epoll_need_queue(struct epoll *ep);
+
+/* Threads asleep in it, or in wait for it elsewhere, look again. */
+void epoll_wake_sleepers(struct epoll *ep);
+
+/* To be looked at; and because something changed, which is an edge. */
+void epoll_item_activate(struct item *item);
+void epoll_item_stir(struct item *item);
+void epoll_item_rest(struct item *item);
+
+/* shim.items held as well: puts a new item with s or inner set into the set; takes one out and frees it. */
+void epoll_item_enter(struct item *item, struct epoll *ep, int fd, const struct epoll_event *event);
+void epoll_item_drop(struct item *item);
+
+/* What EPOLL_CTL_MOD does to the item; the real set has it done already. */
+void epoll_item_modify(struct item *item, const struct epoll_event *event);
+
+/* epoll_ctl of the real set. 0 or -errno. */
+int epoll_real_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event);
+
+/* epoll.c: bells become active items; are there any; is an item ready. Entered. */
+void epoll_take_bells(struct epoll *ep);
+bool epoll_bells_pending(struct epoll *ep);
+bool epoll_any_ready(struct epoll *ep);
+
+#endif

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MulanPSL-2.0 */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <gazelle/wake.h>
+
+#include "wait/eventq.h"
+#include "core/fdtable.h"
+#include "worker/link.h"
+#include "core/real.h"
+#include "core/shim.h"
+
+/* Bit k: queue k is taken. The shared one never is. */
+static _Atomic uint64_t taken = 1ull << EVENTQ_SHARED;
+/*
+ * Both ends stay with their number once made, so that links need to learn of them only once: what is slept on, and what wakes
+ * it. Slots of fd_own: 0 or -1 = none.
+ */
+static int queue_fd[GZ_EVENT_QUEUES], wake_fd[GZ_EVENT_QUEUES];
+static struct lock make;
+
+/* Who sleeps on a queue. `lock` keeps the count and the declarations of one mind. */
+static struct {
+	struct lock lock;
+	_Atomic uint32_t sleepers;
+} place[GZ_EVENT_QUEUES];
+
+static __thread uint32_t mine = UINT32_MAX;
+static pthread_key_t ending;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+uint32_t eventq_take(void)
+{
+	uint64_t used = gz_load(&taken);
+
+	while (~used) {
+		uint32_t k = (uint32_t)__builtin_ctzll(~used);
+
+		if (gz_cas(&taken, &used, used | 1ull << k)) {
+			gz_store(&place[k].sleepers, 0); /* a thread that was cancelled in its sleep never retracted */
+			return k;
+		}
+	}
+	return EVENTQ_SHARED;
+}
+
+void eventq_give(uint32_t queue)
+{
+	if (queue != EVENTQ_SHARED)
+		gz_and(&taken, ~(1ull << queue));
+}
+
+static void thread_ends(void *value)
+{
+	eventq_give((uint32_t)(uintptr_t)value - 1);
+	mine = UINT32_MAX;
+}
+
+static void make_key(void)
+{
+	(void)pthread_key_create(&ending, thread_ends);
+}
+
+uint32_t eventq_mine(void)
+{
+	if (mine == UINT32_MAX) {
+		inside_enter(); /* a handler may want it, too */
+		pthread_once(&once, make_key);
+		mine = eventq_take();
+		(void)pthread_setspecific(ending, (void *)(uintptr_t)(mine + 1));
+		inside_leave();
+	}
+	return mine;
+}
+
+int eventq_fd(uint32_t queue)
+{
+	int fd = __atomic_load_n(&queue_fd[queue], __ATOMIC_ACQUIRE), ends[2];
+
+	if (fd > 0)
+		return fd;
+	lock_take(&make);
+	if (queue_fd[queue] <= 0 && !REAL(socketpair)(GZ_WAKE_DOMAIN, GZ_WAKE_TYPE | SOCK_CLOEXEC, 0, ends)) {
+		fd_own(ends[1], &wake_fd[queue]);
+		fd_own(ends[0], &queue_fd[queue]);
+	}
+	lock_give(&make);
+	fd = queue_fd[queue];
+	return fd > 0 ? fd : -1;
+}
+
+int eventq_out(uint32_t queue)
+{
+	return eventq_fd(queue) > 0 ? wake_fd[queue] : -1;
+}
+
+static void set_asleep(uint32_t queue, uint32_t asleep)
+{
+	LINK_EACH(link, i)
+	{
+		struct gz_bell *bell = link_is_open(link) ? link_bell(link, queue) : NULL;
+
+		if (bell && (asleep || gz_load(&bell->asleep)))
+			gz_store(&bell->asleep, asleep);
+	}
+}
+
+void eventq_declare(uint32_t queue)
+{
+	LINK_EACH(link, i)
+	{
+		if (link_is_open(link))
+			link_announce(link, queue);
+	}
+	lock_take(&place[queue].lock);
+	gz_add(&place[queue].sleepers, 1);
+	set_asleep(queue, 1);
+	lock_give(&place[queue].lock);
+	gz_fence(); /* pairs with the worker's between ringing and looking whether we sleep */
+}
+
+void eventq_retract(uint32_t queue)
+{
+	lock_take(&place[queue].lock);
+	/* The worker took the declaration back when it woke one of us. */
+	set_asleep(queue, gz_add(&place[queue].sleepers, (uint32_t)-1) > 1);
+	lock_give(&place[queue].lock);
+}
+
+uint32_t eventq_sleepers(uint32_t queue)
+{
+	return gz_load(&place[queue].sleepers);
+}
+
+bool eventq_rung(uint32_t queue)
+{
+	LINK_EACH(link, i)
+	{
+		struct gz_bell *bell = link_is_open(link) ? link_bell(link, queue) : NULL;
+
+		if (bell && gz_bell_pending(bell))
+			return true;
+	}
+	return false;
+}
+
+void eventq_wake(uint32_t queue)
+{
+	int fd = __atomic_load_n(&wake_fd[queue], __ATOMIC_ACQUIRE);
+
+	if (fd > 0)
+		(void)UNCANCELLED(sendto, fd, "", 1, GZ_WAKE_FLAGS, NULL, 0);
+}
+
+void eventq_wake_all(void)
+{
+	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
+		eventq_wake(k);
+}
+
+/* One of those who can wake it has shut it down, and with it everybody's: they get another. */
+static void renew(uint32_t queue)
+{
+	lock_take(&make);
+	fd_own_close(&queue_fd[queue]);
+	fd_own_close(&wake_fd[queue]);
+	lock_give(&make);
+	LINK_EACH(link, i)
+	{
+		gz_and(&link->announced, ~(1ull << queue));
+	}
+}
+
+void eventq_drain(uint32_t queue)
+{
+	char byte;
+
+	/* Usually there is one; what is left wakes once more for nothing. */
+	if (!UNCANCELLED(recvfrom, queue_fd[queue], &byte, 1, MSG_DONTWAIT, NULL, NULL))
+		renew(queue);
+}
+
+uint64_t eventq_after_fork(uint64_t in_use)
+{
+	make.word = 0;
+	memset(place, 0, sizeof(place));
+	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
+		if (queue_fd[k] > 0) {
+			fd_own_close(&queue_fd[k]);
+			fd_own_close(&wake_fd[k]);
+		}
+	if (mine != UINT32_MAX)
+		in_use |= 1ull << mine;
+	in_use |= 1ull << EVENTQ_SHARED;
+	gz_store(&taken, in_use);
+	return in_use;
+}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.lab import REPOSITORY, BenchError, Lab, last_words, run
-from gazelled.run_dir import run_root
-from gazelled.worker_page import WorkerPage
+from gazelled.instance.run_dir import run_root
+from gazelled.pages.worker_page import WorkerPage
 
 _COMMAND_S = 60.0
 # A counter by another checkout's own reader: argv is its directory, the run directory, the counter.
@@ -21,7 +21,7 @@ _COUNTER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from gazelled.worker_page import WorkerPage
+from gazelled.pages.worker_page import WorkerPage
 print(sum(WorkerPage(path).counters()[sys.argv[3]] for path in Path(sys.argv[2]).glob("worker.*.page")))
 """
 

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 import click
 
 from gazelled import __version__
+from gazelled.base.errors import GazelledError
+from gazelled.base.exitcode import ExitCode
+from gazelled.base.printable import printable_lines
 from gazelled.commands.options import instance_option
-from gazelled.errors import GazelledError
-from gazelled.exitcode import ExitCode
-from gazelled.printable import printable_lines
 
 # command -> (module, one line of help). The attribute in the module has the command's name.
 _COMMANDS = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 """The configuration as the rest of gazelled sees it, and where it is looked for.
 
-What may stand in a file is in gazelled.config_model, loaded only when there is a file to read.
+What may stand in a file is in gazelled.configuration.model, loaded only when there is a file to read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gazelled.errors import ConfigError
+from gazelled.base.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/gazelle.toml")
 DEFAULT_INSTANCE = "default"
@@ -166,7 +166,9 @@ def load_config(given: Path | None = None, instance: str | None = None, uplink: 
     if path is None:
         config = BUILT_IN
     else:
-        from gazelled.config_model import parse_config  # pydantic is slow to load, and the built-in needs none of it
+        from gazelled.configuration.model import (
+            parse_config,  # pydantic is slow to load, and the built-in needs none of it
+        )
 
         config = parse_config(_read(path), str(path))
     if uplink is not None:

@@ -2,7 +2,7 @@
 """Decides everything once: which worker, queue, CPU, mempool and device go together. Pure: no I/O, no clock, no chance.
 
 Every number comes from one assignment of queue_ids, so that mempool, rings and CPU of a worker are always on one node:
-`mempool.numa == rings.numa == numa(cpu)`. What is wrong or doubtful about a plan is judged in gazelled.plan_findings;
+`mempool.numa == rings.numa == numa(cpu)`. What is wrong or doubtful about a plan is judged in gazelled.planning.judge;
 it is complete even then, as far as that is possible.
 """
 
@@ -13,9 +13,10 @@ from dataclasses import replace
 from hashlib import sha256
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 
-from gazelled import mempool
 from gazelled.config import EVERYBODY, Config, ProcessConfig
-from gazelled.plan import (
+from gazelled.planning import mempool
+from gazelled.planning.judge import judge
+from gazelled.planning.plan import (
     COMM_MAX,
     DevicePlan,
     GroupPlan,
@@ -32,8 +33,7 @@ from gazelled.plan import (
     StackPlan,
     WorkerPlan,
 )
-from gazelled.plan_findings import judge
-from gazelled.topology import Cpu, Nic, Topology
+from gazelled.planning.topology import Cpu, Nic, Topology
 
 __all__ = ["Plan", "complete", "plan"]
 

@@ -2,8 +2,8 @@
 """The supervisor: carries out a plan, then keeps its workers running until it is told to stop.
 
 It sleeps on descriptors (a pidfd for every worker, its ready pipe, signals) and wakes once a second to look at
-heartbeats. What to do about an event is decided by gazelled.worker_state; here it is done. Traffic does not depend on
-this process: if it dies, workers run on, and the next supervisor adopts them.
+heartbeats. What to do about an event is decided by gazelled.instance.worker_state; here it is done. Traffic does not
+depend on this process: if it dies, workers run on, and the next supervisor adopts them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gazelled import access, group_page, notify
-from gazelled.clean_up import put_back
-from gazelled.errors import GazelledError
-from gazelled.exitcode import ExitCode
-from gazelled.host_setup import WorkerUser, prepare, worker_user
-from gazelled.journal import Journal
-from gazelled.plan import Plan, WorkerPlan
-from gazelled.process_identity import ProcessIdentity
-from gazelled.run_dir import RunDir, StateRecord, WorkerRecord, tail
-from gazelled.uplink import read_state
-from gazelled.uplink_watch import UplinkWatch
-from gazelled.worker_page import WorkerPage, WorkerPageState
-from gazelled.worker_process import RunningWorker, WorkerProcess, find_workers, raise_limits, verify
-from gazelled.worker_state import (
+from gazelled.base.errors import GazelledError
+from gazelled.base.exitcode import ExitCode
+from gazelled.base.process_identity import ProcessIdentity
+from gazelled.host.journal import Journal
+from gazelled.host.uplink import read_state
+from gazelled.instance import access, notify
+from gazelled.instance.clean_up import put_back
+from gazelled.instance.host_setup import WorkerUser, prepare, worker_user
+from gazelled.instance.run_dir import RunDir, StateRecord, WorkerRecord, tail
+from gazelled.instance.uplink_watch import UplinkWatch
+from gazelled.instance.worker_process import RunningWorker, WorkerProcess, find_workers, raise_limits, verify
+from gazelled.instance.worker_state import (
     Action,
     Event,
     Exited,
@@ -46,6 +44,9 @@ from gazelled.worker_state import (
     launched,
     step,
 )
+from gazelled.pages import group_page
+from gazelled.pages.worker_page import WorkerPage, WorkerPageState
+from gazelled.planning.plan import Plan, WorkerPlan
 
 Report = Callable[[str], None]
 

@@ -28,7 +28,7 @@ def show(config_file: Path | None, instance: str | None, as_json: bool) -> None:
 
     effective = load_config(config_file, instance)
     if not effective.process:
-        from gazelled.topology_probe import read_topology
+        from gazelled.host.topology_probe import read_topology
 
         effective = complete(effective, read_topology())
     click.echo(json.dumps(effective.to_dict(), indent=2) if as_json else _toml(effective))
@@ -38,7 +38,7 @@ def show(config_file: Path | None, instance: str | None, as_json: bool) -> None:
 @instance_option
 def schema(instance: str | None) -> None:
     """Print the JSON Schema of a configuration file."""
-    from gazelled.config_model import schema as json_schema
+    from gazelled.configuration.model import schema as json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 

@@ -8,9 +8,9 @@ import time
 
 import click
 
+from gazelled.base.exitcode import ExitCode
 from gazelled.commands.options import instance_option, json_option
-from gazelled.exitcode import ExitCode
-from gazelled.instance import instance_name
+from gazelled.lifecycle.instance import instance_name
 
 _WORDS = {
     "rx_to_stack": "NIC rx to connection",
@@ -34,10 +34,10 @@ def latency(instance: str | None, seconds: float, as_json: bool) -> int:
     Off unless this command runs; Ctrl-C ends it early and shows what there is. Connections between two programs of this
     host do not pass the stack and are not seen.
     """
-    from gazelled.errors import GazelledError
-    from gazelled.latency import Latency, traced
-    from gazelled.run_dir import RunDir
-    from gazelled.status import read_status
+    from gazelled.base.errors import GazelledError
+    from gazelled.instance.run_dir import RunDir
+    from gazelled.observe.latency import Latency, traced
+    from gazelled.observe.status import read_status
 
     run_dir = RunDir.of(instance_name(instance))
     running = [worker.queue_id for worker in read_status(run_dir).workers if worker.state == "running"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
+from gazelled.base.exitcode import ExitCode
+from gazelled.base.printable import printable_lines
 from gazelled.commands.options import chosen_uplink, config_option, instance_option, json_option, uplink_options
-from gazelled.exitcode import ExitCode
-from gazelled.instance import instance_name
-from gazelled.printable import printable_lines
+from gazelled.lifecycle.instance import instance_name
 
 
 def report(sentence: str) -> None:
@@ -33,8 +33,8 @@ def start(
     Returns when every worker is ready, or undoes everything and says which worker failed and why. If workers of this
     plan still run without a supervisor, they are adopted.
     """
-    from gazelled.instance import make_plan, startable
-    from gazelled.instance import start as start_instance
+    from gazelled.lifecycle.instance import make_plan, startable
+    from gazelled.lifecycle.instance import start as start_instance
 
     plan = startable(make_plan(config_file, instance, chosen_uplink(nic, past_firewall)), report)
     return start_instance(plan, config_file, foreground=foreground, report=report)
@@ -44,8 +44,8 @@ def start(
 @instance_option
 def stop(instance: str | None) -> None:
     """Stop an instance and put the host back. Nothing to stop is no error."""
-    from gazelled.instance import stop as stop_instance
-    from gazelled.run_dir import RunDir
+    from gazelled.instance.run_dir import RunDir
+    from gazelled.lifecycle.instance import stop as stop_instance
 
     run_dir = RunDir.of(instance_name(instance))
     stopped = stop_instance(run_dir, report)
@@ -63,10 +63,10 @@ def restart(config_file: Path | None, instance: str | None, nic: str | None, pas
 
     The plan is made before anything is stopped: one that cannot be started leaves the running instance alone.
     """
-    from gazelled.instance import make_plan, running_config, running_uplink, startable
-    from gazelled.instance import start as start_instance
-    from gazelled.instance import stop as stop_instance
-    from gazelled.run_dir import RunDir
+    from gazelled.instance.run_dir import RunDir
+    from gazelled.lifecycle.instance import make_plan, running_config, running_uplink, startable
+    from gazelled.lifecycle.instance import start as start_instance
+    from gazelled.lifecycle.instance import stop as stop_instance
 
     run_dir = RunDir.of(instance_name(instance, config_file))
     uplink = chosen_uplink(nic, past_firewall)
@@ -86,14 +86,14 @@ def status(instance: str | None, as_json: bool) -> int:
 
     Ends with 0 if all workers run, 2 if some do not or no supervisor watches them, 3 if nothing runs.
     """
-    from gazelled.run_dir import RunDir
-    from gazelled.status import read_status
+    from gazelled.instance.run_dir import RunDir
+    from gazelled.observe.status import read_status
 
     found = read_status(RunDir.of(instance_name(instance)))
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
     else:
-        from gazelled.status_view import status_lines
+        from gazelled.observe.status_view import status_lines
 
         for line in status_lines(found):
             click.echo(line)
@@ -107,9 +107,9 @@ def recover(instance: str | None) -> int:
 
     Workers that still serve without a supervisor are ended too; to keep them, `start` adopts them instead.
     """
-    from gazelled.errors import GazelledError
-    from gazelled.instance import recover as recover_instance
-    from gazelled.run_dir import RunDir, run_root
+    from gazelled.base.errors import GazelledError
+    from gazelled.instance.run_dir import RunDir, run_root
+    from gazelled.lifecycle.instance import recover as recover_instance
 
     problems: list[str] = []
     done = 0
@@ -119,7 +119,7 @@ def recover(instance: str | None) -> int:
         except GazelledError as error:
             problems += error.messages
     if instance is None:
-        from gazelled.nic_binding import recover as recover_nics
+        from gazelled.nics.binding import recover as recover_nics
 
         problems += recover_nics(run_root(), report)
     if problems:

@@ -8,9 +8,9 @@ import sys
 
 import click
 
+from gazelled.base.errors import GazelledError
+from gazelled.base.exitcode import ExitCode
 from gazelled.commands.options import instance_option, json_option
-from gazelled.errors import GazelledError
-from gazelled.exitcode import ExitCode
 
 
 def _say(line: str) -> None:
@@ -18,7 +18,7 @@ def _say(line: str) -> None:
 
 
 def _need_root(what: str) -> None:
-    from gazelled.sysfs_nic import Host
+    from gazelled.host.sysfs import Host
 
     if os.geteuid() != 0 and Host.from_environment().is_real:
         raise GazelledError(f"{what} needs root", hint="run it with sudo", exit_code=ExitCode.PERMISSION)
@@ -32,9 +32,9 @@ def nics(as_json: bool, instance: str | None) -> None:
 
     Changes nothing and needs no root.
     """
-    from gazelled.nic_guard import nic_rows
-    from gazelled.nic_network import read_network
-    from gazelled.sysfs_nic import Host
+    from gazelled.host.sysfs import Host
+    from gazelled.nics.guard import nic_rows
+    from gazelled.nics.network import read_network
 
     rows = nic_rows(Host.from_environment(), read_network())
     if as_json:
@@ -43,7 +43,7 @@ def nics(as_json: bool, instance: str | None) -> None:
 
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    from gazelled.nic_view import print_nics
+    from gazelled.observe.nic_view import print_nics
 
     print_nics(rows)
 
@@ -60,7 +60,7 @@ def bind(nic: str, driver: str, force: bool, instance: str | None) -> None:
 
     Its driver, name, addresses, routes, MTU and up-state are recorded first and put back by `unbind` or `recover`.
     """
-    from gazelled.nic_binding import bind_by_hand
+    from gazelled.nics.binding import bind_by_hand
 
     _need_root("bind")
     bind_by_hand(nic, driver, force=force, report=_say)
@@ -71,7 +71,7 @@ def bind(nic: str, driver: str, force: bool, instance: str | None) -> None:
 @instance_option
 def unbind(nic: str, instance: str | None) -> None:
     """Give NIC back to the kernel as it was before `gazelled bind`."""
-    from gazelled.nic_binding import unbind_by_hand
+    from gazelled.nics.binding import unbind_by_hand
 
     _need_root("unbind")
     unbind_by_hand(nic, report=_say)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
+from gazelled.base.exitcode import ExitCode
 from gazelled.commands.options import chosen_uplink, config_option, instance_option, json_option, uplink_options
 from gazelled.config import load_config
-from gazelled.exitcode import ExitCode
-from gazelled.topology import Topology, load_topology
+from gazelled.planning.topology import Topology, load_topology
 
 
 def topology_option(command: click.decorators.FC) -> click.decorators.FC:
@@ -26,7 +26,7 @@ def topology_of(topology_file: Path | None) -> Topology:
     """Return the topology of a file, or of this machine."""
     if topology_file is not None:
         return load_topology(topology_file)
-    from gazelled.topology_probe import read_topology
+    from gazelled.host.topology_probe import read_topology
 
     return read_topology()
 
@@ -57,7 +57,7 @@ def plan(
     if as_json:
         click.echo(made.to_json())
     else:
-        from gazelled.plan_view import print_plan
+        from gazelled.observe.plan_view import print_plan
 
         words = ["gazelled", "start"]
         words += ["-c", str(config_file)] if config_file is not None else []

@@ -12,13 +12,13 @@ from typing import NoReturn
 
 import click
 
+from gazelled.base.errors import GazelledError
+from gazelled.base.exitcode import ExitCode
+from gazelled.base.printable import printable
 from gazelled.commands.options import instance_option
-from gazelled.errors import GazelledError
-from gazelled.exitcode import ExitCode
-from gazelled.instance import instance_name
-from gazelled.plan import Plan
-from gazelled.printable import printable
-from gazelled.run_dir import RunDir
+from gazelled.instance.run_dir import RunDir
+from gazelled.lifecycle.instance import instance_name
+from gazelled.planning.plan import Plan
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -68,8 +68,8 @@ def run(instance: str | None, process_index: int, fallback: str, explain: bool, 
 
 def _explained(run_dir: RunDir, program: Path, command: tuple[str, ...], environment: dict[str, str]) -> int:
     """Run a program to its end, say which path its sockets took, and return the status to end with."""
-    from gazelled.explain import Explanation, explain_lines
-    from gazelled.stand_in import run_to_end
+    from gazelled.launch.stand_in import run_to_end
+    from gazelled.observe.explain import Explanation, explain_lines
 
     with Explanation() as explanation:
         try:
@@ -97,10 +97,10 @@ def _find(name: str) -> Path:
 
 def _attached(run_dir: RunDir, process_index: int, fallback: str, program: Path) -> dict[str, str]:
     """Return the environment in which the program attaches to a group; GazelledError if it could not."""
-    from gazelled.access import may_attach, refusal
-    from gazelled.native_build import shim_library
-    from gazelled.preload import obstacle
-    from gazelled.reach import answering
+    from gazelled.base.native_build import shim_library
+    from gazelled.instance.access import may_attach, refusal
+    from gazelled.instance.reach import answering
+    from gazelled.launch.preload import obstacle
 
     state = run_dir.read_state()
     alive = state is not None and any(worker.process and worker.process.alive for worker in state.workers)

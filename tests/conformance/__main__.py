@@ -10,7 +10,7 @@ from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from net.kit import Kit
+from kit.lab import Kit
 
 from conformance.compare import difference, read, verdict
 from conformance.places import Places

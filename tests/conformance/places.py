@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from net.instance import Instance, on_tap
-from net.kit import Kit, Namespace
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, Namespace
 
 from conformance.registry import HOST, HOST6, STACK, STACK6, Mode
 from conformance.runner import Rig, Wrap

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from net.kit import until
+from kit.lab import until
 
 from conformance.places import Places, placed
 from conformance.registry import MODES

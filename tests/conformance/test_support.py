@@ -14,7 +14,7 @@ from support.probes import MODE, disagrees
 from support.table import Row, read
 
 from conformance.places import Places
-from gazelled.native_build import shim_library
+from gazelled.base.native_build import shim_library
 
 TABLE = read()
 OLDEST_GLIBC = (2, 34)  # where pthreads and the rest became one library

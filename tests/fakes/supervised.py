@@ -17,13 +17,13 @@ from pathlib import Path
 from fake_native import fake_native, until
 from machines import machine, plain
 
-from gazelled.plan import Plan
-from gazelled.process_identity import read_start_time
+from gazelled.base.process_identity import read_start_time
+from gazelled.instance.run_dir import RunDir, WorkerRecord
+from gazelled.instance.worker_process import WorkerProcess
+from gazelled.instance.worker_state import Policy
+from gazelled.planning.plan import Plan
 from gazelled.queue_planner import plan
-from gazelled.run_dir import RunDir, WorkerRecord
 from gazelled.supervisor import Supervisor
-from gazelled.worker_process import WorkerProcess
-from gazelled.worker_state import Policy
 
 POLICY = Policy(ready_within=1.0, heartbeat_within=0.5, drain_within=0.5, backoff_first=0.05, boot_tries=3)
 PATIENCE = 20.0
@@ -142,7 +142,7 @@ class Supervised:
 
     def clean(self) -> None:
         """End whatever a failed test has left."""
-        from gazelled.clean_up import clean_up
+        from gazelled.instance.clean_up import clean_up
 
         if self.process is not None:
             self.process.kill()
@@ -163,7 +163,7 @@ def main(run_dir: str, policy: str, program: str) -> int:
 
 
 if __name__ == "__main__":
-    from gazelled.errors import GazelledError
+    from gazelled.base.errors import GazelledError
 
     try:
         sys.exit(main(*sys.argv[1:]))

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from net.kit import Kit
+from kit.lab import Kit
 
 
 def pytest_sessionstart() -> None:

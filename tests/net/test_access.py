@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from kit.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
+from kit.lab import Kit, until
+from kit.strangers import GUEST, STRANGER, Installed, as_user, own_gid
 
-from gazelled.latency import _MAGIC, _Message
-from gazelled.worker_page import ABI_VERSION
-from net.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
-from net.kit import Kit, until
-from net.strangers import GUEST, STRANGER, Installed, as_user, own_gid
+from gazelled.observe.latency import _MAGIC, _Message
+from gazelled.pages.worker_page import ABI_VERSION
 
 HELLO = 1  # GZ_MESSAGE_HELLO
 GROUP = "allow_groups = ['gazelle']"

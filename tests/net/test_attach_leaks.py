@@ -14,10 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from net.holdings import Holdings, assert_nothing_lost, holdings, settled
-from net.instance import Instance, started
-from net.kit import Kit, compiled, until
-from net.redis import load, start_redis
+from kit.holdings import Holdings, assert_nothing_lost, holdings, settled
+from kit.instance import Instance, started
+from kit.lab import Kit, compiled, until
+from kit.redis import load, start_redis
 
 KILLS = 1000
 AT_ONCE = 10

@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, Process, full, until
+from kit.redis import PORT, start_redis
 
-from gazelled.process_identity import read_start_time
-from gazelled.run_dir import RunDir
-from gazelled.worker_page import WorkerPage, WorkerPageState
-from gazelled.worker_process import find_workers
-from net.instance import Instance, on_tap
-from net.kit import Kit, Process, full, until
-from net.redis import PORT, start_redis
+from gazelled.base.process_identity import read_start_time
+from gazelled.instance.run_dir import RunDir
+from gazelled.instance.worker_process import find_workers
+from gazelled.pages.worker_page import WorkerPage, WorkerPageState
 from net.test_full_run_dir import fill, on_a_small_file_system, stopped
 
 CLIENT = Path(__file__).with_name("steady_client.py")
@@ -49,7 +49,7 @@ def supervisor_of(instance: Instance) -> int:
         if entry.name.isdigit() and read_start_time(int(entry.name)) is not None:
             with suppress(OSError):
                 words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if f"gazelled.background -i {instance.name} " in words:
+                if f"gazelled.lifecycle.background -i {instance.name} " in words:
                     return int(entry.name)
     raise AssertionError("no supervisor")
 

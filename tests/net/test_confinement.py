@@ -13,11 +13,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, on_nothing, on_tap, on_veth, started, wait_running
-from net.kit import Kit, compiled, until
-from net.redis import start_redis
-from net.strangers import as_user
+from kit.instance import Instance, on_nothing, on_tap, on_veth, started, wait_running
+from kit.lab import Kit, compiled, until
+from kit.redis import start_redis
+from kit.strangers import as_user
 
 INJECT = Path(__file__).with_name("inject_call.c")
 SOCKET, KILL, EXECVE = 41, 62, 59

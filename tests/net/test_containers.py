@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from net.instance import Instance, on_tap
-from net.kit import Kit
+from kit.instance import Instance, on_tap
+from kit.lab import Kit
 
 ECHO = Path(__file__).with_name("echo_server.py")
 CLIENT = Path(__file__).with_name("echo_client.py")

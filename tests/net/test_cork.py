@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 import time
 
-from net.instance import on_tap
-from net.kit import Kit
-from net.packets import ACK, PSH, Connection, kit_wire
+from kit.instance import on_tap
+from kit.lab import Kit
+from kit.packets import ACK, PSH, Connection, kit_wire
 
 SERVER = """
 import socket, sys

@@ -6,9 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from net.instance import started
-from net.kit import Kit, compiled
+from kit.instance import started
+from kit.lab import Kit, compiled
 
 ROUNDS = 500
 

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from net.instance import started
-from net.kit import Kit, Process, until
+from kit.instance import started
+from kit.lab import Kit, Process, until
 
 SERVER = str(Path(__file__).with_name("prefork_accept.py"))
 CLIENT = "import socket, sys; print(socket.create_connection((sys.argv[1], 7300), 5).recv(100).decode())"

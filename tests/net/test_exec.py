@@ -10,9 +10,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-
-from net.instance import Instance, on_tap
-from net.kit import Kit, until
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, until
 
 PORT = 7007
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import sys
 
-from net.instance import Instance, started
-from net.kit import Kit
+from kit.instance import Instance, started
+from kit.lab import Kit
 
 # One of each: what it does is what must be counted.
 PROGRAM = """

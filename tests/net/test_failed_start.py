@@ -12,8 +12,8 @@ import re
 import stat
 from pathlib import Path
 
-from net.instance import Instance, on_tap, on_veth
-from net.kit import Kit, compiled
+from kit.instance import Instance, on_tap, on_veth
+from kit.lab import Kit, compiled
 
 OCCUPY = Path(__file__).with_name("occupy_queue.c")
 

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, on_nothing
-from net.kit import Kit, compiled, until
+from kit.instance import Instance, on_nothing
+from kit.lab import Kit, compiled, until
 
 PORT = "7310"
 NATIVE = Path(__file__).parents[2] / "native"

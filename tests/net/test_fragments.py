@@ -9,10 +9,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-
-from net.instance import Instance, on_tap
-from net.kit import Kit
-from net.packets import UDP, Wire, fragment_of, ip, kit_wire, udp
+from kit.instance import Instance, on_tap
+from kit.lab import Kit
+from kit.packets import UDP, Wire, fragment_of, ip, kit_wire, udp
 
 PORT = 5300
 ECHO = """

@@ -15,11 +15,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from gazelled.run_dir import RunDir
-from gazelled.run_memory import run_dir_bytes
-from gazelled.worker_process import find_workers
-from net.instance import Instance, on_tap, wait_running
-from net.kit import Kit, Process, until
+from kit.instance import Instance, on_tap, wait_running
+from kit.lab import Kit, Process, until
+
+from gazelled.instance.run_dir import RunDir
+from gazelled.instance.worker_process import find_workers
+from gazelled.pages.run_memory import run_dir_bytes
 
 ECHO = Path(__file__).with_name("echo_server.py")
 CLIENT = Path(__file__).with_name("echo_client.py")

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, started
-from net.kit import Kit, Process, compiled, full, until
+from kit.instance import Instance, started
+from kit.lab import Kit, Process, compiled, full, until
 
 GREEDY, OTHER = 65534, 65533
 ECHO_PORT = 7000

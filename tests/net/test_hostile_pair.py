@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, on_nothing
-from net.kit import Kit, compiled, until
+from kit.instance import Instance, on_nothing
+from kit.lab import Kit, compiled, until
 
 PORT, OTHER_PORT = "7300", "7301"
 ROUNDS = 8

@@ -15,10 +15,9 @@ import time
 
 import psutil
 import pytest
-
-from net.instance import Instance, started
-from net.kit import Kit, full, until
-from net.redis import start_redis
+from kit.instance import Instance, started
+from kit.lab import Kit, full, until
+from kit.redis import start_redis
 
 LIMIT = 0.03  # of one CPU, for all processes of the instance together
 SECONDS = 30 if full() else 10

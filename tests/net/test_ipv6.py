@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kit.instance import Instance, accelerated, on_tap, on_veth
+from kit.lab import Kit
+from kit.redis import load, start_redis
 
-from net.instance import Instance, accelerated, on_tap, on_veth
-from net.kit import Kit
-from net.redis import load, start_redis
 from net.test_transfer import SERVER, make_file
 from net.test_udp import CLIENT
 

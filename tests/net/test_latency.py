@@ -8,10 +8,11 @@ import subprocess
 import sys
 import textwrap
 
-from gazelled.latency import trace_request
-from net.instance import on_tap
-from net.kit import Kit
-from net.redis import PORT, start_redis
+from kit.instance import on_tap
+from kit.lab import Kit
+from kit.redis import PORT, start_redis
+
+from gazelled.observe.latency import trace_request
 
 # One request at a time; prints the longest round trip in nanoseconds when its input ends.
 CLIENT = textwrap.dedent("""

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import pytest
+from kit.instance import Instance, on_tap, on_veth, wait_running
+from kit.lab import Kit, until
 
-from gazelled.run_dir import RunDir
-from net.instance import Instance, on_tap, on_veth, wait_running
-from net.kit import Kit, until
+from gazelled.instance.run_dir import RunDir
 
 
 def host(instance: Instance) -> dict[str, object]:

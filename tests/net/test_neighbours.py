@@ -9,10 +9,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-
-from net.instance import Instance, on_tap
-from net.kit import Kit, until
-from net.packets import ACK, PSH, SYN, Connection, Wire, advertisement, arp, icmp, kit_wire, packed, tcp
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, until
+from kit.packets import ACK, PSH, SYN, Connection, Wire, advertisement, arp, icmp, kit_wire, packed, tcp
 
 ECHO = """
 import selectors, socket

@@ -20,16 +20,16 @@ import pytest
 
 CAPTURE = """
 import json
-from gazelled.nic_network import cannot_restore, capture, read_network
-from gazelled.sysfs_nic import Host, read_interface
+from gazelled.nics.network import cannot_restore, capture, read_network
+from gazelled.host.sysfs import Host, read_interface
 network = read_network()
 refused = [route["dst"] for route in network.routes_of("lan0") if cannot_restore(route)]
 print(json.dumps([capture(read_interface(Host(), "lan0"), network).to_json(), sorted(refused)]))
 """
 RESTORE = """
 import json, sys
-from gazelled.nic_network import InterfaceState, restore
-from gazelled.sysfs_nic import Host
+from gazelled.nics.network import InterfaceState, restore
+from gazelled.host.sysfs import Host
 restore(Host(), InterfaceState.from_json(json.loads(sys.argv[1])), sys.argv[2])
 """
 

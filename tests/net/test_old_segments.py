@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 import sys
 
-from net.instance import Instance, on_tap
-from net.kit import Kit, Process
-from net.packets import ACK, FIN, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, Process
+from kit.packets import ACK, FIN, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire
 
 # Says what it receives; ends a connection itself when it is sent "end".
 SERVER = """

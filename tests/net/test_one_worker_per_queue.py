@@ -11,12 +11,12 @@ import os
 import signal
 
 import pytest
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, Process, until
 
-from gazelled.native_build import worker_program
-from gazelled.run_dir import RunDir
-from gazelled.worker_process import find_workers
-from net.instance import Instance, on_tap
-from net.kit import Kit, Process, until
+from gazelled.base.native_build import worker_program
+from gazelled.instance.run_dir import RunDir
+from gazelled.instance.worker_process import find_workers
 
 
 def workers(instance: Instance) -> list[tuple[int, int]]:

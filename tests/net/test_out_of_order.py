@@ -15,10 +15,9 @@ import sys
 import time
 
 import pytest
-
-from net.instance import Instance, on_tap
-from net.kit import Kit, until
-from net.packets import ACK, FIN, MSS_OPTION, PSH, SYN, Connection, kit_wire
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, until
+from kit.packets import ACK, FIN, MSS_OPTION, PSH, SYN, Connection, kit_wire
 
 SACK_PERMITTED = b"\x04\x02"
 SOURCES = {"ipv4": "10.91.0.77", "ipv6": "fd00:91::77"}

@@ -10,10 +10,9 @@ import sys
 import time
 
 import pytest
-
-from net.instance import Instance, on_tap
-from net.kit import Kit, Namespace
-from net.packets import ACK, UDP, Connection, icmp, ip, kit_wire, tcp, too_big, udp
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, Namespace
+from kit.packets import ACK, UDP, Connection, icmp, ip, kit_wire, tcp, too_big, udp
 
 SIZE = 4_000_000
 SERVER = """

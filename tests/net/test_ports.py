@@ -19,9 +19,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
-from net.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
-from net.kit import Kit, Process, compiled, until
+from kit.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
+from kit.lab import Kit, Process, compiled, until
 
 NOBODY = "65534"
 PORT = "8080"

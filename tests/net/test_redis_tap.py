@@ -12,10 +12,9 @@ kernel 10.91.0.1        stack 10.91.0.2 (1 or 2 workers)
 from __future__ import annotations
 
 import pytest
-
-from net.instance import accelerated, started
-from net.kit import Kit, full
-from net.redis import load, start_redis
+from kit.instance import accelerated, started
+from kit.lab import Kit, full
+from kit.redis import load, start_redis
 
 REQUESTS = 200_000
 

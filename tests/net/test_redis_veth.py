@@ -15,10 +15,9 @@ correctly only if they hand packets on to the worker that has it.
 from __future__ import annotations
 
 import pytest
-
-from net.instance import accelerated, started
-from net.kit import Kit
-from net.redis import load, start_redis
+from kit.instance import accelerated, started
+from kit.lab import Kit
+from kit.redis import load, start_redis
 
 REQUESTS = 200_000
 

@@ -10,10 +10,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, accelerated, on_nothing, on_tap, wait_running
-from net.kit import Kit, until
-from net.redis import PORT, start_redis
+from kit.instance import Instance, accelerated, on_nothing, on_tap, wait_running
+from kit.lab import Kit, until
+from kit.redis import PORT, start_redis
 
 NOBODY = "65534"
 REQUESTS = 400_000

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, on_nothing
-from net.kit import Kit, Process, until
+from kit.instance import Instance, on_nothing
+from kit.lab import Kit, Process, until
 
 PROGRAM = str(Path(__file__).with_name("fork_talk.py"))
 PORT = "7200"

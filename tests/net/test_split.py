@@ -10,9 +10,10 @@ lstack_recv_0_0        |      lstack_send_0_0        |
 
 from __future__ import annotations
 
-from net.instance import Instance, accelerated, on_tap
-from net.kit import Kit
-from net.redis import load, start_redis
+from kit.instance import Instance, accelerated, on_tap
+from kit.lab import Kit
+from kit.redis import load, start_redis
+
 from net.test_transfer import curl, digest_of, make_file, serve_in_kernel
 
 

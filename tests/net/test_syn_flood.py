@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from net.instance import Instance, on_tap
-from net.kit import Kit, Process, compiled, until
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, Process, compiled, until
 
 HALF_OPEN_MAX = 1023  # of a worker, see syncookie.c
 ECHO = Path(__file__).with_name("echo_server.py")

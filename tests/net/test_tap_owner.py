@@ -8,10 +8,9 @@ import pwd
 import signal
 
 import pytest
-
-from net.instance import on_tap, wait_running
-from net.kit import Kit
-from net.strangers import STRANGER, as_user
+from kit.instance import on_tap, wait_running
+from kit.lab import Kit
+from kit.strangers import STRANGER, as_user
 
 # 0x5102: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE
 OPEN = """

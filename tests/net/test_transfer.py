@@ -21,9 +21,8 @@ import time
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, accelerated, on_veth, started
-from net.kit import REPOSITORY, Kit, Namespace, Process, full, until
+from kit.instance import Instance, accelerated, on_veth, started
+from kit.lab import REPOSITORY, Kit, Namespace, Process, full, until
 
 SERVER = Path(__file__).with_name("http_files.py")
 PORT = 8080

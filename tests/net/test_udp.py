@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, started, wait_running
-from net.kit import Kit, Process
+from kit.instance import Instance, started, wait_running
+from kit.lab import Kit, Process
 
 SERVER = str(Path(__file__).with_name("udp_echo.py"))
 CLIENT = """

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, started
-from net.kit import Kit
+from kit.instance import Instance, started
+from kit.lab import Kit
 
 DNS = str(Path(__file__).with_name("udp_dns.py"))
 

@@ -24,10 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, accelerated, on_uplink, wait_running
-from net.kit import Kit, Process, until
-from net.redis import PORT, ask, load, start_redis
+from kit.instance import Instance, accelerated, on_uplink, wait_running
+from kit.lab import Kit, Process, until
+from kit.redis import PORT, ask, load, start_redis
 
 ECHO = Path(__file__).with_name("echo_server.py")
 OTHER_PORT = 7007

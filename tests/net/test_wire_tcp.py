@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from net.instance import on_tap
-from net.kit import Kit, until
-from net.packets import ACK, FIN, MAC, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire, tcp
+from kit.instance import on_tap
+from kit.lab import Kit, until
+from kit.packets import ACK, FIN, MAC, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire, tcp
 
 CLOSES_FIRST = """
 import socket, sys

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from net.instance import Instance, started, wait_running
-from net.kit import Kit, Process, until
-from net.redis import PORT, start_redis
-from net.steering import owner
+from kit.instance import Instance, started, wait_running
+from kit.lab import Kit, Process, until
+from kit.redis import PORT, start_redis
+from kit.steering import owner
 
 CLIENT = Path(__file__).with_name("steady_client.py")
 CONNECTIONS = 40

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from kit.instance import Instance, on_tap
+from kit.lab import Kit
 from net.conftest import kit, pytest_collection_modifyitems, pytest_sessionstart
-from net.instance import Instance, on_tap
-from net.kit import Kit
 
 __all__ = ["LAYOUTS", "kit", "laid_out", "pytest_collection_modifyitems", "pytest_sessionstart"]
 

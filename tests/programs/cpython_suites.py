@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from importlib.abc import PathEntryFinder
     from types import CodeType
 
-    from net.instance import Instance
-    from net.kit import Namespace
+    from kit.instance import Instance
+    from kit.lab import Namespace
 
     from programs.cpython_compare import Report
 
@@ -269,8 +269,8 @@ def main() -> int:
     """Run all and print the differences."""
     if sys.argv[1:2] == ["--drive"]:
         drive_by_arguments()
-    from net.instance import on_tap
-    from net.kit import Kit
+    from kit.instance import on_tap
+    from kit.lab import Kit
 
     from programs.cpython_compare import DOCUMENT, differences, explanations, passed, rendered, stale, unexplained
 

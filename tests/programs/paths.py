@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import socket
 
-from net.instance import Instance
-from net.kit import Process, until
+from kit.instance import Instance
+from kit.lab import Process, until
 
 LOOPBACK = "127.0.0.1"
 

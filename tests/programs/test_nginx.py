@@ -15,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from net.holdings import Holdings, assert_nothing_lost, settled
-from net.instance import Instance
-from net.kit import Process, full, until
+from kit.holdings import Holdings, assert_nothing_lost, settled
+from kit.instance import Instance
+from kit.lab import Process, full, until
 from net.test_transfer import digest_of, make_file
 
 from programs.paths import LOOPBACK, accepted_by_workers, counted, family, listens, on_the_stack

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from net.instance import Instance
-from net.kit import Kit, until
+from kit.instance import Instance
+from kit.lab import Kit, until
 
 from programs.conftest import LAYOUTS, laid_out
 from programs.paths import LOOPBACK, counted, kernel_counted, listens, on_the_stack

@@ -10,8 +10,8 @@ kernel ---- tap ---- stack
 
 from __future__ import annotations
 
-from net.instance import Instance
-from net.kit import Process, until
+from kit.instance import Instance
+from kit.lab import Process, until
 
 from programs.paths import LOOPBACK, accepted_by_workers, kernel_paths, listens, on_the_stack
 

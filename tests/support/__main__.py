@@ -13,7 +13,7 @@ from support.docs import DOCUMENT, rendered
 def probe() -> int:
     """Run all probes; return how many rows are wrong."""
     from conformance.places import Places
-    from net.kit import Kit
+    from kit.lab import Kit
 
     from support.probes import MODE, disagrees
     from support.table import read

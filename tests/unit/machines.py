@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from gazelled.config import Config, NetworkConfig, PortConfig, ProcessConfig, StackConfig
-from gazelled.topology import Cpu, Topology
+from gazelled.planning.topology import Cpu, Topology
 
 
 def machine(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gazelled.exitcode import ExitCode
+from gazelled.base.exitcode import ExitCode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "SECURITY.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]

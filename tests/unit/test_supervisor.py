@@ -14,7 +14,7 @@ import pytest
 from fake_native import until
 from supervised import Supervised
 
-from gazelled.worker_process import WorkerProcess
+from gazelled.instance.worker_process import WorkerProcess
 
 
 @pytest.fixture

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""What an instance consists of while it runs: its run directory, its workers, its changes to the host.
+
+Stands on base, configuration, planning, pages, host and nics. gazelled.supervisor puts the parts to work. Must not know
+how a person starts or watches an instance.
+"""

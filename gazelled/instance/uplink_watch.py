@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""Follows what an uplink shares with the kernel: the interface's addresses, and connections the kernel has meanwhile.
+
+The supervisor calls `look` with each tick. What it finds is told in sentences and kept for `status`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from ipaddress import ip_interface
+
+from gazelled.base.errors import GazelledError
+from gazelled.host import netlink, uplink
+from gazelled.instance.run_dir import UPLINK_FILE, RunDir
+
+Report = Callable[[str], None]
+
+LOOK_EVERY = 5.0  # seconds between two looks at the programs; whether workers live is looked at with each tick
+
+
+@dataclass
+class UplinkWatch:
+    """One uplink of one instance. `addresses` are the stack's, without prefix, as planned."""
+
+    interface: str
+    addresses: tuple[str, ...]
+    run_dir: RunDir
+    report: Report
+    _taken: tuple[str, ...] = ()  # the addresses the programs look at
+    _kernel_since: float | None = None  # no worker has lived since
+    _next: float = 0.0
+    _wrong: str = ""
+    _written: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        """Begin with what the start has set."""
+        self._taken = self.addresses
+
+    def look(self, living: int, now: float) -> None:
+        """Tell when the kernel begins and ends to serve; every few seconds look at the rest. Never raises."""
+        if not living and self._kernel_since is None:
+            self._kernel_since = now
+            self.report(f"{self.interface}: no worker lives, the kernel serves new connections")
+        elif living and self._kernel_since is not None:
+            self.report(
+                f"{self.interface}: the stack serves again, after {now - self._kernel_since:.1f} s of the kernel"
+            )
+            self._kernel_since = None
+        if now < self._next:
+            return
+        self._next = now + LOOK_EVERY
+        try:
+            self._follow_addresses()
+            state = uplink.read_state(self.interface)
+            if state.kernel_flows and living:
+                self._settle()
+            self._write(json.dumps(asdict(state)))
+        except (GazelledError, OSError) as error:
+            self._tell_once(str(error))
+        else:
+            self._wrong = ""
+
+    def _follow_addresses(self) -> None:
+        have = {str(ip_interface(address).ip) for address in netlink.addresses(self.interface)}
+        taken = tuple(address for address in self.addresses if address in have)
+        if taken == self._taken:
+            return
+        uplink.set_addresses(self.interface, taken)
+        for address in self._taken:
+            if address not in taken:
+                self.report(f"{self.interface}: lost the address {address}, the stack serves it no more")
+        for address in taken:
+            if address not in self._taken:
+                self.report(f"{self.interface}: has the address {address} again, the stack serves it")
+        self._taken = taken
+
+    def _settle(self) -> None:
+        """End the look-up of each packet once the kernel has no connection left on a port of the stack."""
+        if not netlink.has_connections(self.addresses, uplink.owned_ports(self.interface)):
+            uplink.settle(self.interface)
+
+    def _write(self, text: str) -> None:
+        if text != self._written:
+            self.run_dir.write(UPLINK_FILE, text)
+            self._written = text
+
+    def _tell_once(self, what: str) -> None:
+        if what != self._wrong:
+            self.report(f"uplink {self.interface}: {what}")
+        self._wrong = what

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""The group page: what the plan fixes, as `struct gz_group_page` of native/include/gazelle/abi.h.
+
+Written once, before the first worker starts; read-only to workers and applications. The classes with a leading
+underscore repeat the C layout field by field; `lstack --abi` prints the C side's, and a test compares the two.
+
+`python -m gazelled.pages.group_page --run-dir D --device gz0 --host-addr 172.29.0.2/24 ..` writes one by hand, to
+start a worker without a supervisor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gazelled.config import ALLOWED_MAX
+
+if TYPE_CHECKING:
+    from gazelled.instance.access import Access
+    from gazelled.planning.plan import Plan
+
+MAGIC = 0x70756F7267617A67  # "gzagroup"
+ABI_VERSION = 1
+WORKERS_MAX = 128
+RETA_SIZE = 128
+RSS_KEY_SIZE = 40
+NO_ID = 0xFFFFFFFF
+SYMMETRIC_RSS_KEY = bytes.fromhex("6d5a") * (RSS_KEY_SIZE // 2)  # both directions of a flow hash alike
+
+
+class Role(IntEnum):
+    """enum gz_role."""
+
+    BOTH = 0
+    RECV = 1
+    SEND = 2
+
+
+class Driver(IntEnum):
+    """enum gz_driver: how a worker reaches its port. Every DPDK driver is `ETHDEV`; its EAL arguments say which."""
+
+    TAP = 0
+    ETHDEV = 1
+    NONE = 2
+
+
+class Idle(IntEnum):
+    """enum gz_idle."""
+
+    ADAPTIVE = 0
+    POLL = 1
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """What the page says of one worker; its position in the page is its queue_id."""
+
+    queue_id: int
+    process_index: int
+    index: int
+    role: Role
+    cpu: int | None
+    numa: int | None
+    mbufs: int
+    rx_queue_size: int
+    tx_queue_size: int
+    name: str
+    comm: str
+    pool: str
+    port_args: str = ""
+
+
+@dataclass(frozen=True)
+class GroupPage:
+    """One process's view of the instance; pages of one instance differ in `process_index` only."""
+
+    instance: str
+    run_dir: Path
+    driver: Driver
+    device: str
+    host_addr: ipaddress.IPv4Interface
+    workers: tuple[WorkerRow, ...]
+    process_index: int = 0
+    split: bool = False
+    idle: Idle = Idle.ADAPTIVE
+    spin_us: int = 0
+    mtu: int = 1500
+    nic_read_number: int = 128
+    rpc_number: int = 4
+    read_connect_number: int = 4
+    trust_rx_checksum: bool = False
+    gateway: ipaddress.IPv4Address | None = None
+    host_peer: ipaddress.IPv4Address | None = None
+    host_addr6: ipaddress.IPv6Address | None = None
+    gateway6: ipaddress.IPv6Address | None = None
+    host_peer6: ipaddress.IPv6Address | None = None
+    mac: bytes = bytes(6)
+    run_uid: int = 0
+    run_gid: int = 0
+    uplink_owners: int = 0  # ids of BPF maps, see gazelled.host.uplink; 0: no uplink
+    uplink_alive: int = 0
+    rss_key: bytes = SYMMETRIC_RSS_KEY
+    reta: tuple[int, ...] = field(default=())
+    allow_everybody: bool = False
+    allow_uids: tuple[int, ...] = ()
+    allow_gids: tuple[int, ...] = ()
+    foreign_listen: bool = False
+    file_gid: int | None = None  # whose the files in the run directory are; None: all who get into it may read them
+
+
+class _WorkerPlan(ctypes.Structure):
+    _fields_ = [
+        ("queue_id", ctypes.c_uint32),
+        ("process_index", ctypes.c_uint32),
+        ("index", ctypes.c_uint32),
+        ("role", ctypes.c_uint32),
+        ("cpu", ctypes.c_int32),
+        ("numa", ctypes.c_int32),
+        ("mbufs", ctypes.c_uint32),
+        ("rx_queue_size", ctypes.c_uint32),
+        ("tx_queue_size", ctypes.c_uint32),
+        ("name", ctypes.c_char * 32),
+        ("comm", ctypes.c_char * 16),
+        ("pool", ctypes.c_char * 32),
+        ("port_args", ctypes.c_char * 224),
+    ]
+
+
+class _GroupPage(ctypes.Structure):
+    _fields_ = [
+        ("magic", ctypes.c_uint64),
+        ("abi_version", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("process_index", ctypes.c_uint32),
+        ("num_queue", ctypes.c_uint32),
+        ("tot_queue_num", ctypes.c_uint32),
+        ("split", ctypes.c_uint32),
+        ("driver", ctypes.c_uint32),
+        ("idle", ctypes.c_uint32),
+        ("spin_us", ctypes.c_uint32),
+        ("mtu", ctypes.c_uint32),
+        ("nic_read_number", ctypes.c_uint32),
+        ("rpc_number", ctypes.c_uint32),
+        ("read_connect_number", ctypes.c_uint32),
+        ("trust_rx_checksum", ctypes.c_uint32),
+        ("host_addr_be", ctypes.c_uint8 * 4),
+        ("netmask_be", ctypes.c_uint8 * 4),
+        ("gateway_be", ctypes.c_uint8 * 4),
+        ("host_peer_be", ctypes.c_uint8 * 4),
+        ("mac", ctypes.c_uint8 * 6),
+        ("pad0", ctypes.c_uint8 * 2),
+        ("host_addr6", ctypes.c_uint8 * 16),
+        ("gateway6", ctypes.c_uint8 * 16),
+        ("host_peer6", ctypes.c_uint8 * 16),
+        ("run_uid", ctypes.c_uint32),
+        ("run_gid", ctypes.c_uint32),
+        ("uplink_owners", ctypes.c_uint32),
+        ("uplink_alive", ctypes.c_uint32),
+        ("instance", ctypes.c_char * 32),
+        ("device", ctypes.c_char * 16),
+        ("run_dir", ctypes.c_char * 108),
+        ("rss_key", ctypes.c_uint8 * RSS_KEY_SIZE),
+        ("reta", ctypes.c_uint16 * RETA_SIZE),
+        ("allow_everybody", ctypes.c_uint32),
+        ("allow_uid_count", ctypes.c_uint32),
+        ("allow_gid_count", ctypes.c_uint32),
+        ("allow_uids", ctypes.c_uint32 * ALLOWED_MAX),
+        ("allow_gids", ctypes.c_uint32 * ALLOWED_MAX),
+        ("foreign_listen", ctypes.c_uint32),
+        ("file_gid", ctypes.c_uint32),
+        ("workers", _WorkerPlan * WORKERS_MAX),
+    ]
+
+
+SIZE = ctypes.sizeof(_GroupPage)
+
+
+def layout() -> dict[str, tuple[int, dict[str, int]]]:
+    """Return size and field offsets of both structures, to be compared with `lstack --abi`."""
+    return {
+        name: (ctypes.sizeof(cls), {row[0]: getattr(cls, row[0]).offset for row in cls._fields_})
+        for name, cls in (("gz_worker_plan", _WorkerPlan), ("gz_group_page", _GroupPage))
+    }
+
+
+def default_reta(tot_queue_num: int, split: bool) -> tuple[int, ...]:
+    """Spread flows evenly; with the split over the recv workers, which are the even queues."""
+    if split:
+        return tuple(2 * (bucket % (tot_queue_num // 2)) for bucket in range(RETA_SIZE))
+    return tuple(bucket % tot_queue_num for bucket in range(RETA_SIZE))
+
+
+def local_mac(seed: str) -> bytes:
+    """Return a locally administered unicast MAC that is always the same for `seed`."""
+    return bytes([0x02]) + hashlib.sha256(seed.encode()).digest()[:5]
+
+
+def from_plan(
+    plan: Plan,
+    process_index: int,
+    run_dir: Path,
+    access: Access,
+    *,
+    run_uid: int = 0,
+    run_gid: int = 0,
+    trust_rx_checksum: bool = False,
+    uplink_owners: int = 0,
+    uplink_alive: int = 0,
+) -> GroupPage:
+    """Return the page of one process of a plan without error findings; `run_uid` is whom its workers become."""
+    kinds = {"tap": Driver.TAP, "ethdev": Driver.ETHDEV, "none": Driver.NONE}
+    network, stack = plan.network, plan.stack
+    return GroupPage(
+        instance=plan.instance,
+        run_dir=run_dir,
+        driver=kinds[plan.workers[0].port.kind],
+        device=plan.device.name,
+        host_addr=ipaddress.IPv4Interface(f"{network.host_addr}/{network.prefix}"),
+        workers=tuple(
+            WorkerRow(
+                queue_id=worker.queue_id,
+                process_index=worker.process_index,
+                index=worker.index,
+                role=Role[worker.role.upper()],
+                cpu=worker.cpu,
+                numa=worker.numa,
+                mbufs=worker.mempool.mbufs,
+                rx_queue_size=worker.rings.rx,
+                tx_queue_size=worker.rings.tx,
+                name=worker.name,
+                comm=worker.comm,
+                pool=worker.mempool.name,
+                port_args=" ".join(worker.port.eal_args),
+            )
+            for worker in plan.workers
+        ),
+        process_index=process_index,
+        split=plan.separate_send_recv,
+        idle=Idle[stack.idle.upper()],
+        spin_us=stack.spin_us,
+        mtu=plan.device.mtu,
+        nic_read_number=stack.nic_read_number,
+        rpc_number=stack.rpc_number,
+        read_connect_number=stack.read_connect_number,
+        trust_rx_checksum=trust_rx_checksum,
+        gateway=ipaddress.IPv4Address(network.gateway) if network.gateway else None,
+        host_peer=ipaddress.IPv4Address(network.host_peer) if network.host_peer else None,
+        host_addr6=ipaddress.IPv6Address(network.host_addr6) if network.host_addr6 else None,
+        gateway6=ipaddress.IPv6Address(network.gateway6) if network.gateway6 else None,
+        host_peer6=ipaddress.IPv6Address(network.host_peer6) if network.host_peer6 else None,
+        mac=bytes.fromhex(network.mac.replace(":", "")) if network.mac else bytes(6),
+        run_uid=run_uid,
+        run_gid=run_gid,
+        uplink_owners=uplink_owners,
+        uplink_alive=uplink_alive,
+        rss_key=bytes.fromhex(plan.rss_key),
+        reta=plan.reta,
+        allow_everybody=access.everybody,
+        allow_uids=access.uids,
+        allow_gids=access.gids,
+        foreign_listen=plan.security.foreign_namespaces == "listen",
+        file_gid=access.own_gid if access.private else None,
+    )
+
+
+def pack(page: GroupPage) -> bytes:
+    """Return the page's bytes. ValueError if something does not fit: the planner has let through what it should not."""
+    workers = page.workers
+    if not 1 <= len(workers) <= WORKERS_MAX:
+        raise ValueError(f"{len(workers)} workers, a group page holds 1 to {WORKERS_MAX}")
+    if [worker.queue_id for worker in workers] != list(range(len(workers))):
+        raise ValueError("workers are not in the order of their queue_id")
+    reta = page.reta or default_reta(len(workers), page.split)
+    if len(reta) != RETA_SIZE or not all(0 <= queue < len(workers) for queue in reta):
+        raise ValueError(f"the RETA must name {RETA_SIZE} queues below {len(workers)}")
+    if len(page.rss_key) != RSS_KEY_SIZE or len(page.mac) != 6:
+        raise ValueError("RSS key or MAC of the wrong length")
+    if max(len(page.allow_uids), len(page.allow_gids)) > ALLOWED_MAX:
+        raise ValueError(f"a group page holds {ALLOWED_MAX} users and as many groups who may attach")
+    raw = _GroupPage(
+        magic=MAGIC,
+        abi_version=ABI_VERSION,
+        size=SIZE,
+        process_index=page.process_index,
+        num_queue=sum(worker.process_index == page.process_index for worker in workers),
+        tot_queue_num=len(workers),
+        split=page.split,
+        driver=page.driver,
+        idle=page.idle,
+        spin_us=page.spin_us,
+        mtu=page.mtu,
+        nic_read_number=page.nic_read_number,
+        rpc_number=page.rpc_number,
+        read_connect_number=page.read_connect_number,
+        trust_rx_checksum=page.trust_rx_checksum,
+        host_addr_be=tuple(page.host_addr.ip.packed),
+        netmask_be=tuple(page.host_addr.netmask.packed),
+        gateway_be=tuple(page.gateway.packed if page.gateway else bytes(4)),
+        host_peer_be=tuple(page.host_peer.packed if page.host_peer else bytes(4)),
+        mac=tuple(page.mac),
+        host_addr6=tuple(page.host_addr6.packed if page.host_addr6 else bytes(16)),
+        gateway6=tuple(page.gateway6.packed if page.gateway6 else bytes(16)),
+        host_peer6=tuple(page.host_peer6.packed if page.host_peer6 else bytes(16)),
+        run_uid=page.run_uid,
+        run_gid=page.run_gid,
+        uplink_owners=page.uplink_owners,
+        uplink_alive=page.uplink_alive,
+        instance=_text("instance", page.instance, 32),
+        device=_text("device", page.device, 16),
+        run_dir=_text("run_dir", str(page.run_dir), 108),
+        rss_key=tuple(page.rss_key),
+        reta=reta,
+        allow_everybody=page.allow_everybody,
+        allow_uid_count=len(page.allow_uids),
+        allow_gid_count=len(page.allow_gids),
+        allow_uids=page.allow_uids,
+        allow_gids=page.allow_gids,
+        foreign_listen=page.foreign_listen,
+        file_gid=NO_ID if page.file_gid is None else page.file_gid,
+    )
+    for worker in workers:
+        raw.workers[worker.queue_id] = _WorkerPlan(
+            queue_id=worker.queue_id,
+            process_index=worker.process_index,
+            index=worker.index,
+            role=worker.role,
+            cpu=-1 if worker.cpu is None else worker.cpu,
+            numa=-1 if worker.numa is None else worker.numa,
+            mbufs=worker.mbufs,
+            rx_queue_size=worker.rx_queue_size,
+            tx_queue_size=worker.tx_queue_size,
+            name=_text("name", worker.name, 32),
+            comm=_text("comm", worker.comm, 16),
+            pool=_text("pool", worker.pool, 32),
+            port_args=_text("port_args", worker.port_args, 224),
+        )
+    return bytes(raw)
+
+
+def write(page: GroupPage) -> Path:
+    """Write <run_dir>/group.<process_index>, whole or not at all, and return its path."""
+    path = page.run_dir / f"group.{page.process_index}"
+    draft = path.with_name(path.name + ".new")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(pack(page))
+        if page.file_gid is not None:
+            os.fchown(file.fileno(), -1, page.file_gid)
+        # Applications map it: those who may attach, whatever our umask is.
+        os.fchmod(file.fileno(), 0o644 if page.file_gid is None else 0o640)
+    draft.rename(path)
+    return path
+
+
+def read_version(path: Path) -> int:
+    """Return the ABI version of a page that is in use; ValueError if the file is no group page."""
+    with path.open("rb") as file:
+        head = _GroupPage.from_buffer_copy(file.read(_GroupPage.num_queue.offset).ljust(SIZE, b"\0"))
+    if head.magic != MAGIC:
+        raise ValueError(f"{path}: not a group page")
+    return int(head.abi_version)
+
+
+def _text(what: str, value: str, size: int) -> bytes:
+    data = value.encode()
+    if len(data) >= size or b"\0" in data:
+        raise ValueError(f'{what} "{value}" does not fit {size - 1} bytes')
+    return data
+
+
+def _by_hand(argv: Sequence[str]) -> int:
+    """Write a page from command-line arguments, for experiments with single workers."""
+    parser = argparse.ArgumentParser(prog="python -m gazelled.pages.group_page", description=_by_hand.__doc__)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--instance", default="default")
+    parser.add_argument("--device", default="", help="tap or network device")
+    parser.add_argument(
+        "--host-addr", type=ipaddress.IPv4Interface, required=True, help="the stack's, e.g. 172.29.0.2/24"
+    )
+    parser.add_argument("--host-peer", type=ipaddress.IPv4Address, help="the host's address on the tap")
+    parser.add_argument("--gateway", type=ipaddress.IPv4Address)
+    parser.add_argument("--queues", type=int, default=1, help="workers, with --split twice the pairs")
+    parser.add_argument("--cpus", default="", help="one per worker, e.g. 0,1; absent: not bound")
+    parser.add_argument("--split", action="store_true", help="even queues receive, odd ones send")
+    parser.add_argument("--driver", choices=[driver.name.lower() for driver in Driver], default="tap")
+    parser.add_argument("--port-args", default="", help="EAL arguments, {queue} stands for the queue_id")
+    parser.add_argument("--idle", choices=[idle.name.lower() for idle in Idle], default="adaptive")
+    parser.add_argument("--spin-us", type=int, default=0)
+    parser.add_argument("--mtu", type=int, default=1500)
+    parser.add_argument("--mbufs", type=int, default=8192)
+    parser.add_argument("--rx-queue-size", type=int, default=1024)
+    parser.add_argument("--tx-queue-size", type=int, default=1024)
+    parser.add_argument("--mac", help="default: made from the instance's name; 0 takes the device's")
+    parser.add_argument("--trust-rx-checksum", action="store_true", help="the peers are local kernels (veth)")
+    parser.add_argument("--allow-everybody", action="store_true", help="else root alone may attach")
+    parser.add_argument("--uid", type=int, default=0)
+    parser.add_argument("--gid", type=int, default=0)
+    options = parser.parse_args(argv)
+    cpus = [int(cpu) for cpu in options.cpus.split(",")] if options.cpus else [None] * options.queues
+    if len(cpus) != options.queues or (options.split and options.queues % 2):
+        parser.error("--cpus names one CPU per queue; --split needs an even number of queues")
+    workers = []
+    for queue in range(options.queues):
+        role = (Role.RECV, Role.SEND)[queue % 2] if options.split else Role.BOTH
+        name = f"lstack_{role.name.lower()}_0_{queue // 2}" if options.split else f"gazellelstack{queue:02d}"
+        workers.append(
+            WorkerRow(
+                queue_id=queue,
+                process_index=0,
+                index=queue,
+                role=role,
+                cpu=cpus[queue],
+                numa=None,
+                mbufs=options.mbufs,
+                rx_queue_size=options.rx_queue_size,
+                tx_queue_size=options.tx_queue_size,
+                name=name,
+                comm=name[:15],
+                pool=f"rxtx_mbuf_{queue}",
+                port_args=options.port_args.replace("{queue}", str(queue)),
+            )
+        )
+    mac = {None: local_mac(options.instance), "0": bytes(6)}.get(options.mac)
+    options.run_dir.mkdir(parents=True, exist_ok=True)
+    path = write(
+        GroupPage(
+            instance=options.instance,
+            run_dir=options.run_dir.absolute(),
+            driver=Driver[options.driver.upper()],
+            device=options.device,
+            host_addr=options.host_addr,
+            workers=tuple(workers),
+            split=options.split,
+            idle=Idle[options.idle.upper()],
+            spin_us=options.spin_us,
+            mtu=options.mtu,
+            trust_rx_checksum=options.trust_rx_checksum,
+            gateway=options.gateway,
+            host_peer=options.host_peer,
+            mac=mac if mac is not None else bytes.fromhex(options.mac.replace(":", "")),
+            run_uid=options.uid,
+            run_gid=options.gid,
+            allow_everybody=options.allow_everybody,
+        )
+    )
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_by_hand(sys.argv[1:]))

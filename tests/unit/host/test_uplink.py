@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MulanPSL-2.0
+"""Beside the kernel: what the plan takes from the interface, and what keeps it from being started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from machines import machine
+
+from gazelled.base.errors import GazelledError
+from gazelled.config import AUTO, Config, Uplink, load_config
+from gazelled.configuration.model import parse_config
+from gazelled.host.uplink import UplinkState
+from gazelled.instance.run_dir import RunDir
+from gazelled.instance.uplink_watch import UplinkWatch
+from gazelled.planning.plan import Plan
+from gazelled.planning.topology import Nic, Topology
+from gazelled.queue_planner import plan
+
+ETH0 = Nic("eth0", "0000:03:00.0", 0, "virtio_net", 4, "02:fc:00:00:00:01",
+           ("fe80::1/64", "192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64"), mtu=9000, kind="ether")  # fmt: skip
+
+
+def beside(*nics: Nic) -> Topology:
+    return replace(machine(), nics=nics)
+
+
+def config(text: str = '[port]\nuplink = "eth0"\n') -> Config:
+    return parse_config(text, "x")
+
+
+def test_addresses_mac_and_mtu_are_the_interfaces() -> None:
+    made = plan(config(), beside(ETH0))
+    network, device = made.network, made.device
+    assert (network.host_addr, network.prefix, network.host_addr6) == ("192.0.2.2", 24, "2001:db8::2")
+    assert (network.mac, device.mtu, device.uplink) == (ETH0.mac, 9000, "eth0")
+    assert (network.gateway, network.host_peer, device.embedded) == (None, None, True)
+    assert not made.errors
+    assert Plan.from_json(made.to_json()) == made
+
+
+def test_the_command_line_outranks_what_the_file_says_of_ports(tmp_path: Path) -> None:
+    file = tmp_path / "gazelle.toml"
+    file.write_text('[port]\ndriver = "af_xdp"\ndevice = "eth1"\nmtu = 1400\n[network]\nhost_addr = "10.0.0.2/24"\n')
+    read = load_config(file, None, Uplink("eth0", past_firewall=True))
+    assert (read.port.driver, read.port.device, read.port.uplink, read.port.mtu) == ("tap", (), "eth0", None)
+    assert read.port.past_firewall
+    assert read.network.host_addr == AUTO
+
+
+def test_an_address_auto_is_the_default_of_an_uplink_and_may_be_written() -> None:
+    written = config('[port]\nuplink = "eth0"\n[network]\nhost_addr = "auto"\n')
+    assert written == config()
+
+
+@pytest.mark.parametrize(
+    ("nics", "reason"),
+    [
+        ((), "not in this machine, which has none"),
+        ((replace(ETH0, name="eth7"),), "not in this machine, which has eth7"),
+        (
+            (replace(ETH0, addresses=("fe80::1/64", "169.254.1.1/16")),),
+            "has no IPv4 address that the stack could share",
+        ),
+    ],
+)
+def test_what_keeps_it_from_being_started_is_an_error_of_the_plan(nics: tuple[Nic, ...], reason: str) -> None:
+    (finding,) = plan(config(), beside(*nics)).errors
+    assert (finding.object, finding.reason) == ("port.uplink eth0", reason)
+
+
+class FakePrograms:
+    """The programs at an interface, and the kernel's view of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: tuple[str, ...] = ("192.0.2.2/24",)
+        self.set: list[tuple[str, ...]] = []
+        self.kernel_flows = True
+        self.connections = True
+        self.settled = 0
+        module = "gazelled.instance.uplink_watch"
+        monkeypatch.setattr(f"{module}.netlink.addresses", lambda _name: list(self.addresses))
+        monkeypatch.setattr(f"{module}.netlink.has_connections", lambda _addresses, _ports: self.connections)
+        monkeypatch.setattr(f"{module}.uplink.set_addresses", lambda _name, addresses: self.set.append(addresses))
+        monkeypatch.setattr(f"{module}.uplink.owned_ports", lambda _name: frozenset({80}))
+        monkeypatch.setattr(f"{module}.uplink.settle", self.settle)
+        monkeypatch.setattr(f"{module}.uplink.read_state", self.read_state)
+
+    def settle(self, _name: str) -> None:
+        self.settled += 1
+        self.kernel_flows = False
+
+    def read_state(self, name: str) -> UplinkState:
+        if not self.addresses:
+            raise GazelledError(f"{name}: no program of gazelled is attached to it")
+        return UplinkState(1, 2, self.kernel_flows, 10, 0, 1, 0, ("192.0.2.2",))
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
+    return FakePrograms(monkeypatch)
+
+
+def watch(tmp_path: Path) -> tuple[UplinkWatch, list[str]]:
+    said: list[str] = []
+    return UplinkWatch("eth0", ("192.0.2.2",), RunDir(tmp_path), said.append), said
+
+
+def test_the_kernels_turn_is_told_with_its_length(tmp_path: Path, programs: FakePrograms) -> None:
+    watching, said = watch(tmp_path)
+    for living, now in ((2, 0.0), (1, 1.0), (0, 2.0), (0, 3.0), (1, 4.5)):
+        watching.look(living, now)
+    assert said == [
+        "eth0: no worker lives, the kernel serves new connections",
+        "eth0: the stack serves again, after 2.5 s of the kernel",
+    ]
+    assert programs.set == []
+
+
+def test_each_packet_is_looked_up_until_the_kernel_has_no_connection_left(
+    tmp_path: Path, programs: FakePrograms
+) -> None:
+    watching, _ = watch(tmp_path)
+    watching.look(1, 0.0)
+    assert programs.settled == 0
+    programs.connections = False
+    watching.look(1, 1.0)  # too early for another look
+    assert programs.settled == 0
+    watching.look(1, 5.0)
+    assert programs.settled == 1
+    watching.look(1, 10.0)
+    assert programs.settled == 1
+
+
+def test_an_address_is_served_while_the_interface_has_it(tmp_path: Path, programs: FakePrograms) -> None:
+    watching, said = watch(tmp_path)
+    programs.addresses = ("192.0.2.9/24",)
+    watching.look(1, 0.0)
+    programs.addresses = ("192.0.2.2/24", "192.0.2.9/24")
+    watching.look(1, 5.0)
+    assert programs.set == [(), ("192.0.2.2",)]
+    assert [line.split(",")[0] for line in said] == [
+        "eth0: lost the address 192.0.2.2",
+        "eth0: has the address 192.0.2.2 again",
+    ]
+
+
+def test_what_goes_wrong_is_told_once_and_ends_nothing(tmp_path: Path, programs: FakePrograms) -> None:
+    watching, said = watch(tmp_path)
+    programs.addresses = ()
+    for now in (0.0, 5.0, 10.0):
+        watching.look(1, now)
+    assert said[1:] == ["uplink eth0: eth0: no program of gazelled is attached to it"]

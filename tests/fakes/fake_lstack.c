@@ -26,7 +26,7 @@
 
 #include <gazelle/abi.h>
 
-#include "abi_dump.h"
+#include "shared/abi_dump.h"
 #include "queue_lock.h"
 
 static volatile sig_atomic_t leave;

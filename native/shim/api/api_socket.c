@@ -8,6 +8,7 @@
 #include "worker/attach.h"
 #include "stream/connect.h"
 #include "udp/dgram.h"
+#include "udp/dgram_options.h"
 #include "stream/listen.h"
 #include "core/options.h"
 #include "core/real.h"
@@ -271,7 +272,7 @@ EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 
 	if (!s)
 		return REAL(getsockopt)(fd, level, name, value, len);
-	err = options_get(s, fd, level, name, value, len);
+	err = s->datagram ? dgram_option_get(s, fd, level, name, value, len) : options_get(s, fd, level, name, value, len);
 	sock_unhold(s);
 	return (int)api_return(err);
 }
@@ -283,7 +284,7 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
 
 	if (!s)
 		return REAL(setsockopt)(fd, level, name, value, len);
-	err = options_set(s, fd, level, name, value, len);
+	err = s->datagram ? dgram_option_set(s, fd, level, name, value, len) : options_set(s, fd, level, name, value, len);
 	sock_unhold(s);
 	return (int)api_return(err);
 }

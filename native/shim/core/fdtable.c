@@ -4,11 +4,9 @@
 #include <linux/close_range.h>
 #include <sys/resource.h>
 
-#include "wait/epoll.h"
 #include "core/fdtable.h"
 #include "core/real.h"
 #include "core/shim.h"
-#include "core/sock.h"
 
 _Atomic uintptr_t fd_table[FD_MAX];
 static _Atomic unsigned int highest;         /* no word beyond it was ever set */
@@ -40,23 +38,18 @@ int fd_next_sock(int fd)
 	return -1;
 }
 
+static void *pointer_of(uintptr_t word)
+{
+	return (void *)(word & ~(uintptr_t)3);
+}
+
 /* A descriptor no longer stands for what `word` says. */
 static void drop(uintptr_t word)
 {
-	switch (word & 3) {
-	case FD_SOCK:
-		if (word)
-			sock_put((struct sock *)word);
-		break;
-	case FD_KERNEL:
+	if ((word & 3) == FD_KERNEL)
 		shim_count_kernel((enum gz_kernel_reason)(word >> 2), -1);
-		break;
-	case FD_EPOLL:
-		epoll_put((struct epoll *)(word & ~(uintptr_t)3));
-		break;
-	default:
-		break;
-	}
+	else if (pointer_of(word) && fd_ops[word & 3])
+		fd_ops[word & 3]->put(pointer_of(word));
 }
 
 void fd_set_kernel(int fd, enum gz_kernel_reason reason)
@@ -112,12 +105,10 @@ void fd_own_move(int *from, int *to)
 /* A descriptor is about to be closed. */
 static void close_soon(uintptr_t word)
 {
-	struct sock *s = (struct sock *)word;
+	const struct fd_ops *ops = fd_ops[word & 3];
 
-	if (!word || (word & 3) != FD_SOCK || gz_load(&s->refs) != 1)
-		return;
-	if (sock_kind(s) == KIND_LISTENER || sock_kind(s) == KIND_DGRAM)
-		epoll_closing(s);
+	if (pointer_of(word) && ops && ops->closing)
+		ops->closing(pointer_of(word));
 }
 
 int fd_close(int fd)
@@ -129,8 +120,8 @@ int fd_close(int fd)
 	close_soon(word);
 	/* The number first, then what it stood for: another thread may be given the number at once. */
 	int err = UNCANCELLED(close, fd) ? -errno : 0;
-	if (word && (word & 3) == FD_SOCK)
-		sock_last_words((struct sock *)word);
+	if (pointer_of(word) && fd_ops[word & 3] && fd_ops[word & 3]->closed)
+		fd_ops[word & 3]->closed(pointer_of(word));
 	drop(word);
 	return err;
 }

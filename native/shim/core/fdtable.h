@@ -20,7 +20,16 @@ struct epoll;
 #define FD_MAX (1u << 20) /* descriptors beyond it are the kernel's */
 
 /* The two low bits of a word; the rest is a pointer or a reason. 0 = nothing known. */
-enum fd_tag { FD_SOCK = 0, FD_KERNEL = 1, FD_EPOLL = 2, FD_OWN = 3 };
+enum fd_tag { FD_SOCK = 0, FD_KERNEL = 1, FD_EPOLL = 2, FD_OWN = 3, FD_TAGS };
+
+/* What happens to the pointer of a word. */
+struct fd_ops {
+	void (*closing)(void *p); /* a descriptor is about to be closed; NULL: it need not know */
+	void (*closed)(void *p);  /* it was closed by close(); NULL: the same */
+	void (*put)(void *p);     /* the descriptor no longer stands for it */
+};
+
+extern const struct fd_ops *const fd_ops[FD_TAGS]; /* parts.c; NULL: the table's own tags */
 
 extern _Atomic uintptr_t fd_table[FD_MAX]; /* zero pages until touched */
 

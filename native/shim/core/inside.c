@@ -8,7 +8,6 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "wait/eventq.h"
 #include "core/real.h"
 
 #define MASK_BYTES 8u /* of the kernel's signal set, also where it lies in a ucontext_t; the C library's is longer */
@@ -86,7 +85,7 @@ static void relay(int sig, siginfo_t *info, void *context)
 	if (inside.queue) {
 		int err = errno;
 
-		eventq_wake(inside.queue - 1);
+		inside_wake(inside.queue - 1);
 		errno = err;
 	}
 }

@@ -27,6 +27,9 @@ struct inside {
 
 extern __thread struct inside inside;
 
+/* Wakes that queue, from a signal handler; parts.c. */
+extern void (*const inside_wake)(uint32_t queue);
+
 /* The slow halves of the four below. */
 void inside_defer_cancel(void);
 void inside_is_left(void);

@@ -6,13 +6,9 @@
 #include <string.h>
 #include <sys/time.h>
 
-#include "udp/dgram_options.h"
-#include "wait/epoll.h"
-#include "stream/listen.h"
 #include "core/options.h"
 #include "core/real.h"
 #include "core/sock.h"
-#include "stream/stream.h"
 #include "core/tcp_info.h"
 
 #define NOWHERE 0 /* the shim alone knows it; offset 0 is nodelay, which is TCP's first */
@@ -154,8 +150,6 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 	bool linger = level == SOL_SOCKET && name == SO_LINGER, own;
 	socklen_t now_len = sizeof(now);
 
-	if (s->datagram)
-		return dgram_option_set(s, fd, level, name, value, len);
 	if (stream && level == IPPROTO_TCP && name == TCP_CONGESTION)
 		return set_congestion(value, len);
 	if (stream && (o < 0 || o == OPTION_V6ONLY) && !timeo && !linger)
@@ -194,12 +188,8 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 		}
 	}
 	lock_give(&s->tx);
-	if (o == OPTION_DEFER_ACCEPT && sock_kind(s) == KIND_LISTENER)
-		listen_options(s);
-	if (o == OPTION_SNDBUF && stream) { /* there may be room now for who waits for it */
-		stream_wake_own(s);
-		epoll_activate(s);
-	}
+	if (o >= 0 && sock_kind(s) != KIND_FRESH && sock_ops_of(s)->option_changed)
+		sock_ops_of(s)->option_changed(s, (enum option)o);
 out:
 	if (own)
 		UNCANCELLED(close, kfd);
@@ -272,8 +262,6 @@ int options_get(struct sock *s, int fd, int level, int name, void *value, sockle
 {
 	int o = find_row(level, name), err;
 
-	if (s->datagram)
-		return dgram_option_get(s, fd, level, name, value, len);
 	if (sock_kind(s) != KIND_STREAM)
 		return REAL(getsockopt)(fd, level, name, value, len) ? -errno : 0;
 	if (!value || !len)

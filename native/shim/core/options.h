@@ -61,7 +61,7 @@ static inline int64_t options_patience(int64_t timeo_ns)
 	return timeo_ns > 0 ? timeo_ns : timeo_ns < 0 ? 0 : -1;
 }
 
-/* setsockopt and getsockopt of an accelerated or fresh socket. 0 or -errno. No locks held. */
+/* setsockopt and getsockopt of an accelerated or fresh TCP socket. 0 or -errno. No locks held. */
 int options_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t len);
 int options_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *len);
 

@@ -5,12 +5,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "udp/dgram.h"
-#include "wait/epoll.h"
-#include "stream/listen.h"
 #include "core/real.h"
 #include "core/sock.h"
-#include "stream/stream.h"
+#include "core/watch.h"
 
 #define CHUNK 128
 
@@ -186,7 +183,7 @@ struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags)
 void sock_to_kernel(struct sock *s, int fd, enum gz_kernel_reason reason)
 {
 	/* It was FRESH, so its places in epoll sets are real ones already. */
-	epoll_forget(s);
+	watch.forget(s);
 	if (fd_sock(fd) == s)
 		fd_set_kernel(fd, reason);
 }
@@ -194,28 +191,14 @@ void sock_to_kernel(struct sock *s, int fd, enum gz_kernel_reason reason)
 /* The last reference is gone: nobody can find it any more, but somebody may just be leaving it. */
 static void release(struct sock *s)
 {
-	struct link *link = NULL;
-
 	lock_take(&s->rx);
 	lock_take(&s->tx);
-	epoll_forget(s); /* under the lock: who is leaving it may be an epoll_ctl that has just put it into a set */
-	if (sock_kind(s) == KIND_STREAM) {
-		link = s->link;
-		link_let_go(link, s->n);
-	} else if (sock_kind(s) == KIND_LISTENER) {
-		listen_close(s);
-	} else if (sock_kind(s) == KIND_DGRAM) {
-		dgram_close(s);
-	}
+	watch.forget(s); /* under the lock: who is leaving it may be an epoll_ctl that has just put it into a set */
+	if (sock_kind(s) != KIND_FRESH)
+		sock_ops_of(s)->close(s);
 	lock_give(&s->tx);
 	lock_give(&s->rx);
 	sock_free(s);
-}
-
-void sock_last_words(struct sock *s)
-{
-	if (sock_kind(s) == KIND_STREAM && gz_load(&s->refs) == 1)
-		stream_linger(s);
 }
 
 void sock_put(struct sock *s)
@@ -249,15 +232,28 @@ int sock_take_error(struct sock *s)
 	return error;
 }
 
-void sock_peer_lost(struct sock *s)
+static void fd_closing(void *p)
 {
-	epoll_activate(s);
+	struct sock *s = p;
+
+	if (gz_load(&s->refs) == 1 && (sock_kind(s) == KIND_LISTENER || sock_kind(s) == KIND_DGRAM))
+		watch.closing(s);
 }
 
-void sock_claimed(struct sock *s, struct link *link, uint32_t n)
+static void fd_closed(void *p)
 {
-	epoll_claim(s, link, n);
+	struct sock *s = p;
+
+	if (gz_load(&s->refs) == 1 && sock_kind(s) != KIND_FRESH && sock_ops_of(s)->linger)
+		sock_ops_of(s)->linger(s);
 }
+
+static void fd_put_sock(void *p)
+{
+	sock_put(p);
+}
+
+const struct fd_ops sock_fd_ops = { .closing = fd_closing, .closed = fd_closed, .put = fd_put_sock };
 
 void sock_after_fork(void)
 {

@@ -16,7 +16,7 @@
 
 #include <gazelle/abi.h>
 
-#include "process/family.h"
+#include "worker/program.h"
 #include "core/fdtable.h"
 #include "worker/link.h"
 #include "core/lock.h"
@@ -28,7 +28,25 @@
 struct item;
 struct listener;
 
-enum sock_kind { KIND_FRESH = 0, KIND_LISTENER = 1, KIND_STREAM = 2, KIND_DGRAM = 3 };
+enum sock_kind { KIND_FRESH = 0, KIND_LISTENER = 1, KIND_STREAM = 2, KIND_DGRAM = 3, SOCK_KINDS };
+
+/* What a kind of socket does. */
+struct sock_ops {
+	/* What poll() would say of it now, EPOLL* bits, of the stack's side alone; `want` as stream_level has it. Any thread, no locks. */
+	uint32_t (*level)(struct sock *s, uint32_t want);
+	/* Moves with each byte, connection or datagram that arrives, which is an edge. */
+	uint32_t (*arrivals)(struct sock *s);
+	/* This event queue wants to hear of changes, or no longer. */
+	void (*interest)(struct sock *s, uint32_t queue, bool on);
+	/* An option was set; NULL: nobody else need know. No locks held. */
+	void (*option_changed)(struct sock *s, enum option option);
+	/* The last descriptor was closed, but s is there still: waits if the program wants that; NULL: never. No locks held. */
+	void (*linger)(struct sock *s);
+	/* The last reference is gone. Both locks of s held. */
+	void (*close)(struct sock *s);
+};
+
+extern const struct sock_ops *const sock_ops[SOCK_KINDS]; /* parts.c; NULL: FRESH ones, the kernel's until now */
 
 struct sock {
 	struct lock rx, tx;    /* readers and accepters; writers and connecters; both to change kind */
@@ -121,14 +139,8 @@ static inline void sock_unhold(struct sock *s)
 	inside_wait_ends();
 }
 
-/* A descriptor was closed; if it was the last one, and the program wants it so, waits (SO_LINGER). No locks held. */
-void sock_last_words(struct sock *s);
-
-/* attach.c: the peer died. shim.lock held. */
-void sock_peer_lost(struct sock *s);
-
-/* family.c: after a child's claim its epoll sets want to hear of number n of the link. shim.lock held. */
-void sock_claimed(struct sock *s, struct link *link, uint32_t n);
+/* What becomes of a socket whose descriptors are closed. */
+extern const struct fd_ops sock_fd_ops;
 
 /* fork.c, in the child: locks and waiters of other threads are gone. */
 void sock_after_fork(void);
@@ -136,6 +148,12 @@ void sock_after_fork(void);
 static inline enum sock_kind sock_kind(const struct sock *s)
 {
 	return (enum sock_kind)gz_load_acquire(&s->kind); /* pairs with the release that made it so: the rest is set */
+}
+
+/* Not of a FRESH one. */
+static inline const struct sock_ops *sock_ops_of(const struct sock *s)
+{
+	return sock_ops[sock_kind(s)];
 }
 
 /* What the connection of a STREAM is called. */
@@ -157,7 +175,7 @@ void sock_set_nonblock(struct sock *s, bool on);
 static inline void sock_ready(struct sock *s)
 {
 	if (__builtin_expect(!link_is_open(s->link), 0))
-		(void)family_claim(s->link); /* a link that cannot be claimed is dead, which the caller sees */
+		(void)program_claim(s->link); /* a link that cannot be claimed is dead, which the caller sees */
 }
 
 /*

@@ -11,7 +11,7 @@
 #include "api/api.h"
 #include "udp/dgram_options.h"
 #include "process/exec.h"
-#include "process/family.h"
+#include "worker/program.h"
 #include "core/fdtable.h"
 #include "process/image.h"
 #include "worker/link.h"
@@ -137,7 +137,7 @@ static int introduce(struct link *link)
 		return link->control_fd; /* not claimed by us: let the new image do it */
 	lock_take(&link->post);
 	link_settle(link);
-	fd = family_fork(link);
+	fd = program_fork(link);
 	lock_give(&link->post);
 	return fd < 0 ? -1 : fd;
 }
@@ -383,14 +383,14 @@ void exec_failed(char **env, char *const envp[])
 static struct link *restore_link(const struct image_link *image)
 {
 	struct link *link = image->slot < shim.workers
-	                            ? family_inherit(image->slot, image->queue_id, image->control_fd, image->arena_size)
+	                            ? program_inherit(image->slot, image->queue_id, image->control_fd, image->arena_size)
 	                            : NULL;
 
 	for (uint32_t w = 0; link && w < GZ_SOCKS_MAX / 64; w++)
 		for (uint64_t bits = image->drop[w]; bits; bits &= bits - 1)
-			family_drop_later(link, w * 64 + (uint32_t)__builtin_ctzll(bits));
+			program_drop_later(link, w * 64 + (uint32_t)__builtin_ctzll(bits));
 	if (link)
-		family_tell_dropped(link);
+		program_tell_dropped(link);
 	return link;
 }
 

@@ -6,8 +6,8 @@
 
 #include "worker/attach.h"
 #include "wait/epoll.h"
-#include "wait/eventq.h"
-#include "process/family.h"
+#include "core/eventq.h"
+#include "worker/program.h"
 #include "core/fdtable.h"
 #include "process/fork.h"
 #include "worker/link.h"
@@ -28,7 +28,7 @@ static void before(void)
 	WORKER_EACH(link, i)
 	{
 		if (!link->channel)
-			(void)family_claim(link);
+			(void)program_claim(link);
 	}
 	shim_lock();
 	for (uint32_t i = 0; i < shim.workers; i++) {
@@ -39,7 +39,7 @@ static void before(void)
 			lock_take(&link->post);
 			/* The child is to hold what was just accepted, too: claims come before the introduction. */
 			link_settle(link);
-			child_fd[i] = family_fork(link);
+			child_fd[i] = program_fork(link);
 		}
 	}
 	pair_before_fork();

@@ -12,7 +12,7 @@
 #include "worker/attach.h"
 #include "worker/control.h"
 #include "udp/dgram_options.h"
-#include "process/family.h"
+#include "worker/program.h"
 #include "core/fdtable.h"
 #include "process/image.h"
 #include "worker/link.h"
@@ -35,7 +35,7 @@ union control {
 
 /* ------------------------------------------------------------------ making one */
 
-static int add_end(struct link *link, uint32_t n, const struct family_note *note)
+static int add_end(struct link *link, uint32_t n, const struct program_note *note)
 {
 	uint32_t at = parcel.fds - FIRST_END;
 	int end;
@@ -44,7 +44,7 @@ static int add_end(struct link *link, uint32_t n, const struct family_note *note
 		return -ETOOMANYREFS;
 	lock_take(&link->post);
 	link_settle(link);
-	end = family_carry(link, n, note);
+	end = program_carry(link, n, note);
 	lock_give(&link->post);
 	if (end < 0)
 		return end == -EUSERS || end == -EMFILE ? -ETOOMANYREFS : -ECONNRESET;
@@ -57,7 +57,7 @@ static int add_end(struct link *link, uint32_t n, const struct family_note *note
 /* A listener or a datagram socket: at every worker that has it. One that cannot take a child goes without. */
 static int add_ends(struct sock *s)
 {
-	struct family_note note = { .kind = sock_kind(s) };
+	struct program_note note = { .kind = sock_kind(s) };
 	int err = -ECONNRESET;
 
 	WORKER_EACH(link, i)
@@ -74,7 +74,7 @@ static int add_ends(struct sock *s)
 /* No worker has it, but one may vouch for it: any. */
 static int add_voucher(struct sock *s)
 {
-	struct family_note note;
+	struct program_note note;
 	int err = -ECONNRESET;
 
 	pair_note(s->link, s->n, &note);
@@ -128,7 +128,7 @@ static int seal(void)
 
 static int pack(int fd, struct sock *s)
 {
-	const struct family_note note = { .kind = KIND_STREAM };
+	const struct program_note note = { .kind = KIND_STREAM };
 	int err, made;
 
 	parcel = (struct parcel){ .magic = PARCEL_MAGIC, .abi_version = GZ_ABI_VERSION, .fds = FIRST_END };
@@ -155,7 +155,7 @@ int parcel_make(int fd)
 	struct sock *s;
 	int made;
 
-	family_claim_all();
+	program_claim_all();
 	s = sock_enter(fd, true);
 	if (!s)
 		return -EBADF; /* closed by another thread just now */
@@ -236,7 +236,7 @@ static struct sock *restored(const struct image_sock *image, struct link *link)
  * Shows end `i` to the worker it is of, and with that takes over the number it holds; or finds who has it here already. 0 or
  * -errno: among others, who sent this never had the socket.
  */
-static int open_end(uint32_t i, struct family_note *note, struct link **link, uint32_t *n, struct sock **s)
+static int open_end(uint32_t i, struct program_note *note, struct link **link, uint32_t *n, struct sock **s)
 {
 	uint32_t slot = parcel.end[i].slot;
 	bool held = true;
@@ -246,7 +246,7 @@ static int open_end(uint32_t i, struct family_note *note, struct link **link, ui
 		return -EPERM;
 	/* Held, and nobody has it: it is being let go of just now, by another thread. The worker is asked again when it was. */
 	for (uint32_t tries = 0; held && !*s && tries < LET_GO_TRIES; tries++) {
-		int err = family_adopt(*link, fds[FIRST_END + i], note, n, &held);
+		int err = program_adopt(*link, fds[FIRST_END + i], note, n, &held);
 
 		if (err)
 			return err;
@@ -264,7 +264,7 @@ static int open_end(uint32_t i, struct family_note *note, struct link **link, ui
 static int open_paired(struct sock **s, bool *taken)
 {
 	struct pair_image *image = &parcel.pair;
-	struct family_note note;
+	struct program_note note;
 	struct link *link;
 	struct stat st;
 	uint32_t n;
@@ -297,7 +297,7 @@ static int open_paired(struct sock **s, bool *taken)
 
 static int open_stream(struct sock **s)
 {
-	struct family_note note;
+	struct program_note note;
 	struct link *link;
 	int err = parcel.fds == FIRST_END + 1 ? open_end(0, &note, &link, &parcel.image.n, s) : -EPROTO;
 
@@ -315,7 +315,7 @@ static int open_entries(struct sock **s)
 		return -EPROTO;
 	memset(parcel.image.entry, 0, sizeof(parcel.image.entry));
 	for (uint32_t i = 0; i < parcel.fds - FIRST_END && i < GZ_WORKERS_MAX && !*s; i++) {
-		struct family_note note;
+		struct program_note note;
 		struct link *link;
 		uint32_t n;
 		int got = open_end(i, &note, &link, &n, s);
@@ -359,7 +359,7 @@ int parcel_open(int fd)
 		return 0;
 	if (!shim_active())
 		return -EPERM;
-	family_claim_all();
+	program_claim_all();
 	fd_forget(fd); /* what was here may have been closed behind our back */
 	shim_lock();
 	err = unpack(fd, &s);

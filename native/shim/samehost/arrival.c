@@ -3,7 +3,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "wait/eventq.h"
+#include "core/eventq.h"
 #include "stream/listen.h"
 #include "samehost/pair_parts.h"
 #include "core/route.h"

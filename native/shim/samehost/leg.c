@@ -11,12 +11,13 @@
 
 #include "worker/attach.h"
 #include "worker/control.h"
-#include "wait/eventq.h"
-#include "process/family.h"
+#include "core/eventq.h"
+#include "worker/program.h"
 #include "core/fdtable.h"
 #include "samehost/pair_parts.h"
 #include "core/real.h"
 #include "core/sock.h"
+#include "core/watch.h"
 
 #define LEG_BUDGET 64u /* messages of one leg at a time: whoever is there may never stop talking */
 #define DROP_PATIENCE_NS 10000000ull
@@ -193,7 +194,7 @@ static void activate_all(struct link *link)
 		struct sock *sock = gz_load(&link->socks[n]);
 
 		if (sock)
-			sock_peer_lost(sock);
+			watch.activate(sock);
 	}
 	eventq_wake_all();
 }
@@ -340,11 +341,11 @@ bool pair_accepts(const struct link *link)
 	return link->pair->side;
 }
 
-void pair_note(const struct link *link, uint32_t n, struct family_note *note)
+void pair_note(const struct link *link, uint32_t n, struct program_note *note)
 {
 	const struct pair *pair = link->pair;
 
-	*note = (struct family_note){ .paired = 1, .side = pair->side, .n = n };
+	*note = (struct program_note){ .paired = 1, .side = pair->side, .n = n };
 	note->dev = pair->dev;
 	note->ino = pair->inode;
 	note->uid = pair->uid;
@@ -447,7 +448,7 @@ void pair_after_fork_in_child(uint64_t queues)
 			struct sock *sock = gz_load(&link->socks[n]);
 
 			if (sock && sock->items)
-				sock_claimed(sock, link, n);
+				watch.claim(sock, link, n);
 		}
 	}
 }

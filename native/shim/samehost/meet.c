@@ -9,8 +9,7 @@
 
 #include "worker/attach.h"
 #include "worker/control.h"
-#include "wait/epoll.h"
-#include "wait/eventq.h"
+#include "core/eventq.h"
 #include "core/fdtable.h"
 #include "stream/listen.h"
 #include "worker/mapping.h"
@@ -18,6 +17,7 @@
 #include "core/real.h"
 #include "core/route.h"
 #include "core/sock.h"
+#include "core/watch.h"
 
 #define ANSWER_PATIENCE_NS 1000000000ull
 
@@ -291,7 +291,7 @@ void pair_arrived(struct link *worker, const struct gz_message *message, int *fd
 	/* Connections may have been pushed before we could be rung: whoever holds a listener looks now. */
 	arrival_begin(link);
 	for (struct sock *s = shim.listeners; s; s = s->listener->next)
-		epoll_activate(s);
+		watch.activate(s);
 	eventq_wake_all();
 	return;
 

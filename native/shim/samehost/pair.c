@@ -5,7 +5,7 @@
 
 #include <gazelle/wake.h>
 
-#include "wait/eventq.h"
+#include "core/eventq.h"
 #include "samehost/pair_parts.h"
 #include "core/real.h"
 #include "core/sock.h"

@@ -107,9 +107,9 @@ struct pair_image {
 /* True for the side of a pair that listens. */
 bool pair_accepts(const struct link *link);
 
-/* What a sender says of it (family.h): also which memory it is, of which no two that exist are the same. */
-struct family_note;
-void pair_note(const struct link *link, uint32_t n, struct family_note *note);
+/* What a sender says of it (program.h): also which memory it is, of which no two that exist are the same. */
+struct program_note;
+void pair_note(const struct link *link, uint32_t n, struct program_note *note);
 
 /* In the old image, after pair_before_fork: false if the other side could not be told of a child. shim.lock held. */
 bool pair_leave(struct link *link, struct pair_image *image);

@@ -7,7 +7,7 @@
 #include "worker/attach.h"
 #include "stream/connect.h"
 #include "wait/epoll.h"
-#include "process/family.h"
+#include "worker/program.h"
 #include "samehost/pair.h"
 #include "core/real.h"
 #include "core/sock.h"
@@ -25,7 +25,7 @@ static struct link *pick_live(void)
 
 		if (!link || shim.role[i] == GZ_ROLE_RECV)
 			continue;
-		if (link->channel || !family_claim(link))
+		if (link->channel || !program_claim(link))
 			return link;
 	}
 	return NULL;
@@ -118,7 +118,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	uint32_t n;
 	int on = 1, err;
 
-	family_claim_all(); /* in the child of a fork, else we see nobody listen */
+	program_claim_all(); /* in the child of a fork, else we see nobody listen */
 	if (gz_addr_is_loopback(to->addr))
 		from.netns = pair_netns(fd);
 	if (s->template || !pair_listens(from.netns, to) || (!s->bound && !pair_reaches(&from, to)))

@@ -9,8 +9,8 @@
 
 #include "worker/attach.h"
 #include "wait/epoll.h"
-#include "wait/eventq.h"
-#include "process/family.h"
+#include "core/eventq.h"
+#include "worker/program.h"
 #include "stream/listen.h"
 #include "samehost/pair.h"
 #include "core/real.h"
@@ -73,8 +73,10 @@ static void tell_options(struct sock *s, struct link *link, uint32_t n)
 	gz_store(&link_sock(link, n)->options.defer_accept_s, (uint32_t)s->options.value[OPTION_DEFER_ACCEPT]);
 }
 
-void listen_options(struct sock *s)
+static void option_changed(struct sock *s, enum option option)
 {
+	if (option != OPTION_DEFER_ACCEPT)
+		return;
 	shim_lock();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
@@ -283,7 +285,7 @@ int listen_start(struct sock *s, int fd, int backlog)
 	enum route route = ROUTE_KERNEL;
 	int err = 0;
 
-	family_claim_all();
+	program_claim_all();
 	lock_take(&s->rx);
 	lock_take(&s->tx);
 	if (sock_kind(s) == KIND_STREAM) {
@@ -346,14 +348,16 @@ bool listen_ready(struct sock *s)
 	return false;
 }
 
-uint32_t listen_level(struct sock *s)
+static uint32_t level_of(struct sock *s, uint32_t want)
 {
+	(void)want;
 	if (s->listener->shut)
 		return EPOLLOUT | EPOLLWRNORM | EPOLLHUP; /* as a socket that never listened */
 	return listen_ready(s) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
-uint32_t listen_arrivals(struct sock *s)
+/* Sum of the accept queues' heads. */
+static uint32_t arrivals(struct sock *s)
 {
 	uint32_t sum = s->listener->shut + pair_arrivals();
 
@@ -491,7 +495,7 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 	int got;
 
 	_Static_assert(SOCK_CLOEXEC == O_CLOEXEC && SOCK_NONBLOCK == O_NONBLOCK, "one flag word serves both");
-	family_claim_all();
+	program_claim_all();
 	sock_hold(s);
 	for (;;) {
 		bool both = s->listener->both;
@@ -522,7 +526,7 @@ void listen_shutdown(struct sock *s)
 	eventq_wake_all();
 }
 
-void listen_close(struct sock *s)
+static void close_all(struct sock *s)
 {
 	shim_lock();
 	unlist(s);
@@ -553,3 +557,11 @@ void listen_restore(struct link *link)
 			epoll_claim(s, link, e->n);
 	}
 }
+
+const struct sock_ops listen_ops = {
+	.level = level_of,
+	.arrivals = arrivals,
+	.interest = listen_interest,
+	.option_changed = option_changed,
+	.close = close_all,
+};

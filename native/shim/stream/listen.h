@@ -53,23 +53,13 @@ int listen_accept(struct sock *s, int fd, struct sockaddr *addr, socklen_t *len,
 /* True if a connection of the stack waits. Any thread, no locks. */
 bool listen_ready(struct sock *s);
 
-/* What poll() would say of a listener, EPOLL* bits. */
-uint32_t listen_level(struct sock *s);
-
-/* Sum of the accept queues' heads: it moves with each connection that arrives, which is an edge. */
-uint32_t listen_arrivals(struct sock *s);
+extern const struct sock_ops listen_ops;
 
 /* This event queue wants to hear of connections, or no longer. */
 void listen_interest(struct sock *s, uint32_t queue, bool on);
 
-/* What the workers must know of its options has changed. No locks held. */
-void listen_options(struct sock *s);
-
 /* shutdown() of a listener: it stops, and who waits in accept is told. Both locks of s held. */
 void listen_shutdown(struct sock *s);
-
-/* The last descriptor is gone: lets go of all entries. Both locks of s held. */
-void listen_close(struct sock *s);
 
 /*
  * exec.c: a listener of the image before this one, entered for workers that come; its entries are the caller's to fill in.

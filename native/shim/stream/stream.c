@@ -4,7 +4,7 @@
 #include <sys/epoll.h>
 
 #include "wait/epoll.h"
-#include "wait/eventq.h"
+#include "core/eventq.h"
 #include "core/iov.h"
 #include "core/sock.h"
 #include "stream/stream.h"
@@ -255,7 +255,8 @@ static bool lingered(struct sock *s)
 	return sock_peer_flags(s) & GZ_WORKER_DEAD || (uint32_t)stream_unsent(s) <= kept;
 }
 
-void stream_linger(struct sock *s)
+/* The last descriptor was closed with SO_LINGER and a time: waits for what was sent to be acknowledged. */
+static void linger(struct sock *s)
 {
 	if (!s->options.linger || s->options.linger_s <= 0 || s->born != gz_load(&shim.forks) || unread(s))
 		return;
@@ -295,3 +296,41 @@ int stream_unsent(struct sock *s)
 {
 	return (int)(gz_load(&s->me->out_head) - gz_load_acquire(&s->peer->in_tail));
 }
+
+static uint32_t arrivals(struct sock *s)
+{
+	return gz_load_acquire(&s->peer->out_head); /* pairs with the peer's publish */
+}
+
+static void interest(struct sock *s, uint32_t queue, bool on)
+{
+	if (!link_is_open(s->link))
+		return;
+	if (on)
+		link_interest(s->link, s->n, queue);
+	else
+		link_no_interest(s->link, s->n, queue);
+}
+
+static void option_changed(struct sock *s, enum option option)
+{
+	if (option != OPTION_SNDBUF)
+		return;
+	/* There may be room now for a thread that waits for it. */
+	stream_wake_own(s);
+	epoll_activate(s);
+}
+
+static void let_go(struct sock *s)
+{
+	link_let_go(s->link, s->n);
+}
+
+const struct sock_ops stream_ops = {
+	.level = stream_level,
+	.arrivals = arrivals,
+	.interest = interest,
+	.option_changed = option_changed,
+	.linger = linger,
+	.close = let_go,
+};

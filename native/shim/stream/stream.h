@@ -28,8 +28,7 @@ ssize_t stream_sendfile(struct sock *s, int in_fd, off_t *offset, size_t len);
 /* shutdown() of a STREAM; no locks held. 0 or -errno. */
 int stream_shutdown(struct sock *s, int how);
 
-/* The last descriptor was closed with SO_LINGER and a time: waits for what was sent to be acknowledged. No locks held. */
-void stream_linger(struct sock *s);
+extern const struct sock_ops stream_ops;
 
 /* It has a peer, as getpeername and shutdown see it. */
 bool stream_connected(struct sock *s);

@@ -11,12 +11,12 @@
 #include "udp/dgram_message.h"
 #include "udp/dgram_options.h"
 #include "wait/epoll.h"
-#include "process/family.h"
+#include "worker/program.h"
 #include "core/real.h"
 #include "core/route.h"
 #include "core/shim.h"
 
-void dgram_close(struct sock *s)
+static void close_all(struct sock *s)
 {
 	dgram_entries_close(s);
 	free(s->listener);
@@ -41,7 +41,7 @@ static int become(struct sock *s, int fd, bool both, const struct endpoint *peer
 	d->tx_slot = gz_add(&shim.turn, 1) % shim.workers;
 	err = dgram_entries_open(s);
 	if (err) {
-		dgram_close(s);
+		close_all(s);
 		return err;
 	}
 	gz_store_release(&s->kind, KIND_DGRAM);
@@ -265,7 +265,7 @@ struct sock *dgram_enter(int fd, bool fresh)
 	sock_hold(s);
 	lock_give(&s->rx);
 	if (__builtin_expect(s->born != gz_load(&shim.forks), 0))
-		family_claim_all();
+		program_claim_all();
 	return s;
 }
 
@@ -301,7 +301,7 @@ int dgram_shutdown(struct sock *s, int how)
 	return 0;
 }
 
-uint32_t dgram_level(struct sock *s, uint32_t want)
+static uint32_t level_of(struct sock *s, uint32_t want)
 {
 	uint32_t level = 0, shut = gz_load(&dgram_of(s)->shut);
 
@@ -316,7 +316,7 @@ uint32_t dgram_level(struct sock *s, uint32_t want)
 	return level;
 }
 
-uint32_t dgram_arrivals(struct sock *s)
+static uint32_t arrivals(struct sock *s)
 {
 	uint32_t sum = gz_load(&dgram_of(s)->shut);
 
@@ -329,3 +329,10 @@ uint32_t dgram_arrivals(struct sock *s)
 	}
 	return sum;
 }
+
+const struct sock_ops dgram_ops = {
+	.level = level_of,
+	.arrivals = arrivals,
+	.interest = listen_interest,
+	.close = close_all,
+};

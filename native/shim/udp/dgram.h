@@ -42,14 +42,7 @@ int dgram_name(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len);
 /* shutdown(). 0 or -errno. */
 int dgram_shutdown(struct sock *s, int how);
 
-/* Level in epoll's bits, of the stack's side alone. Any thread, no locks. */
-uint32_t dgram_level(struct sock *s, uint32_t want);
-
-/* Moves with each datagram that arrives, which is an edge. */
-uint32_t dgram_arrivals(struct sock *s);
-
-/* The last descriptor is gone. Both locks of s held. */
-void dgram_close(struct sock *s);
+extern const struct sock_ops dgram_ops;
 
 /* attach.c, shim.lock held: a worker died; a worker is there (again). */
 void dgram_lost(struct link *link);

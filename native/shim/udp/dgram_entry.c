@@ -9,7 +9,7 @@
 #include "udp/dgram.h"
 #include "udp/dgram_entry.h"
 #include "wait/epoll.h"
-#include "process/family.h"
+#include "worker/program.h"
 #include "core/shim.h"
 
 #define OPEN_PATIENCE_NS 1000000000ull
@@ -136,7 +136,7 @@ struct listener *dgram_inherit(struct sock *s, bool both, const struct endpoint 
 
 int dgram_entries_open(struct sock *s)
 {
-	family_claim_all();
+	program_claim_all();
 	shim_lock();
 	WORKER_EACH(link, i)
 	{
@@ -160,7 +160,7 @@ static void repeat_bind(struct sock *s, struct link *link, uint32_t n)
 
 void dgram_entries_peer(struct sock *s)
 {
-	family_claim_all();
+	program_claim_all();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link;
 
@@ -171,7 +171,7 @@ void dgram_entries_peer(struct sock *s)
 
 void dgram_entries_options(struct sock *s)
 {
-	family_claim_all();
+	program_claim_all();
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct link *link;
 		struct gz_sock *entry = dgram_entry_at(s, i, &link);

@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
 
-#include "udp/dgram.h"
 #include "wait/epoll_index.h"
 #include "wait/epoll_nest.h"
 #include "wait/epoll_set.h"
-#include "wait/eventq.h"
-#include "process/family.h"
+#include "core/eventq.h"
+#include "worker/program.h"
 #include "core/fdtable.h"
-#include "stream/listen.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
-#include "stream/stream.h"
 
 #define BELL_BUDGET 4096u
 
@@ -83,19 +80,6 @@ bool epoll_bells_pending(struct epoll *ep)
 	return gz_load(&ep->stack_items) && ep->queue != EVENTQ_SHARED && eventq_rung(ep->queue);
 }
 
-/* Of a listener or a datagram socket. */
-static uint32_t other_level(struct sock *s, uint32_t want)
-{
-	if (sock_kind(s) == KIND_DGRAM)
-		return dgram_level(s, want);
-	return listen_level(s);
-}
-
-static uint32_t other_arrivals(struct sock *s)
-{
-	return sock_kind(s) == KIND_DGRAM ? dgram_arrivals(s) : listen_arrivals(s);
-}
-
 /* What moves when a stream's state does: connected, the end of either direction, death. */
 static uint32_t stream_marks(struct sock *s)
 {
@@ -126,23 +110,20 @@ static uint32_t look(struct item *item, bool report)
 {
 	struct sock *s = item->s;
 	uint32_t level, arrivals, flags, nospace;
-	bool listener;
+	const struct sock_ops *ops;
 
 	if (!(item->events & ~EPOLL_HOW))
 		return 0; /* a one-shot that has fired */
 	if (item->inner)
 		return look_inner(item, report);
-	listener = sock_kind(s) != KIND_STREAM;
-	if (!(item->events & EPOLLET)) {
-		level = listener ? other_level(s, item->events) : stream_level(s, item->events);
-		return level & item->events;
-	}
+	ops = sock_ops_of(s);
+	if (!(item->events & EPOLLET))
+		return ops->level(s, item->events) & item->events;
 	/* The marks before the level: what comes between is an edge of its own. */
-	arrivals = listener ? other_arrivals(s) : gz_load_acquire(&s->peer->out_head);
-	flags = listener ? 0 : stream_marks(s);
+	arrivals = ops->arrivals(s);
+	flags = sock_kind(s) == KIND_STREAM ? stream_marks(s) : 0;
 	nospace = gz_load(&s->nospace);
-	level = listener ? other_level(s, item->events) : stream_level(s, item->events);
-	level &= item->events;
+	level = ops->level(s, item->events) & item->events;
 	if (!level)
 		return 0;
 	if (!item->edge && arrivals == item->seen_arrivals && flags == item->seen_flags &&
@@ -394,7 +375,7 @@ int epoll_wait_for(struct epoll *ep, int epfd, struct epoll_event *events, int m
 	epoll_need_queue(ep);
 	epoll_get(ep);
 	lock_give(&ep->lock);
-	family_claim_all();
+	program_claim_all();
 	n = wait_in(ep, epfd, events, most, timeout_ns, sigmask);
 	epoll_put(ep);
 	return n;

@@ -33,6 +33,7 @@ struct epoll *epoll_take(int fd);
 /* One more descriptor or user of the set; one less. No locks held. */
 void epoll_get(struct epoll *ep);
 void epoll_put(struct epoll *ep);
+extern const struct fd_ops epoll_fd_ops;
 
 /* epoll_ctl of set `epfd` on descriptor `fd`. 0 or -errno. */
 int epoll_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event);

@@ -4,7 +4,7 @@
 
 #include "wait/epoll_nest.h"
 #include "wait/epoll_set.h"
-#include "wait/eventq.h"
+#include "core/eventq.h"
 #include "core/fdtable.h"
 #include "core/shim.h"
 

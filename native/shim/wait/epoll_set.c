@@ -8,7 +8,7 @@
 #include "wait/epoll_index.h"
 #include "wait/epoll_nest.h"
 #include "wait/epoll_set.h"
-#include "wait/eventq.h"
+#include "core/eventq.h"
 #include "core/fdtable.h"
 #include "stream/listen.h"
 #include "core/real.h"
@@ -511,6 +511,13 @@ void epoll_put(struct epoll *ep)
 	unused = ep;
 	lock_give(&pool);
 }
+
+static void put_set(void *p)
+{
+	epoll_put(p);
+}
+
+const struct fd_ops epoll_fd_ops = { .put = put_set };
 
 /* ------------------------------------------------------------------ forks */
 

@@ -5,17 +5,15 @@
 #include <string.h>
 #include <sys/epoll.h>
 
-#include "udp/dgram.h"
 #include "wait/epoll.h"
-#include "wait/eventq.h"
-#include "process/family.h"
+#include "core/eventq.h"
+#include "worker/program.h"
 #include "core/fdtable.h"
 #include "stream/listen.h"
 #include "wait/poll_set.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
-#include "stream/stream.h"
 #include "wait/wait.h"
 
 #define FEW 32u
@@ -60,11 +58,7 @@ bool poll_concerns(struct pollfd *fds, nfds_t count)
 /* Level of a socket in poll's bits, which are epoll's. */
 static short level_of(struct sock *s, short want)
 {
-	if (sock_kind(s) == KIND_DGRAM)
-		return (short)dgram_level(s, (uint32_t)(unsigned short)want);
-	if (sock_kind(s) == KIND_LISTENER)
-		return (short)listen_level(s);
-	return (short)stream_level(s, (uint32_t)(unsigned short)want);
+	return (short)sock_ops_of(s)->level(s, (uint32_t)(unsigned short)want);
 }
 
 static void enter(struct poll *p)
@@ -72,13 +66,17 @@ static void enter(struct poll *p)
 	for (nfds_t i = 0; i < p->count; i++) {
 		struct sock *s = concerns(p->fds[i].fd) ? sock_enter(p->fds[i].fd, false) : NULL;
 
+		if (s && sock_kind(s) == KIND_FRESH) { /* it has taken the number just now */
+			lock_give(&s->rx);
+			s = NULL;
+		}
 		p->kernel[i] = p->fds[i];
 		p->who[i] = (struct polled){ 0 };
 		if (s) {
 			if (sock_kind(s) == KIND_STREAM)
 				sock_ready(s);
 			else if (sock_kind(s) == KIND_LISTENER)
-				family_claim_all();
+				program_claim_all();
 			sock_hold(s);
 			lock_give(&s->rx);
 			p->who[i].s = s;
@@ -138,14 +136,8 @@ static void set_interest(struct poll *p, uint32_t queue, bool on)
 	for (nfds_t i = 0; i < p->count; i++) {
 		struct sock *s = p->who[i].s;
 
-		if (!s)
-			continue;
-		if (sock_kind(s) != KIND_STREAM)
-			listen_interest(s, queue, on);
-		else if (link_is_open(s->link) && on)
-			link_interest(s->link, s->n, queue);
-		else if (link_is_open(s->link))
-			link_no_interest(s->link, s->n, queue);
+		if (s)
+			sock_ops_of(s)->interest(s, queue, on);
 	}
 }
 

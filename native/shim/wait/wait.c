@@ -6,9 +6,8 @@
 #include <string.h>
 
 #include "worker/attach.h"
-#include "wait/eventq.h"
+#include "core/eventq.h"
 #include "worker/link.h"
-#include "stream/listen.h"
 #include "samehost/pair.h"
 #include "core/real.h"
 #include "core/shim.h"
@@ -211,16 +210,7 @@ void wait_end(struct wait *w, bool found)
 
 static void set_interest(struct sock *s, uint32_t queue, bool on)
 {
-	if (sock_kind(s) != KIND_STREAM) {
-		listen_interest(s, queue, on);
-		return;
-	}
-	if (!link_is_open(s->link))
-		return;
-	if (on)
-		link_interest(s->link, s->n, queue);
-	else
-		link_no_interest(s->link, s->n, queue);
+	sock_ops_of(s)->interest(s, queue, on);
 }
 
 /* What a thread that is cancelled in its sleep leaves. */

@@ -11,8 +11,8 @@
 #include "worker/attach.h"
 #include "worker/control.h"
 #include "udp/dgram.h"
-#include "wait/eventq.h"
-#include "process/family.h"
+#include "core/eventq.h"
+#include "worker/program.h"
 #include "core/fdtable.h"
 #include "worker/link.h"
 #include "stream/listen.h"
@@ -21,6 +21,7 @@
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
+#include "core/watch.h"
 
 /* The program's first socket may wait this long for a worker that is just starting, and longer for one that waits for a CPU. */
 #define FIRST_PATIENCE_MS 500
@@ -298,7 +299,7 @@ void attach_lost(struct link *link)
 		struct sock *sock = gz_load(&link->socks[n]);
 
 		if (sock)
-			sock_peer_lost(sock);
+			watch.activate(sock);
 	}
 	eventq_wake_all();
 }
@@ -340,7 +341,7 @@ bool attach_free_ports(void)
 	struct gz_request request = { .op = GZ_REQUEST_LOOK };
 	bool any = false;
 
-	family_claim_all();
+	program_claim_all();
 	WORKER_EACH(link, i)
 	{
 		any |= link->channel && !link_post(link, &request);

@@ -9,8 +9,8 @@
 
 #include "worker/attach.h"
 #include "worker/control.h"
-#include "wait/eventq.h"
-#include "process/family.h"
+#include "core/eventq.h"
+#include "worker/program.h"
 #include "worker/link.h"
 #include "samehost/pair.h"
 #include "core/real.h"
@@ -103,7 +103,7 @@ void link_let_go(struct link *link, uint32_t n)
 		return;
 	}
 	if (!link->channel) {
-		family_dropped(link, n);
+		program_dropped(link, n);
 		return;
 	}
 	gz_store(&link->channel->interest[n % GZ_SOCKS_MAX], 0);

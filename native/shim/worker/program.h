@@ -3,8 +3,8 @@
  * What the processes of one descent hold together: a child is introduced to the workers by its parent, takes over what it was
  * given when it first needs it, and lets go of what it does not want. Forks, exec and sockets on their way are all children.
  */
-#ifndef SHIM_FAMILY_H
-#define SHIM_FAMILY_H
+#ifndef SHIM_PROGRAM_H
+#define SHIM_PROGRAM_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,32 +12,32 @@
 struct link;
 
 /* In a child, on first use: takes over what the parent held at the fork. 0 or -errno; the link is dead then. No locks held. */
-int family_claim(struct link *link);
+int program_claim(struct link *link);
 
 /* In a child that uses the stack by itself: claims what it holds at each worker, if it has not yet. No locks held. */
-void family_claim_all(void);
+void program_claim_all(void);
 
 /* In a child, before the claim: number n is not wanted. No locks held. */
-void family_dropped(struct link *link, uint32_t n);
+void program_dropped(struct link *link, uint32_t n);
 
 /* The same in two steps, for many: told with the second. link->post held, or the link is not public yet. */
-void family_drop_later(struct link *link, uint32_t n);
-void family_tell_dropped(struct link *link);
+void program_drop_later(struct link *link, uint32_t n);
+void program_tell_dropped(struct link *link);
 
 /*
  * exec.c, before main: a link to a worker that the last image was introduced to; what it holds there is claimed on first use.
  * Takes control_fd. NULL: no memory.
  */
-struct link *family_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size);
+struct link *program_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size);
 
 /*
  * Introduces a child to the worker, which is to hold all we hold. Returns the child's control socket (close-on-exec), or -errno.
  * shim.lock and link->post held, and all requests settled.
  */
-int family_fork(struct link *link);
+int program_fork(struct link *link);
 
 /* What the sender of a socket says of it to its receiver, by way of a worker (parcel.c). */
-struct family_note {
+struct program_note {
 	uint32_t kind;    /* enum sock_kind */
 	uint32_t side, n; /* of a pair: number n of this side, in this memory */
 	uint32_t paired;
@@ -47,14 +47,14 @@ struct family_note {
 
 /*
  * Number n (0: none of this worker's) goes on its way, with a note. Returns the end (close-on-exec) that holds it, and that only
- * the receiver is to have; or -errno. As family_fork.
+ * the receiver is to have; or -errno. As program_fork.
  */
-int family_carry(struct link *link, uint32_t n, const struct family_note *note);
+int program_carry(struct link *link, uint32_t n, const struct program_note *note);
 
 /*
  * Shows the worker an end that came to us. 0: a process of our program has sent it, *note is what that one said, and we hold *n
  * from now on (0: none of this worker's), as we did before if *held. Or -errno. shim.lock held.
  */
-int family_adopt(struct link *link, int end, struct family_note *note, uint32_t *n, bool *held);
+int program_adopt(struct link *link, int end, struct program_note *note, uint32_t *n, bool *held);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "process/family.h"
+#include "worker/program.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
+#include "core/watch.h"
 
 #define ANSWER_PATIENCE_MS 1000 /* the worker runs, so it answers soon or never */
 
@@ -37,14 +38,14 @@ static int ask_for_end(struct link *link, struct gz_message *message)
 	return message->status > 0 ? -message->status : -EPROTO;
 }
 
-int family_fork(struct link *link)
+int program_fork(struct link *link)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_FORK };
 
 	return ask_for_end(link, &message);
 }
 
-int family_carry(struct link *link, uint32_t n, const struct family_note *note)
+int program_carry(struct link *link, uint32_t n, const struct program_note *note)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_CARRY, .number = n };
 
@@ -53,7 +54,7 @@ int family_carry(struct link *link, uint32_t n, const struct family_note *note)
 	return ask_for_end(link, &message);
 }
 
-int family_adopt(struct link *link, int end, struct family_note *note, uint32_t *n, bool *held)
+int program_adopt(struct link *link, int end, struct program_note *note, uint32_t *n, bool *held)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_ADOPT };
 	int fds[GZ_WELCOME_FDS], count, err = -ENOTCONN;
@@ -77,7 +78,7 @@ int family_adopt(struct link *link, int end, struct family_note *note, uint32_t 
 	return 0;
 }
 
-void family_drop_later(struct link *link, uint32_t n)
+void program_drop_later(struct link *link, uint32_t n)
 {
 	/* Lost memory only delays the release to the end of this process. */
 	if (!link->dropped)
@@ -86,7 +87,7 @@ void family_drop_later(struct link *link, uint32_t n)
 		link->dropped[n / 64] |= 1ull << (n % 64);
 }
 
-void family_tell_dropped(struct link *link)
+void program_tell_dropped(struct link *link)
 {
 	for (uint32_t w = 0; link->dropped && w < GZ_SOCKS_MAX / 64; w++) {
 		struct gz_message message = { .kind = GZ_MESSAGE_DROP, .number = w, .drop = link->dropped[w] };
@@ -99,15 +100,15 @@ void family_tell_dropped(struct link *link)
 	}
 }
 
-void family_dropped(struct link *link, uint32_t n)
+void program_dropped(struct link *link, uint32_t n)
 {
 	lock_take(&link->post);
-	family_drop_later(link, n);
-	family_tell_dropped(link);
+	program_drop_later(link, n);
+	program_tell_dropped(link);
 	lock_give(&link->post);
 }
 
-struct link *family_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size)
+struct link *program_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size)
 {
 	struct link *link = attach_take_link(false);
 
@@ -148,7 +149,7 @@ static int claim(struct link *link)
 	return err;
 }
 
-int family_claim(struct link *link)
+int program_claim(struct link *link)
 {
 	uint64_t *dropped;
 	int err = 0;
@@ -177,18 +178,18 @@ int family_claim(struct link *link)
 		struct sock *sock = gz_load(&link->socks[n]);
 
 		if (sock)
-			sock_claimed(sock, link, n);
+			watch.claim(sock, link, n);
 	}
 out:
 	shim_unlock();
 	return err;
 }
 
-void family_claim_all(void)
+void program_claim_all(void)
 {
 	WORKER_EACH(link, i)
 	{
 		if (__builtin_expect(!link->channel, 0))
-			(void)family_claim(link); /* a link that cannot be claimed is dead, which the caller sees */
+			(void)program_claim(link); /* a link that cannot be claimed is dead, which the caller sees */
 	}
 }

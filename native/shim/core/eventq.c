@@ -7,7 +7,7 @@
 
 #include <gazelle/wake.h>
 
-#include "wait/eventq.h"
+#include "core/eventq.h"
 #include "core/fdtable.h"
 #include "worker/link.h"
 #include "core/real.h"

@@ -444,13 +444,14 @@ static void *spinner(void *arg)
 static void a_thread_that_only_computes_can_be_cancelled(void **state)
 {
 	pthread_t thread;
+	char byte;
 
 	kit_pair(shared_fd);
 	kit_send(shared_fd[0], "q");
+	/* The byte has arrived; when it is read, the thread is about to compute. */
+	assert_int_equal(recv(shared_fd[1], &byte, 1, MSG_PEEK), 1);
 	assert_int_equal(pthread_create(&thread, NULL, spinner, NULL), 0);
 	for (int unread = 1; unread;) {
-		char byte;
-
 		unread = recv(shared_fd[1], &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 		sched_yield();
 	}

@@ -47,6 +47,46 @@ static void nothing_but_a_pair_of_sockets_can_be_woken(void **state)
 	}
 }
 
+/* What the worker keeps must not keep the process attached: its own end of the control socket, by itself or in a queue. */
+static void nothing_is_kept_that_would_outlive_the_process(void **state)
+{
+	struct gz_message vouch = message(GZ_MESSAGE_VOUCH), queue = message(GZ_MESSAGE_EVENT_QUEUE);
+	int ends[2];
+
+	(void)state;
+	gz_store(&fx->stack.page->pid, (uint32_t)getpid());
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	say(p.fd, &vouch, sizeof(vouch), p.fd);
+	leave(&p);
+	turn();
+	assert_int_equal(counter(GZ_COUNT_attachments), 0);
+
+	p = greet(dial(), GZ_MESSAGE_HELLO);
+	say(p.fd, &queue, sizeof(queue), p.fd);
+	assert_true(hung_up(p.fd));
+	leave(&p);
+
+	gz_store(&fx->stack.page->pid, 0);
+	p = greet(dial(), GZ_MESSAGE_HELLO);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+	say(ends[0], &queue, sizeof(queue), p.fd);
+	say(p.fd, &queue, sizeof(queue), ends[1]);
+	assert_true(hung_up(p.fd));
+	close(ends[0]);
+	close(ends[1]);
+	leave(&p);
+
+	p = greet(dial(), GZ_MESSAGE_HELLO);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+	say(p.fd, &queue, sizeof(queue), ends[1]);
+	turn();
+	assert_int_equal(send(ends[0], "", 1, MSG_NOSIGNAL), -1);
+	close(ends[0]);
+	close(ends[1]);
+	leave(&p);
+	assert_int_equal(counter(GZ_COUNT_attachments), 0);
+}
+
 static void a_process_that_lets_nobody_wake_it_holds_up_nobody(void **state)
 {
 	(void)state;
@@ -325,6 +365,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(event_queue_numbers_are_checked),
 		TEST(nothing_but_a_pair_of_sockets_can_be_woken),
+		TEST(nothing_is_kept_that_would_outlive_the_process),
 		TEST(a_process_that_lets_nobody_wake_it_holds_up_nobody),
 		TEST(a_socket_that_lingers_holds_up_nobody),
 		TEST(descriptors_nobody_asked_for_are_closed),

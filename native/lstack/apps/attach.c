@@ -23,6 +23,7 @@
 #include "socket/conn.h"
 #include "socket/listener.h"
 #include "core/log.h"
+#include "shared/page.h"
 #include "apps/pair.h"
 #include "apps/remains.h"
 #include "shared/trace.h"
@@ -399,19 +400,37 @@ static void on_drop(struct app *app, const struct gz_message *message)
 		app_let_go(app, message->number * 64 + (uint32_t)__builtin_ctzll(bits));
 }
 
+/* The end of a control socket, of any worker. If one of us kept it, that socket would never end, whatever becomes of the process. */
+static bool leads_to_worker(struct protocol_stack *stack, int fd)
+{
+	struct ucred made_by = { 0 };
+	socklen_t len = sizeof(made_by);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &made_by, &len) || page_is_workers(stack, (uint32_t)made_by.pid);
+}
+
+/* From now on nothing can be sent to it, and nothing was: such an end could lie in its queue as well. */
+static bool is_deaf(int fd)
+{
+	char byte;
+
+	return !shutdown(fd, SHUT_RD) && recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
+}
+
 /* What this says holds for ever: it is about the socket, not about flags the process could change behind our back. */
-static bool can_wake(int fd)
+static bool can_wake(struct protocol_stack *stack, int fd)
 {
 	int domain = -1, type = -1;
 	socklen_t len = sizeof(int);
 
 	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) &&
-	       !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && domain == GZ_WAKE_DOMAIN && type == GZ_WAKE_TYPE;
+	       !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && domain == GZ_WAKE_DOMAIN && type == GZ_WAKE_TYPE &&
+	       !leads_to_worker(stack, fd) && is_deaf(fd);
 }
 
 static void on_event_queue(struct app *app, uint32_t number, int fd)
 {
-	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel || !can_wake(fd)) {
+	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel || !can_wake(app->apps->stack, fd)) {
 		attach_discard(fd);
 		app_doom(app, "bad event queue");
 		return;

@@ -75,6 +75,13 @@ static bool read_address(int fd, struct vouch *vouch)
 	return true;
 }
 
+static bool has_ports(int fd)
+{
+	int domain = number_of(fd, SOL_SOCKET, SO_DOMAIN);
+
+	return domain == AF_INET || domain == AF_INET6;
+}
+
 /* Asks the kernel what the socket is. False: not one that has a port. */
 static bool look(struct vouch *vouch)
 {
@@ -111,7 +118,15 @@ void vouch_came(struct app *app, uint32_t number, int fd)
 		app_doom(app, waiting < WAITING_MAX ? NULL : "vouches, but asks for nothing");
 		return;
 	}
-	if (fd >= 0 && !quota_take(app->user, QUOTA_FILES)) {
+	/*
+	 * Nothing is kept that cannot have a port: the process's end of its control socket, say, which would keep it attached after its
+	 * end.
+	 */
+	if (fd >= 0 && !has_ports(fd)) {
+		attach_discard(fd);
+		fd = -1;
+		vouch->worthless = true;
+	} else if (fd >= 0 && !quota_take(app->user, QUOTA_FILES)) {
 		close(fd);
 		fd = -1;
 	} else if (fd >= 0) {
@@ -181,7 +196,7 @@ int vouch_take(struct app *app, const struct gz_request *request, struct vouch *
 	if (!vouch)
 		return EACCES;
 	if (vouch->fd < 0)
-		error = ENOBUFS;
+		error = vouch->worthless ? EACCES : ENOBUFS;
 	else if (look(vouch))
 		error = check(app->apps, vouch, request);
 	if (error)

@@ -22,7 +22,8 @@ struct user;
 struct vouch {
 	struct vouch *next; /* app->vouches: sent, and not asked for yet */
 	uint32_t number;    /* under which it will be */
-	int fd;             /* -1: we had no descriptor left for it */
+	int fd;             /* -1: worthless, or we had no descriptor left for it */
+	bool worthless;     /* what came is nothing that can have a port */
 	struct user *payer; /* for that descriptor; NULL: nobody */
 	bool watched;       /* the worker's epoll tells when it listens no more */
 	uid_t uid;

@@ -147,3 +147,11 @@ bool page_serving(struct protocol_stack *stack, uint32_t queue_id)
 	}
 	return peer[queue_id].alive;
 }
+
+bool page_is_workers(struct protocol_stack *stack, uint32_t pid)
+{
+	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
+		if (page_serving(stack, q) && gz_load(&stack->pages[q]->pid) == pid)
+			return true;
+	return false;
+}

@@ -29,4 +29,7 @@ bool page_running(struct protocol_stack *stack, uint32_t queue_id);
 /* The same, or it is draining: it takes no new connections but still has its old ones. */
 bool page_serving(struct protocol_stack *stack, uint32_t queue_id);
 
+/* True if this process is a worker of the instance, ourselves included. */
+bool page_is_workers(struct protocol_stack *stack, uint32_t pid);
+
 #endif

@@ -6,7 +6,9 @@ MAKEFLAGS += --no-print-directory
 PYTHON := .venv/bin/python
 DESTDIR ?=
 
-.PHONY: help run stop test bench setup build lint format unit ctest asan net conformance programs cpython install clean
+MINUTES ?= 10
+
+.PHONY: help run stop test bench fuzz setup build lint format unit ctest asan net conformance programs cpython install clean
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,13 +21,18 @@ run: ## redis on the stack, end to end (KEEP=1 leaves it running)
 stop: ## stop what `make run KEEP=1` left running
 	@$(PYTHON) scripts/demo.py --stop
 
-test: ## everything that must hold: format, lint, types, unit, C, C under sanitizers, network, programs, conformance
+test: ## everything that must hold: format, lint, types, unit, C, C under sanitizers, fuzzers, network, programs, conformance
 	@scripts/check
 
 bench: ## kernel and gazelled side by side; BENCH_ARGS=--quick
 	@scripts/setup bench
 	@scripts/build
 	@$(PYTHON) -m bench $(BENCH_ARGS)
+
+fuzz: ## hostile input of every kind for MINUTES=10; findings into build-fuzz/findings
+	@scripts/setup test
+	@fuzz/build
+	@$(PYTHON) fuzz/run.py --minutes $(MINUTES) $(FUZZ_ARGS)
 
 setup: ## packages and .venv
 	@scripts/setup test
@@ -41,8 +48,8 @@ cpython: ## CPython's own network tests, on the kernel and on the stack (8 to 10
 	@scripts/check setup build cpython
 
 format: ## write Python and C as the linters want them
-	@.venv/bin/ruff format -q gazelled tests bench scripts && .venv/bin/ruff check -q --fix-only gazelled tests bench scripts
-	@find native tests -name '*.[ch]' -exec .venv/bin/clang-format -i {} +
+	@.venv/bin/ruff format -q gazelled tests bench scripts fuzz && .venv/bin/ruff check -q --fix-only gazelled tests bench scripts fuzz
+	@find native tests fuzz -name '*.[ch]' -exec .venv/bin/clang-format -i {} +
 
 install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file
 	@scripts/setup run
@@ -50,4 +57,4 @@ install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file
 	@scripts/install "$(DESTDIR)"
 
 clean: ## what was built; not .venv and not the fetched lwIP
-	@rm -rf build build-asan
+	@rm -rf build build-asan build-fuzz

@@ -85,13 +85,13 @@ class Instance:
         self.kit.later(page.close)
         return page
 
-    def attached(self, *command: str) -> list[str]:
-        """Return the command line of a program that runs on the stack."""
-        return self.argv("run", "--", *command)
+    def attached(self, *command: str, group: int = 0) -> list[str]:
+        """Return the command line of a program that runs on the stack, by default on its first process group."""
+        return self.argv("run", "--process-index", str(group), "--", *command)
 
-    def spawn(self, *command: str) -> Process:
+    def spawn(self, *command: str, group: int = 0) -> Process:
         """Start a program on the stack; its pid is its own, `run` replaces itself by it."""
-        return self.kit.spawn(self.home, *self.attached(*command))
+        return self.kit.spawn(self.home, *self.attached(*command, group=group))
 
     def attach_environment(self) -> dict[str, str]:
         """Return what `run` adds to a program's environment, for tests that start thousands of programs."""
@@ -147,17 +147,23 @@ def on_tap(
     ipv6: bool = False,
     routed: bool = False,
     security: str = EVERYBODY,
+    groups: int = 1,
 ) -> Instance:
     """Make an instance on a tap of its own; its peer is the kernel of the same namespace.
 
-    With `split`, half of the workers serve accepted connections and the other half outgoing ones.
+    With `split`, half of the workers serve accepted connections and the other half outgoing ones. `groups` is the
+    number of process groups, which share the workers evenly.
     With `ipv6` both sides have addresses of that, too: fd00:91::2 and fd00:91::1. If `routed`, the peer is the way out.
     """
     home = kit.namespace("s")
     if ipv6:
         home.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
-    own = cpus(workers)
-    process = f"recv_cpus = {own[::2]}\nsend_cpus = {own[1::2]}" if split else f"cpus = {own}"
+    own, each = cpus(workers), workers // groups
+    process = f"cpus = {own[:each]}" + "".join(
+        f"\n[[process]]\ncpus = {own[first : first + each]}" for first in range(each, workers, each)
+    )
+    if split:
+        process = f"recv_cpus = {own[::2]}\nsend_cpus = {own[1::2]}"
     toml = f"""
 [stack]
 {stack}

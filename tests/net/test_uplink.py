@@ -25,12 +25,13 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, accelerated, on_uplink, wait_running
-from kit.lab import Kit, Process, until
+from kit.lab import Kit, Process, compiled, until
 from kit.redis import PORT, ask, load, start_redis
 
 ECHO = Path(__file__).with_name("echo_server.py")
 OTHER_PORT = 7007
 REQUESTS = 60_000
+FILTER = ("bpf", "direct-action", "bytecode", "1,6 0 0 4294967295")  # of somebody else, who only looks
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -110,14 +111,15 @@ def start_echo(instance: Instance) -> Process:
     return echo
 
 
-@pytest.mark.parametrize("over", ["veth", "bridge", "macvlan"])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_stack_serves_and_nothing_else_on_the_interface_notices(kit: Kit, workers: int, over: str) -> None:
-    instance = on_uplink(kit, workers, over)
+def _serve_and_leave_no_trace(instance: Instance, *, lossless: bool) -> None:
+    """Start, serve, lose every worker and stop; AssertionError if anything else on the interface noticed.
+
+    Unless `lossless`, the interface may lose packets while programs are attached and detached, but no connection.
+    """
     as_it_was = before(instance)
     start_echo(instance)
     session = Session(instance)
-    ping = kit.spawn(instance.client, "ping", "-i", "0.05", instance.address)
+    ping = instance.kit.spawn(instance.client, "ping", "-i", "0.05", instance.address)
     instance.start()
     redis = start_redis(instance, bind="0.0.0.0")
     load(instance, REQUESTS)
@@ -135,8 +137,46 @@ def test_the_stack_serves_and_nothing_else_on_the_interface_notices(kit: Kit, wo
     ping.popen.send_signal(signal.SIGINT)
     ping.wait(5)
     answered = [int(number) for number in re.findall(r"icmp_seq=(\d+)", ping.output())]
-    assert answered == list(range(1, len(answered) + 1))  # the last one may still have been on its way
+    if lossless:
+        assert answered == list(range(1, len(answered) + 1))  # the last one may still have been on its way
     assert before(instance) == as_it_was
+    assert programs_left(instance) == []
+
+
+@pytest.mark.parametrize("over", ["veth", "bridge", "macvlan"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_stack_serves_and_nothing_else_on_the_interface_notices(kit: Kit, workers: int, over: str) -> None:
+    _serve_and_leave_no_trace(on_uplink(kit, workers, over), lossless=True)
+
+
+@pytest.fixture
+def before_tcx(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have uplinkctl find a kernel that knows no attachment but to a queueing discipline."""
+    source = Path(__file__).with_name("before_tcx.c")
+    monkeypatch.setenv("LD_PRELOAD", str(compiled(source, kit.directory, "-shared", "-fPIC")))
+
+
+@pytest.mark.usefixtures("before_tcx")
+@pytest.mark.parametrize("had_qdisc", [False, True], ids=["clsact of its own", "clsact was there"])
+def test_before_linux_6_6_the_programs_hang_from_clsact(kit: Kit, had_qdisc: bool) -> None:
+    instance = on_uplink(kit, 2)
+    if had_qdisc:
+        instance.home.run("tc", "qdisc", "add", "dev", "gzs", "clsact")
+        instance.home.run("tc", "filter", "add", "dev", "gzs", "ingress", *FILTER)
+    _serve_and_leave_no_trace(instance, lossless=had_qdisc)
+
+
+@pytest.mark.usefixtures("before_tcx")
+def test_a_filter_that_came_later_keeps_its_clsact(kit: Kit) -> None:
+    instance = on_uplink(kit, 1)
+    instance.start()
+    shown = instance.home.run("tc", "filter", "show", "dev", "gzs", "ingress")
+    assert "uplink_in" in shown, shown
+    instance.home.run("tc", "filter", "add", "dev", "gzs", "egress", *FILTER)
+    instance.stop()
+    assert "clsact" in instance.home.run("tc", "qdisc", "show", "dev", "gzs")
+    assert "bytecode" in instance.home.run("tc", "filter", "show", "dev", "gzs", "egress")
+    assert not instance.home.run("tc", "filter", "show", "dev", "gzs", "ingress").strip()
     assert programs_left(instance) == []
 
 

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from net.instance import Instance, on_tap
-from net.kit import Kit
+from kit.instance import Instance, on_tap
+from kit.lab import Kit
 
 SERVER = str(Path(__file__).with_name("udp_echo.py"))
 PEERS = 64

@@ -51,6 +51,7 @@
 #define PROMPT_AFTER_NS NS_PER_MS /* a sleep as long as that: there was silence, or somebody stays on the CPU */
 #define PROMPT_NS (50 * NS_PER_MS)
 #define DRAIN_NS (900 * NS_PER_MS)
+#define BEHIND_NS (200 * NS_PER_MS) /* timers are at most so late while the port has more than we take */
 
 /* Set by the signal handler, which also writes stop_fd: a sleep that has just begun ends. */
 static volatile sig_atomic_t stop_wanted;
@@ -126,6 +127,18 @@ static void take_events(struct protocol_stack *stack, int timeout_ms)
 	}
 }
 
+/*
+ * What the port still has may acknowledge what would time out now, and a retransmission is the more to do the less there is
+ * time for. So who is behind reads first, and lets TCP's clock go more slowly.
+ */
+static void tcp_timers(struct protocol_stack *stack, bool behind)
+{
+	if (behind && stack->now_ns - stack->timers_ns < BEHIND_NS)
+		return;
+	stack->timers_ns = stack->now_ns;
+	tcp_table_timers(stack->now_ns);
+}
+
 static uint32_t turn(struct protocol_stack *stack)
 {
 	struct rte_mbuf *frames[BURST_MAX];
@@ -146,7 +159,7 @@ static uint32_t turn(struct protocol_stack *stack)
 	work += steer_poll(stack, STEER_BUDGET);
 	work += apps_poll(stack);
 	work += flows_tell_peers(stack);
-	tcp_table_timers(stack->now_ns);
+	tcp_timers(stack, n == budget);
 	netif_flush(stack);
 	if (__builtin_expect(stack->tracing, 0))
 		trace_sent(stack);

@@ -34,9 +34,10 @@ struct protocol_stack {
 	struct port *port;
 	struct steer *steer;
 	struct apps *apps;
-	int epoll_fd;        /* what an idle worker sleeps on */
-	uint64_t now_ns;     /* CLOCK_MONOTONIC, read once per turn */
-	uint32_t sleeps;     /* numbers them */
+	int epoll_fd;       /* what an idle worker sleeps on */
+	uint64_t now_ns;    /* CLOCK_MONOTONIC, read once per turn */
+	uint64_t timers_ns; /* when TCP's timers were last looked at */
+	uint32_t sleeps;    /* numbers them */
 	bool readers_behind; /* datagrams were dropped in this turn: whoever should read them may be waiting for this CPU */
 	bool tracing;        /* somebody wants to know where the time goes (trace.h) */
 	bool draining;       /* SIGTERM: no new connections, flush, then _exit */

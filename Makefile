@@ -8,10 +8,10 @@ DESTDIR ?=
 
 MINUTES ?= 10
 
-.PHONY: help run stop test bench fuzz setup build lint format unit ctest asan net conformance programs cpython install clean
+.PHONY: help run stop test bench fuzz setup build lint format unit ctest asan net conformance programs cpython install clean architecture
 
 help: ## show this
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: ## redis on the stack, end to end (KEEP=1 leaves it running)
 	@scripts/setup run
@@ -50,6 +50,9 @@ cpython: ## CPython's own network tests, on the kernel and on the stack (8 to 10
 format: ## write Python and C as the linters want them
 	@.venv/bin/ruff format -q gazelled tests bench scripts fuzz && .venv/bin/ruff check -q --fix-only gazelled tests bench scripts fuzz
 	@find native tests fuzz -name '*.[ch]' -exec .venv/bin/clang-format -i {} +
+
+architecture: ## draw the parts and their arrows into docs/explanation/architecture.md
+	@PYTHONPATH=tests $(PYTHON) -m layout --draw
 
 install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file
 	@scripts/setup run

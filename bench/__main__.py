@@ -15,7 +15,7 @@ from types import FrameType
 from rich.console import Console
 
 from bench import report
-from bench.instance import Instance, on_tap, on_veth
+from bench.instance import Instance, on_tap, on_uplink, on_veth
 from bench.lab import REPOSITORY, BenchError, Lab
 from bench.life_rows import LIFE_KEYS, LifeRun
 from bench.machine import describe
@@ -24,7 +24,7 @@ from bench.programs import PROGRAMS, Load
 from bench.runner import CLOSE, CLOSE_TIMES, Options, Runner
 from bench.scale import raise_file_limit
 from bench.side import PLACEMENTS, open_field
-from bench.targets import AF_XDP, LIFE, PATHS, SAME_HOST, TAP, TARGETS
+from bench.targets import AF_XDP, BESIDE, LIFE, PATHS, SAME_HOST, TAP, TARGETS, UPLINK
 
 PICTURE = REPOSITORY / "docs" / "benchmarks.svg"
 
@@ -90,6 +90,10 @@ def _measure(
             instances["tap"] = on_tap(lab)
             if against:
                 instances["tap other"] = on_tap(lab, "u", 1, 81, against)
+        if {UPLINK, BESIDE} & set(options.paths):
+            instances["uplink"] = on_uplink(lab)
+            if against:
+                instances["uplink other"] = on_uplink(lab, "o", 84, against)
         if AF_XDP in options.paths:
             instances["af_xdp"] = on_veth(lab)
             if against:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""An instance of gazelled that the run starts for itself: on a tap of its own, or on a veth by af_xdp."""
+"""An instance of gazelled that the run starts for itself: on a tap of its own, or on a veth, by an uplink or by af_xdp."""
 
 from __future__ import annotations
 
@@ -186,6 +186,30 @@ def on_veth(lab: Lab, role: str = "x", net: int = 92, checkout: Path = REPOSITOR
     lab.address(theirs, f"10.{net}.0.1/24", lab.client)
     port = f'driver = "af_xdp"\ndevice = "{ours}"\nrx_queue_size = 2048\ntx_queue_size = 2048'
     return Instance(lab, role, _toml(lab, [lab.worker_cpu], port, address), address, checkout)
+
+
+def on_uplink(lab: Lab, role: str = "n", net: int = 94, checkout: Path = REPOSITORY) -> Instance:
+    """Make an instance beside the kernel on one end of a veth pair; its peer is the kernel of the clients' namespace.
+
+    Of the interface's two addresses the second stays the kernel's (`kernels_own`).
+    """
+    ours, theirs, address = f"b{role}0", f"b{role}1", f"10.{net}.0.2"
+    lab.veth(lab.home, ours, theirs, 1)
+    for own in (address, kernels_own(address)):
+        lab.address(ours, f"{own}/24", lab.home)
+    lab.address(theirs, f"10.{net}.0.1/24", lab.client)
+    toml = f"""
+[[process]]
+cpus = {[lab.worker_cpu]}
+[port]
+uplink = "{ours}"
+"""
+    return Instance(lab, role, toml, address, checkout)
+
+
+def kernels_own(address: str) -> str:
+    """Return the address of an uplink's interface that the stack does not serve."""
+    return address.rsplit(".", 1)[0] + ".4"
 
 
 def tap_device(instance: Instance) -> str:

@@ -6,6 +6,8 @@ namespace K (kernel)                                 namespace C (clients)
 
 namespace S (stacks)
   instance t: 10.91.0.2  on a tap, its clients in S: 10.91.0.1, .3
+  instance n: 10.94.0.2 uplink bn0 ====veth==== bn1 -- 10.94.0.1
+     kernel:  10.94.0.4        bn0
   instance x: 10.92.0.2 af_xdp bx0 ====veth==== bx1 -- 10.92.0.1
 
 The kernel's servers have a namespace of their own: they listen on 0.0.0.0, and the same port on a stack's address in

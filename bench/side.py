@@ -6,29 +6,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.instance import Instance, tap_device
+from bench.instance import Instance, kernels_own, tap_device
 from bench.lab import BenchError, Lab, Process
-from bench.targets import AF_XDP, SAME_HOST, TAP
+from bench.targets import AF_XDP, BESIDE, SAME_HOST, TAP, UPLINK
 
 SPREAD, ONE_CORE = "spread", "one core"
 PLACEMENTS = (SPREAD, ONE_CORE)
 
 
 class Site:
-    """Where a server is: the kernel of namespace K, or an instance. Servers of all programs are started by it."""
+    """Where a server is: the kernel of a namespace, or an instance. Servers of all programs are started by it."""
 
-    def __init__(self, lab: Lab, key: str, instance: Instance | None) -> None:
+    def __init__(
+        self, lab: Lab, key: str, instance: Instance | None, namespace: str = "", address: str = "0.0.0.0"
+    ) -> None:
         self.lab, self.key, self.instance = lab, key, instance
-
-    @property
-    def address(self) -> str:
-        """Return the address servers listen on."""
-        return "0.0.0.0" if self.instance is None else self.instance.address
-
-    @property
-    def namespace(self) -> str:
-        """Return the namespace servers run in."""
-        return self.lab.kernel if self.instance is None else self.lab.home
+        self.namespace = lab.home if instance else namespace or lab.kernel  # servers run there
+        self.address = instance.address if instance else address  # and listen on it
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -92,7 +86,13 @@ class Side:
 
 
 KERNEL_LO, KERNEL_VETH = "kernel loopback", "kernel veth"
-BASELINE = {SAME_HOST: KERNEL_LO, TAP: KERNEL_VETH, AF_XDP: KERNEL_VETH}
+BASELINE = {
+    SAME_HOST: KERNEL_LO,
+    TAP: KERNEL_VETH,
+    UPLINK: KERNEL_VETH,
+    BESIDE: KERNEL_VETH,
+    AF_XDP: KERNEL_VETH,
+}
 OTHER = {path: f"{path}, other checkout" for path in BASELINE}
 
 
@@ -122,7 +122,7 @@ class Field:
 def open_field(lab: Lab, paths: Sequence[str], instances: Mapping[str, Instance]) -> Field:
     """Open what the wanted paths need. The sides are in the order of the turns: kernel, (other), gazelled, kernel...
 
-    `instances` are "tap" and "af_xdp", and the same of another checkout as "tap other" and "af_xdp other".
+    `instances` are "tap", "uplink" and "af_xdp", and the same of another checkout as "tap other" and so on.
     """
     opened = Field(lab)
     opened.add_site(Site(lab, "kernel", None))
@@ -137,12 +137,17 @@ def open_field(lab: Lab, paths: Sequence[str], instances: Mapping[str, Instance]
         for suffix, names in ours:
             site = f"tap{suffix}"
             opened.side(names[SAME_HOST], site, lab.home, instances[site].address, attached=True)
-    if TAP in paths or AF_XDP in paths:
+    if {TAP, UPLINK, BESIDE, AF_XDP} & set(paths):
         opened.side(KERNEL_VETH, "kernel", lab.client, "10.93.0.2", sources=("10.93.0.1", "10.93.0.3"))
     for suffix, names in ours if TAP in paths else []:
         site = f"tap{suffix}"
         opened.side(names[TAP], site, lab.home, instances[site].address, sources=instances[site].peers)
-    for suffix, names in ours if AF_XDP in paths else []:
-        site = f"af_xdp{suffix}"
-        opened.side(names[AF_XDP], site, lab.client, instances[site].address)
+    for path, kind in ((UPLINK, "uplink"), (AF_XDP, "af_xdp")):
+        for suffix, names in ours if path in paths else []:
+            site = f"{kind}{suffix}"
+            opened.side(names[path], site, lab.client, instances[site].address)
+    for suffix, names in ours if BESIDE in paths else []:
+        own = kernels_own(instances[f"uplink{suffix}"].address)
+        opened.add_site(Site(lab, f"beside{suffix}", None, lab.home, own))
+        opened.side(names[BESIDE], f"beside{suffix}", lab.client, own)
     return opened

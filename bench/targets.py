@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from bench.stats import Kind, Target
 
-SAME_HOST, TAP, AF_XDP, LIFE = "same host", "tap", "af_xdp", "scale and life"
-PATHS = (SAME_HOST, TAP, AF_XDP, LIFE)
+SAME_HOST, TAP, UPLINK, BESIDE = "same host", "tap", "uplink", "kernel beside an uplink"
+AF_XDP, LIFE = "af_xdp", "scale and life"
+PATHS = (SAME_HOST, TAP, UPLINK, BESIDE, AF_XDP, LIFE)
 BURSTS = (1_000, 10_000, 40_000)  # connects at once
 
 
@@ -40,6 +41,13 @@ TARGETS: dict[tuple[str, str], Target] = {
     (TAP, "redis-get-c1"): _ratio(0.5, 0.85, against="one core"),
     (TAP, "iperf3-1-in"): _at_least(8, 16, "Gbit/s"),
     (TAP, "iperf3-1-out"): _at_least(5, 11, "Gbit/s"),
+    (UPLINK, "redis-get-c50"): _ratio(1.2, 1.4, no_more_cpu=True),
+    (UPLINK, "redis-get-c50-p16"): _ratio(1.0, 1.2),
+    (UPLINK, "wrk-large"): _ratio(1.2, 1.8),
+    (UPLINK, "iperf3-1-in"): _ratio(0.8, 1.0),
+    (UPLINK, "iperf3-1-out"): _ratio(0.5, 0.8),
+    (BESIDE, "redis-get-c50"): _ratio(0.9, 1.0),
+    (BESIDE, "iperf3-1-in"): _ratio(0.9, 1.0),
     (AF_XDP, "redis-get-c50"): _ratio(1.0, 1.25),
     (LIFE, "scale-busy"): _at_least(90, 98, "%"),
     (LIFE, "scale-memory"): _at_most(6, 2, "KB"),

@@ -22,13 +22,19 @@
 
 #include <gazelle/uplink.h>
 
-#define HEADERS 128u /* bytes of a packet that hold every header looked at */
+#define HEADERS 128u     /* bytes of a packet that hold every header looked at */
+#define FRAGMENTED 4096u /* datagrams on their way in fragments; of more the oldest is forgotten, and lost */
 
 /* Both families' ICMP header. linux/icmp.h needs the C library's headers, which there are none of for BPF. */
 struct icmp_header {
 	__u8 type, code;
 	__sum16 checksum;
 	__be32 rest;
+};
+struct fragment_header { /* RFC 8200, section 4.5 */
+	__u8 next, reserved;
+	__be16 offset; /* in 8 bytes, shifted by 3; the last bit: more follow */
+	__be32 id;
 };
 enum { UNREACHABLE4 = 3, TIME_EXCEEDED4 = 11, PARAMETER4 = 12 };
 enum { UNREACHABLE6 = 1, PARAMETER6 = 4 };
@@ -67,6 +73,20 @@ struct {
 	__type(value, __u8);
 } gz_local SEC(".maps");
 
+/* A datagram in fragments, of which only the first has ports: it has come and was the stack's. */
+struct fragment {
+	struct gz_uplink_address local, remote;
+	__be32 id;
+	__u32 protocol;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, FRAGMENTED);
+	__type(key, struct fragment);
+	__type(value, __u8);
+} gz_fragments SEC(".maps");
+
 /* What is read of a packet: of an ICMP error, of the packet it quotes, whose source is us. */
 struct flow {
 	struct gz_uplink_address local, remote;
@@ -75,7 +95,12 @@ struct flow {
 	__u8 v6;
 	__u8 syn; /* a new connection's first segment */
 	__u8 error;
+	__u8 fragment; /* FIRST: with ports; LATER: without */
+	__be32 id;     /* of a fragment */
 };
+
+enum { WHOLE = 0, FIRST = 1, LATER = 2 };
+enum { LEAVE, TAKE, DROP }; /* a packet to the kernel, to the stack, to nobody */
 
 static __always_inline void map_ip4(struct gz_uplink_address *a, __be32 ip)
 {
@@ -129,12 +154,18 @@ static __always_inline int read4(void *l3, void *end, struct flow *f)
 	struct iphdr *ip = l3;
 	void *l4;
 
-	if ((void *)(ip + 1) > end || ip->frag_off & bpf_htons(0x3fff))
-		return 0; /* fragments are the kernel's */
+	if ((void *)(ip + 1) > end)
+		return 0;
 	l4 = l3 + (ip->ihl & 15) * 4;
 	map_ip4(&f->local, ip->daddr);
 	map_ip4(&f->remote, ip->saddr);
 	f->protocol = ip->protocol;
+	if (ip->frag_off & bpf_htons(0x3fff)) {
+		f->fragment = ip->frag_off & bpf_htons(0x1fff) ? LATER : FIRST;
+		f->id = ip->id;
+		if (f->fragment == LATER)
+			return 1;
+	}
 	if (ip->protocol != IPPROTO_ICMP)
 		return read_ports(l4, end, f, 0);
 	if (l4 + sizeof(struct icmp_header) > end)
@@ -154,6 +185,16 @@ static __always_inline int read_quoted6(struct icmp_header *icmp, void *end, str
 	return read_ports(ip + 1, end, f, 1);
 }
 
+static __always_inline int read_fragment6(struct fragment_header *header, void *end, struct flow *f)
+{
+	if ((void *)(header + 1) > end)
+		return 0;
+	f->protocol = header->next;
+	f->id = header->id;
+	f->fragment = header->offset & bpf_htons(0xfff8) ? LATER : FIRST;
+	return f->fragment == LATER ? 1 : read_ports(header + 1, end, f, 0);
+}
+
 static __always_inline int read6(void *l3, void *end, struct flow *f)
 {
 	struct ipv6hdr *ip = l3;
@@ -164,6 +205,8 @@ static __always_inline int read6(void *l3, void *end, struct flow *f)
 	copy_ip6(&f->local, &ip->daddr);
 	copy_ip6(&f->remote, &ip->saddr);
 	f->protocol = ip->nexthdr;
+	if (ip->nexthdr == IPPROTO_FRAGMENT)
+		return read_fragment6((void *)(ip + 1), end, f);
 	if (ip->nexthdr != IPPROTO_ICMPV6)
 		return read_ports(ip + 1, end, f, 0);
 	if ((void *)(ip + 1) + sizeof(struct icmp_header) > end)
@@ -185,12 +228,46 @@ static __always_inline int read_flow(struct __sk_buff *skb, struct flow *f)
 	return 0;
 }
 
-static __always_inline int is_owned(const struct flow *f)
+static __always_inline int is_port_owned(const struct flow *f)
 {
 	__u32 key = bpf_ntohs(f->local_port) | (f->protocol == IPPROTO_UDP ? 65536 : 0);
 	__u64 *owners = bpf_map_lookup_elem(&gz_owners, &key);
 
 	return owners && *owners && bpf_map_lookup_elem(&gz_local, &f->local);
+}
+
+static __always_inline void fragment_key(struct fragment *key, const struct flow *f)
+{
+	key->local = f->local;
+	key->remote = f->remote;
+	key->id = f->id;
+	key->protocol = f->protocol;
+}
+
+/* True if the packet is the stack's. The later fragments of a datagram go where the first has gone. */
+static __always_inline int is_owned(const struct flow *f)
+{
+	struct fragment key = {};
+
+	if (f->fragment != LATER)
+		return is_port_owned(f);
+	fragment_key(&key, f);
+	return bpf_map_lookup_elem(&gz_fragments, &key) != NULL;
+}
+
+/* Where the first fragment goes; an entry may be left of an earlier datagram. */
+static __always_inline void remember(const struct flow *f, int is_ours)
+{
+	struct fragment key = {};
+	__u8 one = 1;
+
+	if (f->fragment != FIRST)
+		return;
+	fragment_key(&key, f);
+	if (is_ours)
+		bpf_map_update_elem(&gz_fragments, &key, &one, BPF_ANY);
+	else
+		bpf_map_delete_elem(&gz_fragments, &key);
 }
 
 static __always_inline int some_worker_lives(void)
@@ -218,6 +295,8 @@ static __always_inline int kernel_has(struct __sk_buff *skb, const struct flow *
 	__u32 size;
 	int has;
 
+	if (f->protocol != IPPROTO_TCP || f->fragment == LATER)
+		return 0;
 	if (f->v6) {
 		__builtin_memcpy(tuple.ipv6.saddr, &f->remote, 16);
 		__builtin_memcpy(tuple.ipv6.daddr, &f->local, 16);
@@ -239,43 +318,54 @@ static __always_inline int kernel_has(struct __sk_buff *skb, const struct flow *
 	return has;
 }
 
+static __always_inline int judge(struct __sk_buff *skb, const struct flow *f)
+{
+	struct gz_uplink_state *state;
+	__u32 zero = 0;
+
+	if (!is_owned(f))
+		return LEAVE;
+	state = bpf_map_lookup_elem(&gz_state, &zero);
+	if (!state)
+		return LEAVE;
+	if (some_worker_lives()) {
+		if (state->kernel_flows && kernel_has(skb, f)) {
+			__sync_fetch_and_add(&state->kept, 1);
+			return LEAVE;
+		}
+		__sync_fetch_and_add(&state->taken, 1);
+		return TAKE;
+	}
+	if (f->protocol == IPPROTO_UDP)
+		return LEAVE;
+	if (f->syn) {
+		state->kernel_flows = 1; /* it may have connections on our ports from now on */
+		__sync_fetch_and_add(&state->fallen_back, 1);
+		return LEAVE;
+	}
+	if (kernel_has(skb, f)) {
+		__sync_fetch_and_add(&state->kept, 1);
+		return LEAVE;
+	}
+	__sync_fetch_and_add(&state->silenced, 1);
+	return DROP; /* of the stack's connections: the kernel would reset them */
+}
+
 SEC("tc")
 int uplink_in(struct __sk_buff *skb)
 {
 	struct flow f = {};
-	struct gz_uplink_state *state;
-	__u32 zero = 0;
+	int verdict;
 
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return TC_ACT_UNSPEC;
 	if ((void *)(long)skb->data + HEADERS > (void *)(long)skb->data_end)
 		(void)bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
-	if (!read_flow(skb, &f) || !is_owned(&f))
+	if (!read_flow(skb, &f))
 		return TC_ACT_UNSPEC;
-	state = bpf_map_lookup_elem(&gz_state, &zero);
-	if (!state)
-		return TC_ACT_UNSPEC;
-	if (some_worker_lives()) {
-		if (f.protocol == IPPROTO_TCP && state->kernel_flows && kernel_has(skb, &f)) {
-			__sync_fetch_and_add(&state->kept, 1);
-			return TC_ACT_UNSPEC;
-		}
-		__sync_fetch_and_add(&state->taken, 1);
-		return (int)bpf_redirect(tap_ifindex, 0);
-	}
-	if (f.protocol == IPPROTO_UDP)
-		return TC_ACT_UNSPEC;
-	if (f.syn) {
-		state->kernel_flows = 1; /* it may have connections on our ports from now on */
-		__sync_fetch_and_add(&state->fallen_back, 1);
-		return TC_ACT_UNSPEC;
-	}
-	if (kernel_has(skb, &f)) {
-		__sync_fetch_and_add(&state->kept, 1);
-		return TC_ACT_UNSPEC;
-	}
-	__sync_fetch_and_add(&state->silenced, 1);
-	return TC_ACT_SHOT; /* of the stack's connections: the kernel would reset them */
+	verdict = judge(skb, &f);
+	remember(&f, verdict == TAKE);
+	return verdict == TAKE ? (int)bpf_redirect(tap_ifindex, 0) : verdict == LEAVE ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 SEC("tc")

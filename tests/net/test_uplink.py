@@ -255,11 +255,36 @@ def test_datagrams_of_both_families(kit: Kit) -> None:
         client.settimeout(2)
         client.connect((address, port))
         for i in range(200):
-            client.send(f"datagram {i}".encode())
-            assert client.recv(100) == f"datagram {i}".encode()
+            said = f"datagram {i}".encode() * (1 if i % 10 else 500)  # or in fragments
+            client.send(said)
+            assert client.recv(65536) == said
         client.close()
         server.stop()
     assert sum(instance.page(queue).counters()["datagrams_in"] for queue in range(2)) >= 400
+    instance.stop()
+
+
+def test_fragments_reach_whoever_has_the_port(kit: Kit) -> None:
+    instance = on_uplink(kit, 1)
+    instance.start()
+    echo = str(Path(__file__).with_name("udp_echo.py"))
+    on_stack = instance.spawn(sys.executable, echo, "0.0.0.0", "7100", "recv")
+    on_kernel = kit.spawn(instance.home, sys.executable, echo, "0.0.0.0", "7101", "recv")
+    for server in (on_stack, on_kernel):
+        server.said("serving", 10)
+    with in_namespace(instance):
+        clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+    for client, port in zip(clients, (7100, 7101), strict=True):
+        client.settimeout(2)
+        client.connect((instance.address, port))
+    for i in range(50):
+        for client in clients:  # in turns, so that fragments of both are on their way
+            client.send(bytes([i]) * 20_000)
+        for client in clients:
+            assert client.recv(65536) == bytes([i]) * 20_000
+    for client in clients:
+        client.close()
+    assert instance.page(0).counters()["datagrams_in"] == 50
     instance.stop()
 
 

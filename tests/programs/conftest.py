@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""Every program runs in each form an instance has: one worker, two, and the send/recv split."""
+"""Every program runs in each form an instance has: one worker, two, and the send/recv split, and beside the kernel."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from kit.instance import Instance, on_tap
-from kit.lab import Kit
+from kit.instance import Instance, on_tap, on_uplink
+from kit.lab import Kit, full
 from net.conftest import kit, pytest_collection_modifyitems, pytest_sessionstart
 
 __all__ = ["LAYOUTS", "kit", "laid_out", "pytest_collection_modifyitems", "pytest_sessionstart"]
 
 
-LAYOUTS = ("one", "two", "split")
+LAYOUTS = ("one", "two", "split", "uplink", *(("uplink-one",) if full() else ()))
 
 
 @contextmanager
 def laid_out(kit: Kit, layout: str) -> Iterator[Instance]:
     """Start an instance of a layout; at the end no worker may have died."""
-    made = on_tap(kit, 1 if layout == "one" else 2, split=layout == "split")
+    workers = 1 if layout.endswith("one") else 2
+    made = on_uplink(kit, workers) if layout.startswith("uplink") else on_tap(kit, workers, split=layout == "split")
     made.start()
     yield made
     pids = {row["pid"] for row in made.status()["workers"]}

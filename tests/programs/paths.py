@@ -6,9 +6,14 @@ from __future__ import annotations
 import socket
 
 from kit.instance import Instance
-from kit.lab import Process, until
+from kit.lab import Namespace, Process, until
 
 LOOPBACK = "127.0.0.1"
+
+
+def asker(instance: Instance, address: str, attached: bool = False) -> Namespace:
+    """Return where a client of a server at this address runs: with an uplink a plain one is on another machine."""
+    return instance.home if attached or address == LOOPBACK else instance.client
 
 
 def listens(instance: Instance, server: Process, address: str, port: int, seconds: float = 15) -> None:
@@ -17,7 +22,7 @@ def listens(instance: Instance, server: Process, address: str, port: int, second
 
     def accepted() -> bool:
         assert server.alive, f"ended with {server.popen.returncode}:\n{server.output()}"
-        return instance.client.try_run("timeout", "2", "bash", "-c", script).returncode == 0
+        return asker(instance, address).try_run("timeout", "2", "bash", "-c", script).returncode == 0
 
     until(accepted, f"{server.log.name} to accept on {address}:{port}; it said:\n{server.output()}", seconds)
 
@@ -49,7 +54,10 @@ def on_the_stack(instance: Instance, *programs: Process) -> None:
 
     What plain clients opened on loopback may still be closing, so this is waited for.
     """
-    until(lambda: not kernel_paths(instance, *programs), "sockets on the kernel path to go", 5)
+    try:
+        until(lambda: not kernel_paths(instance, *programs), "sockets on the kernel path to go", 5)
+    except AssertionError:
+        raise AssertionError(f"sockets on the kernel path: {kernel_paths(instance, *programs)}") from None
     for program in programs:
         pids = family(program.pid)
         held = sum(row["sockets"] for row in instance.status()["applications"] if row["pid"] in pids)
@@ -68,10 +76,13 @@ def accepted_by_workers(instance: Instance) -> int:
 
 
 def kernel_counted(instance: Instance, protocol: str, counter: str) -> int:
-    """Return a counter of the kernel of the instance's namespace, as /proc/net/snmp has it."""
-    lines = instance.home.run("cat", "/proc/net/snmp").splitlines()
-    names, values = (line.split()[1:] for line in lines if line.startswith(f"{protocol}:"))
-    return int(values[names.index(counter)])
+    """Return a counter of the kernels of the instance's and the clients' namespaces, as /proc/net/snmp has it."""
+    total = 0
+    for namespace in {instance.home.name: instance.home, instance.client.name: instance.client}.values():
+        lines = namespace.run("cat", "/proc/net/snmp").splitlines()
+        names, values = (line.split()[1:] for line in lines if line.startswith(f"{protocol}:"))
+        total += int(values[names.index(counter)])
+    return total
 
 
 def plain_connection(address: str, port: int) -> socket.socket:

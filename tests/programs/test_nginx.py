@@ -14,13 +14,14 @@ import signal
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kit.holdings import Holdings, assert_nothing_lost, settled
 from kit.instance import Instance
 from kit.lab import Process, full, until
 from net.test_transfer import digest_of, make_file
 
-from programs.paths import LOOPBACK, accepted_by_workers, counted, family, listens, on_the_stack
+from programs.paths import LOOPBACK, accepted_by_workers, asker, counted, family, listens, on_the_stack
 
 PORT, UPSTREAM, PROXY = 8080, 8081, 8090
 PROCESSES = 4
@@ -67,7 +68,8 @@ def on_stack(instance: Instance, processes: int) -> Process:
 
 def fetch(instance: Instance, prefix: list[str], url: str) -> str:
     fetched = instance.kit.directory / "fetched"
-    instance.client.run(*prefix, "curl", "-sSf", "--max-time", "30", "-o", str(fetched), url, timeout=40)
+    where = asker(instance, str(urlsplit(url).hostname), bool(prefix))
+    where.run(*prefix, "curl", "-sSf", "--max-time", "30", "-o", str(fetched), url, timeout=40)
     return digest_of(fetched)
 
 

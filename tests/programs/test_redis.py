@@ -13,7 +13,7 @@ from __future__ import annotations
 from kit.instance import Instance
 from kit.lab import Process, until
 
-from programs.paths import LOOPBACK, accepted_by_workers, kernel_paths, listens, on_the_stack
+from programs.paths import LOOPBACK, accepted_by_workers, asker, kernel_paths, listens, on_the_stack
 
 PORT, REPLICA = 6379, 6380
 CLIENTS = 5000
@@ -31,8 +31,8 @@ def start(instance: Instance, port: int, *options: str) -> Process:
 
 
 def ask(instance: Instance, port: int, *words: str, address: str = "") -> str:
-    client = ("timeout", "5", "redis-cli", "-h", address or instance.address, "-p", str(port), *words)
-    return instance.client.run(*client).strip()
+    address = address or instance.address
+    return asker(instance, address).run("timeout", "5", "redis-cli", "-h", address, "-p", str(port), *words).strip()
 
 
 def info(instance: Instance, port: int) -> dict[str, str]:
@@ -41,7 +41,7 @@ def info(instance: Instance, port: int) -> dict[str, str]:
 
 
 def load(instance: Instance, prefix: list[str], address: str, *options: str) -> None:
-    done = instance.client.try_run(
+    done = asker(instance, address, bool(prefix)).try_run(
         "prlimit", f"--nofile={2 * CLIENTS}:", *prefix,
         "redis-benchmark", "-h", address, "-p", str(PORT), "-t", "get,set,lpush", "-r", "5000", "--csv", *options,
         timeout=60,
@@ -94,7 +94,7 @@ def test_clients_on_loopback_plain_and_attached(instance: Instance) -> None:
     assert accepted_by_workers(instance) == before, "loopback went through a worker"
     on_the_stack(instance, redis)
     blocked = ("redis-cli", "-h", LOOPBACK, "-p", str(PORT), "BLPOP", "none", "20")
-    with_client = instance.kit.spawn(instance.client, *blocked)
+    with_client = instance.kit.spawn(instance.home, *blocked)
     until(lambda: sum(kernel_paths(instance, redis).values()) == 1, "a plain client on loopback to be counted")
     with_client.kill()
     on_the_stack(instance, redis)

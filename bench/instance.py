@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""An instance of gazelled that the run starts for itself: on a tap of its own, or on a veth, by an uplink or by af_xdp."""
+"""An instance of gazelled that the run starts for itself: on a tap of its own, or on a veth by an uplink or af_xdp."""
 
 from __future__ import annotations
 

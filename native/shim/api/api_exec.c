@@ -9,7 +9,7 @@
 #include "api/api.h"
 #include "process/exec.h"
 #include "core/real.h"
-#include "process/launch.h"
+#include "process/spawn.h"
 
 extern char **environ;
 

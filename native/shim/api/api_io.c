@@ -13,7 +13,7 @@
 #include "udp/dgram.h"
 #include "udp/dgram_message.h"
 #include "core/real.h"
-#include "process/rights.h"
+#include "process/fd_passing.h"
 #include "core/sock.h"
 #include "stream/splice.h"
 #include "stream/stream.h"
@@ -147,7 +147,7 @@ static ssize_t recv_of_kernel(int fd, struct msghdr *msg, int flags)
 	ssize_t n = REAL(recvmsg)(fd, msg, flags);
 
 	if (n >= 0)
-		rights_received(msg);
+		fd_passing_received(msg);
 	return n;
 }
 
@@ -173,7 +173,7 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
 		int got = REAL(recvmmsg)(fd, msgs, count, flags, timeout);
 
 		for (int i = 0; i < got; i++)
-			rights_received(&msgs[i].msg_hdr);
+			fd_passing_received(&msgs[i].msg_hdr);
 		return got;
 	}
 	if (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000)) {
@@ -301,8 +301,8 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 		return api_return(send_message(s, msg, flags));
 	if (fast_open(fd, flags))
 		return api_return(-EOPNOTSUPP);
-	if (rights_any(msg))
-		return api_return(rights_send(fd, msg, flags));
+	if (fd_passing_concerns(msg))
+		return api_return(fd_passing_send(fd, msg, flags));
 	s = msg ? dgram_enter(fd, msg->msg_name != NULL) : NULL;
 	return s ? api_return(dgram_send(s, fd, msg, flags)) : REAL(sendmsg)(fd, msg, flags);
 }
@@ -316,7 +316,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 	bool ours = s && (sock_kind(s) == KIND_STREAM || s->datagram);
 
 	for (unsigned int i = 0; i < count && msgs && !ours; i++)
-		ours = rights_any(&msgs[i].msg_hdr); /* then one by one: those before it go out */
+		ours = fd_passing_concerns(&msgs[i].msg_hdr); /* then one by one: those before it go out */
 	if (!ours)
 		return REAL(sendmmsg)(fd, msgs, count, flags);
 	for (; done < count; done++) {

@@ -9,14 +9,14 @@
 
 #include "core/eventq.h"
 #include "core/fdtable.h"
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "core/real.h"
 #include "core/shim.h"
 
 /* Bit k: queue k is taken. The shared one never is. */
 static _Atomic uint64_t taken = 1ull << EVENTQ_SHARED;
 /*
- * Both ends stay with their number once made, so that links need to learn of them only once: what is slept on, and what wakes
+ * Both ends stay with their number once made, so that attachments need to learn of them only once: what is slept on, and what wakes
  * it. Slots of fd_own: 0 or -1 = none.
  */
 static int queue_fd[GZ_EVENT_QUEUES], wake_fd[GZ_EVENT_QUEUES];
@@ -99,9 +99,9 @@ int eventq_out(uint32_t queue)
 
 static void set_asleep(uint32_t queue, uint32_t asleep)
 {
-	LINK_EACH(link, i)
+	ATTACHMENT_EACH(a, i)
 	{
-		struct gz_bell *bell = link_is_open(link) ? link_bell(link, queue) : NULL;
+		struct gz_bell *bell = attachment_is_open(a) ? attachment_bell(a, queue) : NULL;
 
 		if (bell && (asleep || gz_load(&bell->asleep)))
 			gz_store(&bell->asleep, asleep);
@@ -110,10 +110,10 @@ static void set_asleep(uint32_t queue, uint32_t asleep)
 
 void eventq_declare(uint32_t queue)
 {
-	LINK_EACH(link, i)
+	ATTACHMENT_EACH(a, i)
 	{
-		if (link_is_open(link))
-			link_announce(link, queue);
+		if (attachment_is_open(a))
+			attachment_announce(a, queue);
 	}
 	lock_take(&place[queue].lock);
 	gz_add(&place[queue].sleepers, 1);
@@ -137,9 +137,9 @@ uint32_t eventq_sleepers(uint32_t queue)
 
 bool eventq_rung(uint32_t queue)
 {
-	LINK_EACH(link, i)
+	ATTACHMENT_EACH(a, i)
 	{
-		struct gz_bell *bell = link_is_open(link) ? link_bell(link, queue) : NULL;
+		struct gz_bell *bell = attachment_is_open(a) ? attachment_bell(a, queue) : NULL;
 
 		if (bell && gz_bell_pending(bell))
 			return true;
@@ -168,9 +168,9 @@ static void renew(uint32_t queue)
 	fd_own_close(&queue_fd[queue]);
 	fd_own_close(&wake_fd[queue]);
 	lock_give(&make);
-	LINK_EACH(link, i)
+	ATTACHMENT_EACH(a, i)
 	{
-		gz_and(&link->announced, ~(1ull << queue));
+		gz_and(&a->announced, ~(1ull << queue));
 	}
 }
 

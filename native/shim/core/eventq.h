@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Event queues: what this process waits on. Queue k is bell k of every link plus a socket that wakes it (wake.h). Each epoll set with
+ * Event queues: what this process waits on. Queue k is bell k of every attachment plus a socket that wakes it (wake.h). Each epoll set with
  * accelerated sockets has one, and each thread that blocks. There are GZ_EVENT_QUEUES; who finds none free shares the last,
  * which nobody owns: bells cannot be taken from it, so its users look at levels only, and sleep only briefly.
  */
@@ -29,7 +29,7 @@ int eventq_fd(uint32_t queue);
 int eventq_out(uint32_t queue);
 
 /*
- * Before a sleep, first phase: tells every link that this queue is asleep. The caller then looks once more. Several threads
+ * Before a sleep, first phase: tells every attachment that this queue is asleep. The caller then looks once more. Several threads
  * may sleep on one queue: a set's waiters, and who polls the set or waits in a set around it.
  */
 void eventq_declare(uint32_t queue);
@@ -40,10 +40,10 @@ void eventq_retract(uint32_t queue);
 /* How many have declared and not retracted. */
 uint32_t eventq_sleepers(uint32_t queue);
 
-/* True if a bell of this queue is rung on any link. */
+/* True if a bell of this queue is rung on any attachment. */
 bool eventq_rung(uint32_t queue);
 
-/* Wakes whoever sleeps on it (a link died, or another thread changed what it waits for). */
+/* Wakes whoever sleeps on it (an attachment died, or another thread changed what it waits for). */
 void eventq_wake(uint32_t queue);
 void eventq_wake_all(void);
 

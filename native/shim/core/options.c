@@ -77,7 +77,7 @@ static _Atomic uint32_t *shared_option(struct sock *s, int o)
 static void tell_stack(struct sock *s)
 {
 	gz_or(&s->me->flags, GZ_APP_OPTIONS);
-	if (s->link->channel && sock_kind(s) == KIND_STREAM)
+	if (s->attachment->channel && sock_kind(s) == KIND_STREAM)
 		sock_ring(s);
 }
 

@@ -11,7 +11,7 @@
 
 #include "worker/attach.h"
 #include "process/fork.h"
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "core/real.h"
 #include "core/shim.h"
 
@@ -123,7 +123,7 @@ static void open_explain(void)
 	UNCANCELLED(close, fd);
 }
 
-/* First socket of the process. shim.lock held. False: never again; errors that may pass are met by attach_mend. */
+/* First socket of the process. shim.lock held. False: never again; errors that may pass are met by attach_retry. */
 static bool open_group(void)
 {
 	const char *path = secure_getenv("GAZELLED_GROUP"), *fallback = secure_getenv("GAZELLED_FALLBACK");
@@ -168,19 +168,19 @@ bool shim_on(void)
 
 void shim_count_paired(int by)
 {
-	struct link *link = gz_load_acquire(&shim.links[0]);
+	struct attachment *a = gz_load_acquire(&shim.attachments[0]);
 
 	gz_add(&shim.paired, (uint32_t)by);
-	if (link && link->channel)
-		gz_store(&link->channel->pair_sockets, gz_load(&shim.paired));
+	if (a && a->channel)
+		gz_store(&a->channel->pair_sockets, gz_load(&shim.paired));
 }
 
 void shim_count_refused(void)
 {
-	struct link *link = gz_load_acquire(&shim.links[0]);
+	struct attachment *a = gz_load_acquire(&shim.attachments[0]);
 
-	if (link && link->channel)
-		gz_add(&link->channel->pairs_refused, 1);
+	if (a && a->channel)
+		gz_add(&a->channel->pairs_refused, 1);
 }
 
 bool shim_inherit(void)
@@ -223,15 +223,15 @@ void shim_explain(enum gz_explained kind)
 
 void shim_count_kernel(enum gz_kernel_reason reason, int by)
 {
-	struct link *link;
+	struct attachment *a;
 
 	if (!shim.group || reason >= GZ_KERNEL_REASONS)
 		return;
 	gz_add(&shim.kernel[reason], (uint32_t)by);
 	if (shim.explain && by > 0)
 		gz_add(&shim.explain->kernel[reason], (uint32_t)by);
-	/* The first worker shows them; it copies them to its page. Two threads may store out of order: a gauge, mended next time. */
-	link = gz_load_acquire(&shim.links[0]);
-	if (link && link->channel)
-		gz_store(&link->channel->kernel_sockets[reason], gz_load(&shim.kernel[reason]));
+	/* The first worker shows them; it copies them to its page. Two threads may store out of order: a gauge, right again next time. */
+	a = gz_load_acquire(&shim.attachments[0]);
+	if (a && a->channel)
+		gz_store(&a->channel->kernel_sockets[reason], gz_load(&shim.kernel[reason]));
 }

@@ -6,10 +6,10 @@
  *   fdtable.c     descriptor -> socket
  *   sock.c        a socket and its life; route.c decides whether stack or kernel serves it
  *   stream.c      bytes from the FIFOs (stream_send.c: to them); listen.c and connect.c make streams
- *   link.c        bells and requests to one worker; attach.c makes and mends links, by control.c and mapping.c
- *   pair.c        a program on this host in the place of a worker, with leg.c, meet.c and arrival.c
+ *   attachment.c        bells and requests to one worker; attach.c makes and restores attachments, by control.c and mapping.c
+ *   pair.c        a program on this host in the place of a worker, with member.c, connect.c and accept.c
  *   wait.c        how to wait (inside.c: what a signal then does); eventq.c is what we wait on; epoll.c and poll_set.c merge kernel and stack
- *   family.c      what parents and children hold together: fork.c, exec.c, and parcel.c for sockets on their way
+ *   family.c      what parents and children hold together: fork.c, exec.c, and passed_sock.c for sockets on their way
  */
 #ifndef SHIM_SHIM_H
 #define SHIM_SHIM_H
@@ -23,7 +23,7 @@
 
 #include "core/lock.h"
 
-struct link;
+struct attachment;
 struct sock;
 
 /* The one global of the library. Everything here is of this process; a child of fork repairs it (fork.c). */
@@ -39,10 +39,10 @@ struct shim {
 	uint32_t workers; /* of our group */
 	uint32_t queue_id[GZ_WORKERS_MAX]; /* by index in the group */
 	uint32_t role[GZ_WORKERS_MAX];
-	_Atomic(struct link *) links[GZ_WORKERS_MAX + 64]; /* SHIM_LINKS slots; NULL while the worker is away */
-	uint32_t links_end;                                /* slots beyond are unused */
-	uint64_t links_serial;                             /* of the youngest link */
-	_Atomic uint32_t legs;                             /* of all pairs */
+	_Atomic(struct attachment *) attachments[GZ_WORKERS_MAX + 64]; /* SHIM_LINKS slots; NULL while the worker is away */
+	uint32_t attachments_end;                                      /* slots beyond are unused */
+	uint64_t attachments_serial;                                   /* of the youngest attachment */
+	_Atomic uint32_t members;                                      /* of all pairs */
 	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
 	int attach_error;            /* why the last attempt to attach failed, a positive errno */
 	char refusal[64];            /* ... and in the worker's words, if it was refused */

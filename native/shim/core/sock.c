@@ -133,19 +133,19 @@ int sock_scratch(int family)
 	return kernel_socket(family, &shim.scratch_fd[family == AF_INET6]);
 }
 
-void sock_attach(struct sock *s, struct link *link, uint32_t n)
+void sock_attach(struct sock *s, struct attachment *a, uint32_t n)
 {
-	s->link = link;
+	s->attachment = a;
 	s->n = n;
-	if (link->pair) {
-		s->shared = pair_entry(link, n, &s->me, &s->peer);
+	if (a->pair) {
+		s->shared = pair_entry(a, n, &s->me, &s->peer);
 	} else {
-		s->shared = link_sock(link, n);
+		s->shared = attachment_sock(a, n);
 		s->me = &s->shared->app;
 		s->peer = &s->shared->worker;
 	}
 	s->rx_block = s->tx_block = s->rx_size = s->tx_size = 0;
-	s->grow_refused = link->pair ? GZ_PAIR_BLOCK : 0;
+	s->grow_refused = a->pair ? GZ_PAIR_BLOCK : 0;
 	s->rx_mem = s->tx_mem = NULL;
 	s->told_connected = s->told_refused = false;
 	gz_store(&s->error_taken, false);
@@ -165,7 +165,7 @@ void sock_set_nonblock(struct sock *s, bool on)
 		gz_and(&s->me->flags, ~GZ_APP_NONBLOCK);
 }
 
-struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags)
+struct sock *sock_adopt(struct attachment *a, uint32_t n, int family, int flags)
 {
 	struct sock *s = sock_new(family);
 
@@ -173,10 +173,10 @@ struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags)
 		return NULL;
 	s->template = true;
 	gz_store(&s->nonblock, (flags & SOCK_NONBLOCK) != 0);
-	sock_attach(s, link, n);
+	sock_attach(s, a, n);
 	s->told_connected = true;
 	gz_store_release(&s->kind, KIND_STREAM);
-	shim_explain(link->pair ? GZ_EXPLAINED_SAME_HOST : GZ_EXPLAINED_ACCEPTED);
+	shim_explain(a->pair ? GZ_EXPLAINED_SAME_HOST : GZ_EXPLAINED_ACCEPTED);
 	return s;
 }
 

@@ -18,7 +18,7 @@
 
 #include "worker/program.h"
 #include "core/fdtable.h"
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "core/lock.h"
 #include "core/options.h"
 #include "samehost/pair.h"
@@ -35,7 +35,7 @@ struct sock_ops {
 	/* What poll() would say of it now, EPOLL* bits, of the stack's side alone; `want` as stream_level has it. Any thread, no locks. */
 	uint32_t (*level)(struct sock *s, uint32_t want);
 	/* Moves with each byte, connection or datagram that arrives, which is an edge. */
-	uint32_t (*arrivals)(struct sock *s);
+	uint32_t (*received)(struct sock *s);
 	/* This event queue wants to hear of changes, or no longer. */
 	void (*interest)(struct sock *s, uint32_t queue, bool on);
 	/* An option was set; NULL: nobody else need know. No locks held. */
@@ -55,7 +55,7 @@ struct sock {
 	_Atomic bool error_taken; /* the connection's error was reported to the program once */
 	/* STREAM; set before kind, and changed only by a connect() that follows a failed one */
 	uint32_t n; /* its number at the peer */
-	struct link *link;
+	struct attachment *attachment;
 	struct gz_end *me, *peer; /* both in the entry: what we write, what the peer writes */
 	struct gz_sock *shared;
 	uint8_t *rx_mem, *tx_mem; /* blocks as last seen, and where they are; rx: under rx, tx: under tx */
@@ -95,10 +95,10 @@ void sock_free(struct sock *s);
 int sock_open(int family, int type, int protocol);
 
 /*
- * A STREAM on number n of the link, entered under a duplicate of the template: an accepted connection. The caller has made
+ * A STREAM on number n of the attachment, entered under a duplicate of the template: an accepted connection. The caller has made
  * `fd` and owns n. `flags`: SOCK_NONBLOCK. NULL: no memory.
  */
-struct sock *sock_adopt(struct link *link, uint32_t n, int family, int flags);
+struct sock *sock_adopt(struct attachment *a, uint32_t n, int family, int flags);
 
 /* A duplicate (flags: 0 or O_CLOEXEC) of the unconnected kernel socket that stands under accepted ones; or -errno. */
 int sock_template(int family, int flags);
@@ -112,8 +112,8 @@ bool sock_v6only(const struct sock *s, int fd);
 /* A kernel socket on which options of accepted sockets are checked; or -errno. Not to be closed. */
 int sock_scratch(int family);
 
-/* Points s at entry n of the link. Both locks held, or s not public yet. */
-void sock_attach(struct sock *s, struct link *link, uint32_t n);
+/* Points s at entry n of the attachment. Both locks held, or s not public yet. */
+void sock_attach(struct sock *s, struct attachment *a, uint32_t n);
 
 /* The stack will not serve this descriptor after all: the kernel does, for that reason. No locks held. */
 void sock_to_kernel(struct sock *s, int fd, enum gz_kernel_reason reason);
@@ -159,7 +159,7 @@ static inline const struct sock_ops *sock_ops_of(const struct sock *s)
 /* What the connection of a STREAM is called. */
 static inline const struct gz_name *sock_name(const struct sock *s)
 {
-	return s->link->pair ? &s->name : &s->shared->name;
+	return s->attachment->pair ? &s->name : &s->shared->name;
 }
 
 /* O_NONBLOCK belongs to the file, not to the process: of a connection it is where all that hold it see it. */
@@ -171,11 +171,11 @@ static inline bool sock_nonblock(const struct sock *s)
 /* A lock of s held. */
 void sock_set_nonblock(struct sock *s, bool on);
 
-/* Claims the link in the child of a fork, on first use. */
+/* Claims the attachment in the child of a fork, on first use. */
 static inline void sock_ready(struct sock *s)
 {
-	if (__builtin_expect(!link_is_open(s->link), 0))
-		(void)program_claim(s->link); /* a link that cannot be claimed is dead, which the caller sees */
+	if (__builtin_expect(!attachment_is_open(s->attachment), 0))
+		(void)program_claim(s->attachment); /* an attachment that cannot be claimed is dead, which the caller sees */
 }
 
 /*
@@ -216,8 +216,8 @@ static inline uint32_t sock_peer_flags(const struct sock *s)
 {
 	uint32_t flags = gz_load_acquire(&s->peer->flags);
 
-	if (__builtin_expect(gz_load(&s->link->dead), 0) && !(flags & GZ_WORKER_FIN_ACKED))
-		flags |= s->link->pair ? pair_orphan_flags(s) : GZ_WORKER_DEAD;
+	if (__builtin_expect(gz_load(&s->attachment->dead), 0) && !(flags & GZ_WORKER_FIN_ACKED))
+		flags |= s->attachment->pair ? pair_orphan_flags(s) : GZ_WORKER_DEAD;
 	return __builtin_expect(gz_load(&s->broken), 0) ? flags | GZ_WORKER_DEAD : flags;
 }
 
@@ -230,10 +230,10 @@ int sock_take_error(struct sock *s);
 /* Tells the peer that this socket changed. */
 static inline void sock_ring(struct sock *s)
 {
-	if (s->link->pair)
-		pair_ring(s->link, s->n);
-	else if (__builtin_expect(s->link->channel != NULL, 1))
-		link_ring(s->link, s->n);
+	if (s->attachment->pair)
+		pair_ring(s->attachment, s->n);
+	else if (__builtin_expect(s->attachment->channel != NULL, 1))
+		attachment_ring(s->attachment, s->n);
 }
 
 #endif

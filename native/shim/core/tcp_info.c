@@ -41,7 +41,7 @@ int tcp_info_get(struct sock *s, void *value, socklen_t *len)
 		.tcpi_bytes_acked = gz_load(&s->peer->in_tail),
 	};
 
-	if (s->link->pair) { /* no packets: a cache line's way there and back, and no window but the FIFO */
+	if (s->attachment->pair) { /* no packets: a cache line's way there and back, and no window but the FIFO */
 		info.tcpi_rtt = 1;
 		info.tcpi_snd_cwnd = GZ_PAIR_BLOCK / mss;
 	}

@@ -5,15 +5,15 @@
 
 #include <stdint.h>
 
-struct link;
+struct attachment;
 struct sock;
 
 struct watch_ops {
 	/* Socket s is to be looked at: a change that no bell announces. shim.lock may be held. */
 	void (*activate)(struct sock *s);
-	/* Number n of a link now also stands for s; and no longer does. */
-	void (*claim)(struct sock *s, struct link *link, uint32_t n);
-	void (*unclaim)(struct sock *s, struct link *link, uint32_t n);
+	/* Number n of an attachment now also stands for s; and no longer does. */
+	void (*claim)(struct sock *s, struct attachment *a, uint32_t n);
+	void (*unclaim)(struct sock *s, struct attachment *a, uint32_t n);
 	/* The last descriptor of s is about to be closed. */
 	void (*closing)(struct sock *s);
 	/* s is closed, or the kernel's. */

@@ -13,8 +13,8 @@
 #include "process/exec.h"
 #include "worker/program.h"
 #include "core/fdtable.h"
-#include "process/image.h"
-#include "worker/link.h"
+#include "process/snapshot.h"
+#include "worker/attachment.h"
 #include "stream/listen.h"
 #include "samehost/pair.h"
 #include "core/real.h"
@@ -25,7 +25,7 @@
 #define NAME_ROOM sizeof(EXEC_VARIABLE "=2147483647")
 
 /* One worker that has an inherited socket. */
-struct image_link {
+struct worker_snapshot {
 	uint32_t slot, queue_id;
 	int32_t control_fd;
 	uint32_t pad;
@@ -33,7 +33,7 @@ struct image_link {
 	uint64_t drop[GZ_SOCKS_MAX / 64]; /* numbers held there that no inherited descriptor stands for */
 };
 
-struct image_fd {
+struct fd_snapshot {
 	int32_t fd;
 	uint32_t sock;
 };
@@ -42,8 +42,8 @@ struct record {
 	uint64_t magic;
 	uint32_t abi_version;
 	int32_t pid; /* whose sockets these are: children of an image without us would find a record of its parent */
-	uint32_t links, pairs, socks, fds;
-	uint32_t size; /* of it all, with what follows: links, pairs, sockets, descriptors */
+	uint32_t workers, pairs, socks, fds;
+	uint32_t size; /* of it all, with what follows: attachments, pairs, sockets, descriptors */
 };
 
 /* Of the exec under way; shim.lock. */
@@ -51,37 +51,37 @@ static struct {
 	struct record *record;
 	int fd;
 	uint32_t size;
-	struct link *passed[GZ_WORKERS_MAX];            /* with the record's links */
-	struct link *pair[SHIM_LINKS - GZ_WORKERS_MAX]; /* and its pairs */
-	bool introduced;                                /* to the pairs, as a child */
-	uint32_t locks;                                 /* inside_open */
+	struct attachment *passed[GZ_WORKERS_MAX];                 /* with the record's attachments */
+	struct attachment *pair[ATTACHMENTS_MAX - GZ_WORKERS_MAX]; /* and its pairs */
+	bool introduced;                                           /* to the pairs, as a child */
+	uint32_t locks;                                            /* inside_open */
 } now = { .fd = -1 };
 
-static struct image_link *links_of(struct record *record)
+static struct worker_snapshot *workers_of(struct record *record)
 {
-	return (struct image_link *)(record + 1);
+	return (struct worker_snapshot *)(record + 1);
 }
 
-static struct pair_image *pairs_of(struct record *record)
+static struct pair_snapshot *pairs_of(struct record *record)
 {
-	return (struct pair_image *)(links_of(record) + record->links);
+	return (struct pair_snapshot *)(workers_of(record) + record->workers);
 }
 
-static struct image_sock *socks_of(struct record *record)
+static struct sock_snapshot *socks_of(struct record *record)
 {
-	return (struct image_sock *)(pairs_of(record) + record->pairs);
+	return (struct sock_snapshot *)(pairs_of(record) + record->pairs);
 }
 
-static struct image_fd *fds_of(struct record *record)
+static struct fd_snapshot *fds_of(struct record *record)
 {
-	return (struct image_fd *)(socks_of(record) + record->socks);
+	return (struct fd_snapshot *)(socks_of(record) + record->socks);
 }
 
 static uint64_t size_of(const struct record *record)
 {
-	return sizeof(*record) + (uint64_t)record->links * sizeof(struct image_link) +
-	       (uint64_t)record->pairs * sizeof(struct pair_image) +
-	       (uint64_t)record->socks * sizeof(struct image_sock) + (uint64_t)record->fds * sizeof(struct image_fd);
+	return sizeof(*record) + (uint64_t)record->workers * sizeof(struct worker_snapshot) +
+	       (uint64_t)record->pairs * sizeof(struct pair_snapshot) +
+	       (uint64_t)record->socks * sizeof(struct sock_snapshot) + (uint64_t)record->fds * sizeof(struct fd_snapshot);
 }
 
 /* ------------------------------------------------------------------ the old image */
@@ -98,7 +98,7 @@ static bool passable(struct sock *s)
 {
 	switch (sock_kind(s)) {
 	case KIND_STREAM:
-		return !gz_load(&s->link->dead);
+		return !gz_load(&s->attachment->dead);
 	default:
 		return true;
 	}
@@ -119,79 +119,80 @@ static bool needs(struct sock *s, uint32_t slot)
 {
 	if (sock_kind(s) ==
 	    KIND_STREAM) /* workers vouch for what is passed between relatives, also where they have no part in it */
-		return s->link->slot == slot || (s->link->pair && slot < GZ_WORKERS_MAX);
+		return s->attachment->slot == slot || (s->attachment->pair && slot < GZ_WORKERS_MAX);
 	if (sock_kind(s) == KIND_DGRAM)
-		return slot < GZ_WORKERS_MAX && s->listener->entry[slot].link;
+		return slot < GZ_WORKERS_MAX && s->listener->entry[slot].attachment;
 	if (sock_kind(s) != KIND_LISTENER)
 		return false;
 	/* Who has connected to us before does so by the same pair again. */
-	return slot < GZ_WORKERS_MAX ? s->listener->entry[slot].link != NULL : pair_accepts(gz_load(&shim.links[slot]));
+	return slot < GZ_WORKERS_MAX ? s->listener->entry[slot].attachment != NULL
+	                             : pair_accepts(gz_load(&shim.attachments[slot]));
 }
 
 /* The new image's control socket for one worker, -1 if there is none to be had. */
-static int introduce(struct link *link)
+static int introduce(struct attachment *a)
 {
 	int fd;
 
-	if (!link->channel)
-		return link->control_fd; /* not claimed by us: let the new image do it */
-	lock_take(&link->post);
-	link_settle(link);
-	fd = program_fork(link);
-	lock_give(&link->post);
+	if (!a->channel)
+		return a->control_fd; /* not claimed by us: let the new image do it */
+	lock_take(&a->post);
+	attachment_settle(a);
+	fd = program_fork(a);
+	lock_give(&a->post);
 	return fd < 0 ? -1 : fd;
 }
 
-static void keep_pair(struct sock *s, struct image_sock *image)
+static void keep_pair(struct sock *s, struct sock_snapshot *snapshot)
 {
 	for (uint32_t i = 0; i < now.record->pairs; i++)
-		if (now.pair[i] == s->link) {
-			image->slot = GZ_WORKERS_MAX + i;
+		if (now.pair[i] == s->attachment) {
+			snapshot->slot = GZ_WORKERS_MAX + i;
 			pairs_of(now.record)[i].keep[s->n % GZ_PAIR_SOCKS / 64] |= 1ull << s->n % 64;
 		}
 }
 
 static void keep(uint32_t at, uint32_t n)
 {
-	links_of(now.record)[at].drop[n / 64] &= ~(1ull << n % 64);
+	workers_of(now.record)[at].drop[n / 64] &= ~(1ull << n % 64);
 }
 
 /* Enters a socket with the numbers it needs; a worker that could not be introduced to leaves it a dead one. */
-static void enter(struct sock *s, struct image_sock *image)
+static void enter(struct sock *s, struct sock_snapshot *snapshot)
 {
-	image_of(s, image);
-	if (image->kind == KIND_STREAM && s->link->pair) {
-		image->slot = UINT32_MAX;
-		keep_pair(s, image);
+	snapshot_take(s, snapshot);
+	if (snapshot->kind == KIND_STREAM && s->attachment->pair) {
+		snapshot->slot = UINT32_MAX;
+		keep_pair(s, snapshot);
 		return;
 	}
-	for (uint32_t i = 0; i < now.record->links; i++) {
-		struct link *link = now.passed[i];
+	for (uint32_t i = 0; i < now.record->workers; i++) {
+		struct attachment *a = now.passed[i];
 
-		if (image->kind == KIND_STREAM && s->link == link) {
+		if (snapshot->kind == KIND_STREAM && s->attachment == a) {
 			keep(i, s->n);
-		} else if ((image->kind == KIND_LISTENER || image->kind == KIND_DGRAM) &&
-		           s->listener->entry[link->slot].link == link) {
-			image->entry[link->slot] = s->listener->entry[link->slot].n;
-			keep(i, image->entry[link->slot]);
+		} else if ((snapshot->kind == KIND_LISTENER || snapshot->kind == KIND_DGRAM) &&
+		           s->listener->entry[a->slot].attachment == a) {
+			snapshot->entry[a->slot] = s->listener->entry[a->slot].n;
+			keep(i, snapshot->entry[a->slot]);
 		}
 	}
 }
 
-static void pass_link(struct link *link, int control_fd)
+static void pass_worker(struct attachment *a, int control_fd)
 {
-	struct image_link *image = &links_of(now.record)[now.record->links];
+	struct worker_snapshot *snapshot = &workers_of(now.record)[now.record->workers];
 
-	now.passed[now.record->links++] = link;
-	image->slot = link->slot;
-	image->queue_id = link->queue_id;
-	image->control_fd = control_fd;
-	image->arena_size = link->arena_size;
+	now.passed[now.record->workers++] = a;
+	snapshot->slot = a->slot;
+	snapshot->queue_id = a->queue_id;
+	snapshot->control_fd = control_fd;
+	snapshot->arena_size = a->arena_size;
 	for (uint32_t n = 1; n < GZ_SOCKS_MAX; n++)
-		if (gz_load(&link->socks[n]))
-			image->drop[n / 64] |= 1ull << n % 64;
-	for (uint32_t w = 0; link->dropped && w < GZ_SOCKS_MAX / 64; w++)
-		image->drop[w] |= link->dropped[w];
+		if (gz_load(&a->socks[n]))
+			snapshot->drop[n / 64] |= 1ull << n % 64;
+	for (uint32_t w = 0; a->dropped && w < GZ_SOCKS_MAX / 64; w++)
+		snapshot->drop[w] |= a->dropped[w];
 }
 
 static bool needed(uint32_t slot)
@@ -204,35 +205,35 @@ static bool needed(uint32_t slot)
 	return s;
 }
 
-static void pass_links(void)
+static void pass_workers(void)
 {
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		int control_fd = needed(i) ? introduce(link) : -1;
+		int control_fd = needed(i) ? introduce(a) : -1;
 
 		if (control_fd >= 0)
-			pass_link(link, control_fd);
+			pass_worker(a, control_fd);
 	}
 }
 
 static void pass_pairs(void)
 {
-	for (uint32_t i = GZ_WORKERS_MAX; i < shim.links_end; i++) {
-		struct link *link = gz_load(&shim.links[i]);
+	for (uint32_t i = GZ_WORKERS_MAX; i < shim.attachments_end; i++) {
+		struct attachment *a = gz_load(&shim.attachments[i]);
 
-		if (!link || !needed(i))
+		if (!a || !needed(i))
 			continue;
 		if (!now.introduced)
 			pair_before_fork();
 		now.introduced = true;
-		if (pair_leave(link, &pairs_of(now.record)[now.record->pairs]))
-			now.pair[now.record->pairs++] = link;
+		if (pair_leave(a, &pairs_of(now.record)[now.record->pairs]))
+			now.pair[now.record->pairs++] = a;
 	}
 }
 
 static void pass_socks(uint32_t fds)
 {
-	struct image_sock *socks = socks_of(now.record);
+	struct sock_snapshot *socks = socks_of(now.record);
 	struct sock **known = calloc(fds, sizeof(*known)), *s;
 
 	if (!known)
@@ -248,16 +249,16 @@ static void pass_socks(uint32_t fds)
 			enter(s, &socks[at]);
 		}
 		/* Behind the sockets, of which there may be as many: moved together when their number is known. */
-		struct image_fd *entry = (struct image_fd *)(socks + fds) + now.record->fds++;
-		*entry = (struct image_fd){ .fd = fd, .sock = at };
+		struct fd_snapshot *entry = (struct fd_snapshot *)(socks + fds) + now.record->fds++;
+		*entry = (struct fd_snapshot){ .fd = fd, .sock = at };
 	}
-	memmove(fds_of(now.record), socks + fds, now.record->fds * sizeof(struct image_fd));
+	memmove(fds_of(now.record), socks + fds, now.record->fds * sizeof(struct fd_snapshot));
 	free(known);
 }
 
 static bool open_record(uint32_t fds)
 {
-	struct record most = { .links = shim.workers, .pairs = SHIM_LINKS - GZ_WORKERS_MAX, .socks = fds, .fds = fds };
+	struct record most = { .workers = shim.workers, .pairs = ATTACHMENTS_MAX - GZ_WORKERS_MAX, .socks = fds, .fds = fds };
 
 	now.size = (uint32_t)size_of(&most);
 	now.fd = memfd_create("gazelle-exec", 0);
@@ -281,22 +282,22 @@ static void set_cloexec(bool on)
 {
 	int flags = on ? FD_CLOEXEC : 0;
 
-	for (uint32_t i = 0; i < now.record->links; i++)
-		REAL(fcntl)(links_of(now.record)[i].control_fd, F_SETFD, flags);
+	for (uint32_t i = 0; i < now.record->workers; i++)
+		REAL(fcntl)(workers_of(now.record)[i].control_fd, F_SETFD, flags);
 	for (uint32_t i = 0; i < now.record->pairs; i++) {
-		const struct pair_image *pair = &pairs_of(now.record)[i];
+		const struct pair_snapshot *pair = &pairs_of(now.record)[i];
 
 		REAL(fcntl)(pair->memory_fd, F_SETFD, flags);
-		for (uint32_t l = 0; l < pair->legs; l++)
-			REAL(fcntl)(pair->leg[l].fd, F_SETFD, flags);
+		for (uint32_t l = 0; l < pair->members; l++)
+			REAL(fcntl)(pair->member_fd[l].fd, F_SETFD, flags);
 	}
 }
 
 static void close_record(void)
 {
-	for (uint32_t i = 0; i < now.record->links; i++)
-		if (links_of(now.record)[i].control_fd != now.passed[i]->control_fd)
-			UNCANCELLED(close, links_of(now.record)[i].control_fd);
+	for (uint32_t i = 0; i < now.record->workers; i++)
+		if (workers_of(now.record)[i].control_fd != now.passed[i]->control_fd)
+			UNCANCELLED(close, workers_of(now.record)[i].control_fd);
 	if (now.introduced)
 		pair_after_fork_in_parent();
 	now.introduced = false;
@@ -340,7 +341,7 @@ char **exec_prepare(char *const envp[])
 	shim_lock();
 	if (!open_record(fds))
 		goto err_unlock;
-	pass_links();
+	pass_workers();
 	pass_pairs();
 	pass_socks(fds);
 	now.record->magic = RECORD_MAGIC;
@@ -380,58 +381,59 @@ void exec_failed(char **env, char *const envp[])
 
 /* ------------------------------------------------------------------ the new image */
 
-static struct link *restore_link(const struct image_link *image)
+static struct attachment *restore_worker(const struct worker_snapshot *snapshot)
 {
-	struct link *link = image->slot < shim.workers
-	                            ? program_inherit(image->slot, image->queue_id, image->control_fd, image->arena_size)
-	                            : NULL;
+	struct attachment *a =
+		snapshot->slot < shim.workers
+			? program_inherit(snapshot->slot, snapshot->queue_id, snapshot->control_fd, snapshot->arena_size)
+			: NULL;
 
-	for (uint32_t w = 0; link && w < GZ_SOCKS_MAX / 64; w++)
-		for (uint64_t bits = image->drop[w]; bits; bits &= bits - 1)
-			program_drop_later(link, w * 64 + (uint32_t)__builtin_ctzll(bits));
-	if (link)
-		program_tell_dropped(link);
-	return link;
+	for (uint32_t w = 0; a && w < GZ_SOCKS_MAX / 64; w++)
+		for (uint64_t bits = snapshot->drop[w]; bits; bits &= bits - 1)
+			program_drop_later(a, w * 64 + (uint32_t)__builtin_ctzll(bits));
+	if (a)
+		program_tell_dropped(a);
+	return a;
 }
 
-static struct sock *restore_sock(const struct image_sock *image, struct link *const *pairs, uint32_t pair_count)
+static struct sock *restore_sock(const struct sock_snapshot *snapshot, struct attachment *const *pairs, uint32_t pair_count)
 {
-	struct link *link = image->slot < shim.workers ? gz_load(&shim.links[image->slot]) : NULL;
+	struct attachment *a = snapshot->slot < shim.workers ? gz_load(&shim.attachments[snapshot->slot]) : NULL;
 
-	if (image->slot >= GZ_WORKERS_MAX && image->slot - GZ_WORKERS_MAX < pair_count)
-		link = pairs[image->slot - GZ_WORKERS_MAX];
-	return image_restore(image, link);
+	if (snapshot->slot >= GZ_WORKERS_MAX && snapshot->slot - GZ_WORKERS_MAX < pair_count)
+		a = pairs[snapshot->slot - GZ_WORKERS_MAX];
+	return snapshot_restore(snapshot, a);
 }
 
 static void restore(struct record *record)
 {
 	struct sock **socks = calloc(record->socks + 1, sizeof(*socks));
-	struct link *pairs[SHIM_LINKS - GZ_WORKERS_MAX];
-	uint32_t links = 0, pair_count = 0;
+	struct attachment *pairs[ATTACHMENTS_MAX - GZ_WORKERS_MAX];
+	uint32_t workers = 0, pair_count = 0;
 
 	if (!socks)
 		return;
-	for (uint32_t i = 0; i < record->links; i++)
-		links += restore_link(&links_of(record)[i]) != NULL;
-	for (; pair_count < record->pairs && pair_count < SHIM_LINKS - GZ_WORKERS_MAX; pair_count++)
+	for (uint32_t i = 0; i < record->workers; i++)
+		workers += restore_worker(&workers_of(record)[i]) != NULL;
+	for (; pair_count < record->pairs && pair_count < ATTACHMENTS_MAX - GZ_WORKERS_MAX; pair_count++)
 		pairs[pair_count] = pair_inherit(&pairs_of(record)[pair_count]);
 	for (uint32_t i = 0; i < record->socks; i++)
 		socks[i] = restore_sock(&socks_of(record)[i], pairs, pair_count);
 	for (uint32_t i = 0; i < record->fds; i++) {
-		const struct image_fd *image = &fds_of(record)[i];
+		const struct fd_snapshot *snapshot = &fds_of(record)[i];
 
-		if (image->sock >= record->socks || !socks[image->sock])
+		if (snapshot->sock >= record->socks || !socks[snapshot->sock])
 			continue;
-		sock_get(socks[image->sock]);
-		fd_put(image->fd, (uintptr_t)socks[image->sock]);
-		if (sock_kind(socks[image->sock]) == KIND_DGRAM)
-			dgram_options_load(socks[image->sock], image->fd); /* the placeholder has them */
+		sock_get(socks[snapshot->sock]);
+		fd_put(snapshot->fd, (uintptr_t)socks[snapshot->sock]);
+		if (sock_kind(socks[snapshot->sock]) == KIND_DGRAM)
+			dgram_options_load(socks[snapshot->sock], snapshot->fd); /* the placeholder has them */
 	}
 	free(socks);
 	api_cover_stdio();
 	/* Whoever was there before this exec may share them with others. */
 	gz_store(&shim.forks, 1);
-	gz_store(&shim.missing, shim.workers - links);
+	gz_store(&shim.missing, shim.workers - workers);
 	gz_store(&shim.retry_ns, 0);
 	__atomic_store_n(&shim.attached, true, __ATOMIC_RELEASE);
 }

@@ -10,7 +10,7 @@
 #include "worker/program.h"
 #include "core/fdtable.h"
 #include "process/fork.h"
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "samehost/pair.h"
 #include "core/real.h"
 #include "core/shim.h"
@@ -25,21 +25,21 @@ static void before(void)
 	if (gz_load(&shim.passes))
 		(void)shim_on();
 	/* A child that forks must hold what it inherited first. */
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		if (!link->channel)
-			(void)program_claim(link);
+		if (!a->channel)
+			(void)program_claim(a);
 	}
 	shim_lock();
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link = gz_load(&shim.links[i]);
+		struct attachment *a = gz_load(&shim.attachments[i]);
 
 		child_fd[i] = -1;
-		if (link) {
-			lock_take(&link->post);
+		if (a) {
+			lock_take(&a->post);
 			/* The child is to hold what was just accepted, too: claims come before the introduction. */
-			link_settle(link);
-			child_fd[i] = program_fork(link);
+			attachment_settle(a);
+			child_fd[i] = program_fork(a);
 		}
 	}
 	pair_before_fork();
@@ -52,30 +52,30 @@ static void after_in_parent(void)
 	epoll_after_fork();
 	pair_after_fork_in_parent();
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link = gz_load(&shim.links[i]);
+		struct attachment *a = gz_load(&shim.attachments[i]);
 
 		if (child_fd[i] >= 0)
 			UNCANCELLED(close, child_fd[i]);
-		if (link)
-			lock_give(&link->post);
+		if (a)
+			lock_give(&a->post);
 	}
 	shim_unlock();
 }
 
 /* The parent's channel is not ours to write to; ours comes with the claim. */
-static void inherit(struct link *link, int control_fd)
+static void inherit(struct attachment *a, int control_fd)
 {
-	link->post.word = 0;
-	munmap(link->channel, sizeof(*link->channel));
-	link->channel = NULL;
-	fd_own_close(&link->control_fd);
-	gz_store(&link->announced, 0);
+	a->post.word = 0;
+	munmap(a->channel, sizeof(*a->channel));
+	a->channel = NULL;
+	fd_own_close(&a->control_fd);
+	gz_store(&a->announced, 0);
 	if (control_fd >= 0) {
-		fd_own(control_fd, &link->control_fd);
-		attach_wake_by_control(link);
-		link->unclaimed = true;
-	} else if (link->wake_fd > 0) {
-		fd_own_close(&link->wake_fd); /* the parent's control socket */
+		fd_own(control_fd, &a->control_fd);
+		attach_wake_by_control(a);
+		a->unclaimed = true;
+	} else if (a->wake_fd > 0) {
+		fd_own_close(&a->wake_fd); /* the parent's control socket */
 	}
 }
 
@@ -86,13 +86,13 @@ static void after_in_child(void)
 	epoll_after_fork();
 	sock_after_fork();
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link = gz_load(&shim.links[i]);
+		struct attachment *a = gz_load(&shim.attachments[i]);
 
-		if (!link || !link->channel)
+		if (!a || !a->channel)
 			continue;
-		inherit(link, child_fd[i]);
+		inherit(a, child_fd[i]);
 		if (child_fd[i] < 0)
-			attach_lost(link); /* the worker could not take a child: its sockets are dead here */
+			attachment_lost(a); /* the worker could not take a child: its sockets are dead here */
 	}
 	attach_after_fork();
 	pair_after_fork_in_child(queues);

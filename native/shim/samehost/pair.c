@@ -12,10 +12,10 @@
 
 #define WAKE_TRIES 16u /* whoever is there may never stop talking */
 
-struct gz_sock *pair_entry(struct link *link, uint32_t n, struct gz_end **me, struct gz_end **peer)
+struct gz_sock *pair_entry(struct attachment *a, uint32_t n, struct gz_end **me, struct gz_end **peer)
 {
-	struct gz_pair_sock *e = pair_sock(link, n);
-	uint32_t side = link->pair->side;
+	struct gz_pair_sock *e = pair_sock(a, n);
+	uint32_t side = a->pair->side;
 
 	*me = &e->end[side];
 	*peer = &e->end[!side];
@@ -25,11 +25,11 @@ struct gz_sock *pair_entry(struct link *link, uint32_t n, struct gz_end **me, st
 
 /* ------------------------------------------------------------------ event queues */
 
-uint32_t pair_queue(struct link *link, uint32_t queue)
+uint32_t pair_queue(struct attachment *a, uint32_t queue)
 {
-	struct gz_pair_side *mine = pair_our_side(link);
-	_Atomic uint32_t *slot = &link->pair->queue[queue];
-	uint32_t q = gz_load(slot), none = 0, owner = link->pair->member + 1;
+	struct gz_pair_side *mine = pair_our_side(a);
+	_Atomic uint32_t *slot = &a->pair->queue[queue];
+	uint32_t q = gz_load(slot), none = 0, owner = a->pair->member + 1;
 
 	if (q)
 		return q - 1;
@@ -39,7 +39,7 @@ uint32_t pair_queue(struct link *link, uint32_t queue)
 			break;
 	}
 	if (q == GZ_PAIR_QUEUES) {
-		gz_store(&link->pair->crowded, true);
+		gz_store(&a->pair->crowded, true);
 		return q;
 	}
 	/* Its last owner may have died asleep, or with bells not taken; both mean nothing but a look too many. */
@@ -50,17 +50,17 @@ uint32_t pair_queue(struct link *link, uint32_t queue)
 	return none - 1;
 }
 
-struct gz_bell *pair_bell(struct link *link, uint32_t queue)
+struct gz_bell *pair_bell(struct attachment *a, uint32_t queue)
 {
-	uint32_t q = gz_load(&link->pair->queue[queue]);
+	uint32_t q = gz_load(&a->pair->queue[queue]);
 
-	return q ? &pair_our_side(link)->to[q - 1] : NULL;
+	return q ? &pair_our_side(a)->to[q - 1] : NULL;
 }
 
-void pair_interest(struct link *link, uint32_t n, uint32_t queue, bool on)
+void pair_interest(struct attachment *a, uint32_t n, uint32_t queue, bool on)
 {
-	uint32_t q = on ? pair_queue(link, queue) : gz_load(&link->pair->queue[queue]) - 1;
-	_Atomic uint64_t *words = pair_our_side(link)->interest[n % GZ_PAIR_SOCKS];
+	uint32_t q = on ? pair_queue(a, queue) : gz_load(&a->pair->queue[queue]) - 1;
+	_Atomic uint64_t *words = pair_our_side(a)->interest[n % GZ_PAIR_SOCKS];
 
 	if (q >= GZ_PAIR_QUEUES)
 		return; /* pair_hears() says so before anybody sleeps long */
@@ -70,13 +70,13 @@ void pair_interest(struct link *link, uint32_t n, uint32_t queue, bool on)
 		gz_and(&words[q / 64], ~(1ull << q % 64));
 }
 
-uint64_t pair_interested(struct link *link, uint32_t n)
+uint64_t pair_interested(struct attachment *a, uint32_t n)
 {
-	const _Atomic uint64_t *words = pair_our_side(link)->interest[n % GZ_PAIR_SOCKS];
+	const _Atomic uint64_t *words = pair_our_side(a)->interest[n % GZ_PAIR_SOCKS];
 	uint64_t queues = 0;
 
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++) {
-		uint32_t q = gz_load(&link->pair->queue[k]);
+		uint32_t q = gz_load(&a->pair->queue[k]);
 
 		if (q && gz_load(&words[(q - 1) / 64]) >> (q - 1) % 64 & 1)
 			queues |= 1ull << k;
@@ -87,12 +87,12 @@ uint64_t pair_interested(struct link *link, uint32_t n)
 /* ------------------------------------------------------------------ ringing */
 
 /* The other side's queue is one of this process, too. */
-static bool wake_twin(struct link *twin, const struct gz_pair_side *to, uint32_t q)
+static bool wake_opposite(struct attachment *opposite, const struct gz_pair_side *to, uint32_t q)
 {
-	if (!twin || gz_load(&to->owner[q]) != twin->pair->member + 1)
+	if (!opposite || gz_load(&to->owner[q]) != opposite->pair->member + 1)
 		return false;
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++) {
-		if (gz_load(&twin->pair->queue[k]) != q + 1)
+		if (gz_load(&opposite->pair->queue[k]) != q + 1)
 			continue;
 		eventq_wake(k);
 		return true;
@@ -101,31 +101,31 @@ static bool wake_twin(struct link *twin, const struct gz_pair_side *to, uint32_t
 }
 
 /*
- * The other side's queue q sleeps: wakes it, once. It has told how before, at the latest on one of the legs; to that leg
+ * The other side's queue q sleeps: wakes it, once. It has told how before, at the latest on one of the member sockets; to that member socket
  * itself another may have to lead us, if it is the child of a child.
  */
-static void wake(struct link *link, struct gz_pair_side *to, uint32_t q)
+static void wake(struct attachment *a, struct gz_pair_side *to, uint32_t q)
 {
-	if (!gz_exchange(&to->to[q].asleep, 0) || wake_twin(link->pair->twin, to, q))
+	if (!gz_exchange(&to->to[q].asleep, 0) || wake_opposite(a->pair->opposite, to, q))
 		return;
 	for (uint32_t tries = 0; tries < WAKE_TRIES; tries++) {
 		bool heard;
-		int fd = __atomic_load_n(&link->pair->queue_fd[q], __ATOMIC_ACQUIRE);
+		int fd = __atomic_load_n(&a->pair->queue_fd[q], __ATOMIC_ACQUIRE);
 
 		/* No room means that it has not even taken the last one. */
 		if (fd > 0 && (UNCANCELLED(sendto, fd, "", 1, GZ_WAKE_FLAGS, NULL, 0) == 1 || errno == EAGAIN))
 			return;
-		lock_take(&link->post);
-		heard = leg_hear(link);
-		lock_give(&link->post);
+		lock_take(&a->post);
+		heard = member_receive(a);
+		lock_give(&a->post);
 		if (!heard && tries)
 			return; /* another thread may have heard it for us, hence the second look; then it has died */
 	}
 }
 
-void pair_ring(struct link *link, uint32_t n)
+void pair_ring(struct attachment *a, uint32_t n)
 {
-	struct gz_pair_side *to = pair_other_side(link);
+	struct gz_pair_side *to = pair_other_side(a);
 	_Atomic uint64_t *interest = to->interest[n % GZ_PAIR_SOCKS];
 	uint64_t queues[GZ_PAIR_QUEUE_WORDS], any = 0;
 
@@ -136,8 +136,8 @@ void pair_ring(struct link *link, uint32_t n)
 		for (uint64_t q = queues[w]; q; q &= q - 1)
 			gz_bell_ring(&to->to[w * 64 + (uint32_t)__builtin_ctzll(q)], n);
 	}
-	if (!any && n && !gz_load(&pair_sock(link, n)->end[!link->pair->side].aux[GZ_AUX_HOLDERS])) {
-		pair_ring(link, 0); /* not accepted yet: a listener may wait for it to say something */
+	if (!any && n && !gz_load(&pair_sock(a, n)->end[!a->pair->side].aux[GZ_AUX_HOLDERS])) {
+		pair_ring(a, 0); /* not accepted yet: a listener may wait for it to say something */
 		return;
 	}
 	gz_fence(); /* pairs with the sleeper's, between declaring and looking again */
@@ -146,22 +146,22 @@ void pair_ring(struct link *link, uint32_t n)
 			uint32_t k = w * 64 + (uint32_t)__builtin_ctzll(q);
 
 			if (__builtin_expect(gz_load(&to->to[k].asleep), 0))
-				wake(link, to, k);
+				wake(a, to, k);
 		}
 }
 
 /* ------------------------------------------------------------------ holding and closing */
 
-void pair_hold(struct link *link, uint32_t side, uint32_t n, uint32_t member)
+void pair_hold(struct attachment *a, uint32_t side, uint32_t n, uint32_t member)
 {
-	gz_add(&pair_sock(link, n)->end[side].aux[GZ_AUX_HOLDERS], 1);
-	gz_or(&link->pair->shared->side[side].holds[member][n / 64], 1ull << n % 64);
+	gz_add(&pair_sock(a, n)->end[side].aux[GZ_AUX_HOLDERS], 1);
+	gz_or(&a->pair->shared->side[side].holds[member][n / 64], 1ull << n % 64);
 }
 
 /* Nobody holds this end any more: FIN, or a reset if data is unread or asked for. */
-static void close_end(struct link *link, uint32_t side, uint32_t n)
+static void close_end(struct attachment *a, uint32_t side, uint32_t n)
 {
-	struct gz_end *end = &pair_sock(link, n)->end[side], *other = &pair_sock(link, n)->end[!side];
+	struct gz_end *end = &pair_sock(a, n)->end[side], *other = &pair_sock(a, n)->end[!side];
 	uint32_t flags = gz_load(&end->flags) & ~(uint32_t)GZ_WORKER_OPEN;
 
 	if (gz_load_acquire(&other->out_head) != gz_load(&end->in_tail) || flags & GZ_APP_ABORT) {
@@ -172,44 +172,43 @@ static void close_end(struct link *link, uint32_t side, uint32_t n)
 		flags |= GZ_WORKER_FIN;
 	}
 	gz_store_release(&end->flags, flags); /* the error is written, and so is every byte before the FIN */
-	if (side == link->pair->side)
-		pair_ring(link, n);
+	if (side == a->pair->side)
+		pair_ring(a, n);
 }
 
-void pair_release(struct link *link, uint32_t side, uint32_t n, uint32_t member)
+void pair_release(struct attachment *a, uint32_t side, uint32_t n, uint32_t member)
 {
 	uint64_t bit = 1ull << n % 64;
 
-	if (!(gz_and(&link->pair->shared->side[side].holds[member][n / 64], ~bit) & bit))
+	if (!(gz_and(&a->pair->shared->side[side].holds[member][n / 64], ~bit) & bit))
 		return;
-	if (gz_add(&pair_sock(link, n)->end[side].aux[GZ_AUX_HOLDERS], (uint32_t)-1) == 1)
-		close_end(link, side, n);
+	if (gz_add(&pair_sock(a, n)->end[side].aux[GZ_AUX_HOLDERS], (uint32_t)-1) == 1)
+		close_end(a, side, n);
 }
 
-void pair_let_go(struct link *link, uint32_t n)
+void pair_let_go(struct attachment *a, uint32_t n)
 {
-	struct pair *pair = link->pair;
+	struct pair *pair = a->pair;
 
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
 		if (gz_load(&pair->queue[k]))
-			pair_interest(link, n, k, false);
+			pair_interest(a, n, k, false);
 	/* A connect that gives up before there was room for it never was. */
-	if (!pair->side && !(gz_load(&pair_sock(link, n)->end[1].flags) & GZ_WORKER_CONNECTED) &&
-	    arrival_take_back(link, n))
-		gz_store(&pair_sock(link, n)->end[1].flags, 0);
-	pair_release(link, pair->side, n, pair->member);
+	if (!pair->side && !(gz_load(&pair_sock(a, n)->end[1].flags) & GZ_WORKER_CONNECTED) && accept_take_back(a, n))
+		gz_store(&pair_sock(a, n)->end[1].flags, 0);
+	pair_release(a, pair->side, n, pair->member);
 	if (!pair->side)
-		pair_recall(link, n);
+		pair_recall(a, n);
 }
 
-void pair_recall(struct link *link, uint32_t n)
+void pair_recall(struct attachment *a, uint32_t n)
 {
-	struct pair *pair = link->pair;
+	struct pair *pair = a->pair;
 
-	lock_take(&link->post);
+	lock_take(&a->post);
 	if (pair->recents < sizeof(pair->recent) / sizeof(pair->recent[0]))
 		pair->recent[pair->recents++] = n;
-	lock_give(&link->post);
+	lock_give(&a->post);
 }
 
 bool pair_nobody_reads(const struct sock *s)

@@ -17,30 +17,30 @@
 #define PATIENCE_MS 500
 #define NONBLOCK_PATIENCE_MS 20
 
-static struct link *pick_live(void)
+static struct attachment *pick_live(void)
 {
 	for (uint32_t tries = 0; tries < shim.workers; tries++) {
 		uint32_t i = gz_add(&shim.turn, 1) % shim.workers;
-		struct link *link = gz_load_acquire(&shim.links[i]);
+		struct attachment *a = gz_load_acquire(&shim.attachments[i]);
 
-		if (!link || shim.role[i] == GZ_ROLE_RECV)
+		if (!a || shim.role[i] == GZ_ROLE_RECV)
 			continue;
-		if (link->channel || !program_claim(link))
-			return link;
+		if (a->channel || !program_claim(a))
+			return a;
 	}
 	return NULL;
 }
 
 /* The next worker that serves outgoing connections; NULL: none lives. */
-static struct link *pick_link(struct sock *s)
+static struct attachment *pick_worker(struct sock *s)
 {
-	struct link *link;
+	struct attachment *a;
 
 	attach_check(); /* the one we would ask may just have died */
-	link = pick_live();
-	if (link || !gz_load(&shim.missing))
-		return link;
-	attach_insist(sock_nonblock(s) ? NONBLOCK_PATIENCE_MS : PATIENCE_MS);
+	a = pick_live();
+	if (a || !gz_load(&shim.missing))
+		return a;
+	attach_wait(sock_nonblock(s) ? NONBLOCK_PATIENCE_MS : PATIENCE_MS);
 	return pick_live();
 }
 
@@ -76,7 +76,7 @@ static bool failed(struct sock *s)
 }
 
 /* Asks a worker to connect, both locks held; to NULL: for an end that is not connected. 0, or -errno. */
-static int begin(struct sock *s, int fd, struct link *link, const struct endpoint *to)
+static int begin(struct sock *s, int fd, struct attachment *a, const struct endpoint *to)
 {
 	struct gz_request request = {
 		.op = GZ_REQUEST_CONNECT,
@@ -86,7 +86,7 @@ static int begin(struct sock *s, int fd, struct link *link, const struct endpoin
 		.family = to ? s->family : AF_UNSPEC,
 		.type = SOCK_STREAM,
 	};
-	uint32_t n = link_take_number(link, s);
+	uint32_t n = attachment_take_number(a, s);
 
 	if (!n)
 		return -ENOBUFS;
@@ -95,10 +95,10 @@ static int begin(struct sock *s, int fd, struct link *link, const struct endpoin
 	if (s->bound)
 		memcpy(request.addr, s->local.addr, sizeof(request.addr));
 	request.sock = n;
-	sock_attach(s, link, n);
+	sock_attach(s, a, n);
 	options_inherit(s, &s->options);
-	if ((to && request.port && link_vouch(link, n, fd)) || link_post(link, &request)) {
-		link_let_go(link, n);
+	if ((to && request.port && attachment_vouch(a, n, fd)) || attachment_post(a, &request)) {
+		attachment_let_go(a, n);
 		return -ENETDOWN;
 	}
 	return 0;
@@ -114,7 +114,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	socklen_t len = sizeof(sa);
 	struct endpoint local = *to;
 	struct pair_caller from = { .fd = fd };
-	struct link *link;
+	struct attachment *a;
 	uint32_t n;
 	int on = 1, err;
 
@@ -139,10 +139,10 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	if (local.port < IPPORT_RESERVED && geteuid())
 		return 1; /* the kernel let us have it, but whoever accepts has no way of knowing */
 	memcpy(local.addr, to->addr, sizeof(local.addr));
-	err = pair_connect(&from, &local, to, s, &link, &n);
+	err = pair_connect(&from, &local, to, s, &a, &n);
 	if (err)
 		return err; /* 1: another thread took the last number; bound to loopback it stays, which the kernel does not mind */
-	sock_attach(s, link, n);
+	sock_attach(s, a, n);
 	return 0;
 }
 
@@ -170,7 +170,7 @@ static bool take_shared_port(struct sock *s, int fd, const struct endpoint *to)
 /* First connect() of a FRESH socket. 1: the kernel's. */
 static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
 {
-	struct link *link;
+	struct attachment *a;
 	int err;
 
 	err = same_host(s, fd, to);
@@ -185,13 +185,13 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 	if (route_connect(s->bound ? &s->local : NULL, to, why) == ROUTE_KERNEL)
 		return 1;
 	*why = GZ_KERNEL_NOT_ATTACHED;
-	link = pick_link(s);
-	if (!link)
+	a = pick_worker(s);
+	if (!a)
 		return shim.fallback_fail ? -ENETDOWN : 1;
 	*why = GZ_KERNEL_NO_RESOURCE;
 	if (!take_shared_port(s, fd, to))
 		return 1;
-	err = begin(s, fd, link, to);
+	err = begin(s, fd, a, to);
 	if (err)
 		return shim.fallback_fail ? err : 1;
 	gz_store_release(&s->kind, KIND_STREAM);
@@ -201,17 +201,17 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 }
 
 /* s is on another number now. */
-static void moved(struct sock *s, struct link *from, uint32_t n)
+static void moved(struct sock *s, struct attachment *from, uint32_t n)
 {
 	epoll_unclaim(s, from, n);
-	link_let_go(from, n);
-	epoll_claim(s, s->link, s->n);
+	attachment_let_go(from, n);
+	epoll_claim(s, s->attachment, s->n);
 }
 
 /* A new attempt of a socket whose last one is over, as the kernel allows it, on a number of its own. */
 static int again(struct sock *s, int fd, const struct endpoint *to)
 {
-	struct link *link = s->link;
+	struct attachment *a = s->attachment;
 	uint32_t n = s->n;
 	int err;
 
@@ -219,20 +219,20 @@ static int again(struct sock *s, int fd, const struct endpoint *to)
 		return outcome(s);
 	err = same_host(s, fd, to);
 	if (err > 0) {
-		struct link *worker = pick_link(s);
+		struct attachment *worker = pick_worker(s);
 
 		err = worker ? begin(s, fd, worker, to) : -ENETDOWN;
 	}
 	if (err)
 		return err;
-	moved(s, link, n);
+	moved(s, a, n);
 	return -EINPROGRESS;
 }
 
 /* connect() to AF_UNSPEC: the connection is broken off, and the socket is as one that never had one. Both locks held. */
 static int disconnect(struct sock *s)
 {
-	struct link *link = s->link, *worker = pick_link(s);
+	struct attachment *a = s->attachment, *worker = pick_worker(s);
 	struct gz_end *me = s->me;
 	uint32_t n = s->n;
 	int err = worker ? begin(s, -1, worker, NULL) : -ENETDOWN;
@@ -240,7 +240,7 @@ static int disconnect(struct sock *s)
 	if (err)
 		return err;
 	gz_or(&me->flags, GZ_APP_ABORT);
-	moved(s, link, n);
+	moved(s, a, n);
 	s->told_refused = true;
 	return 0;
 }
@@ -279,7 +279,7 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 			goto out;
 	}
 	if (sock_nonblock(s)) {
-		err = settled(s) && !s->link->pair ? outcome(s) : -EINPROGRESS; /* as the kernel's loopback says it */
+		err = settled(s) && !s->attachment->pair ? outcome(s) : -EINPROGRESS; /* as the kernel's loopback says it */
 		goto out;
 	}
 wait:

@@ -25,10 +25,10 @@ static bool takes_incoming(uint32_t index)
 }
 
 /* The worker's accept queue, once it has opened the listener. */
-static struct gz_accept_queue *entry_queue(struct listen_entry *e, struct link *link)
+static struct gz_accept_queue *entry_queue(struct listen_entry *e, struct attachment *a)
 {
 	struct gz_accept_queue *queue = __atomic_load_n(&e->queue, __ATOMIC_ACQUIRE);
-	struct gz_end *worker = &link_sock(link, e->n)->worker;
+	struct gz_end *worker = &attachment_sock(a, e->n)->worker;
 	uint32_t block, slots;
 
 	/* Pairs with its release: the block is named. A worker may also take the port from us, and the block with it. */
@@ -37,7 +37,7 @@ static struct gz_accept_queue *entry_queue(struct listen_entry *e, struct link *
 	if (queue)
 		return queue;
 	block = gz_load(&worker->aux[GZ_AUX_ACCEPT_BLOCK]);
-	queue = (struct gz_accept_queue *)link_block(link, block);
+	queue = (struct gz_accept_queue *)attachment_block(a, block);
 	if (!queue)
 		return NULL;
 	slots = queue->mask + 1;
@@ -68,9 +68,9 @@ static uint32_t queue_pop(struct gz_accept_queue *queue, uint32_t mask)
 	}
 }
 
-static void tell_options(struct sock *s, struct link *link, uint32_t n)
+static void tell_options(struct sock *s, struct attachment *a, uint32_t n)
 {
-	gz_store(&link_sock(link, n)->options.defer_accept_s, (uint32_t)s->options.value[OPTION_DEFER_ACCEPT]);
+	gz_store(&attachment_sock(a, n)->options.defer_accept_s, (uint32_t)s->options.value[OPTION_DEFER_ACCEPT]);
 }
 
 static void option_changed(struct sock *s, enum option option)
@@ -81,16 +81,16 @@ static void option_changed(struct sock *s, enum option option)
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
 
-		if (e->link)
-			tell_options(s, e->link, e->n);
+		if (e->attachment)
+			tell_options(s, e->attachment, e->n);
 	}
 	shim_unlock();
 }
 
 /* Asks a worker to listen. shim.lock held. The answer is not waited for. */
-static void open_entry(struct sock *s, struct link *link)
+static void open_entry(struct sock *s, struct attachment *a)
 {
-	struct listen_entry *e = &s->listener->entry[link->slot];
+	struct listen_entry *e = &s->listener->entry[a->slot];
 	struct gz_request request = {
 		.op = GZ_REQUEST_LISTEN,
 		.port = s->local.port,
@@ -104,15 +104,15 @@ static void open_entry(struct sock *s, struct link *link)
 	if (fd < 0)
 		return;
 	memcpy(request.addr, s->local.addr, sizeof(request.addr));
-	request.sock = link_take_number(link, s);
+	request.sock = attachment_take_number(a, s);
 	if (!request.sock)
 		return;
-	tell_options(s, link, request.sock);
-	if (link_vouch(link, request.sock, fd) || link_post(link, &request))
+	tell_options(s, a, request.sock);
+	if (attachment_vouch(a, request.sock, fd) || attachment_post(a, &request))
 		return;
 	e->n = request.sock;
 	e->queue = NULL;
-	__atomic_store_n(&e->link, link, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->attachment, a, __ATOMIC_RELEASE);
 }
 
 /* Waits until every worker has answered. 0, or the error of one that could not. */
@@ -124,8 +124,8 @@ static int await_open(struct sock *s)
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
 
-		for (uint32_t turns = 1; e->link && !gz_load(&e->link->dead); turns++) {
-			struct gz_end *worker = &link_sock(e->link, e->n)->worker;
+		for (uint32_t turns = 1; e->attachment && !gz_load(&e->attachment->dead); turns++) {
+			struct gz_end *worker = &attachment_sock(e->attachment, e->n)->worker;
 			uint32_t flags = gz_load_acquire(&worker->flags);
 
 			if (flags & GZ_WORKER_DEAD)
@@ -155,14 +155,14 @@ static void set_kernel_nonblock(int fd)
 
 static void close_entry(struct sock *s, struct listen_entry *e)
 {
-	struct link *link = e->link;
+	struct attachment *a = e->attachment;
 
 	__atomic_store_n(&e->queue, NULL, __ATOMIC_RELEASE);
-	__atomic_store_n(&e->link, NULL, __ATOMIC_RELEASE);
-	if (!link)
+	__atomic_store_n(&e->attachment, NULL, __ATOMIC_RELEASE);
+	if (!a)
 		return;
-	epoll_unclaim(s, link, e->n); /* sets that have s must not take the next socket of that number for it */
-	link_let_go(link, e->n);
+	epoll_unclaim(s, a, e->n); /* sets that have s must not take the next socket of that number for it */
+	attachment_let_go(a, e->n);
 }
 
 static void unlist(struct sock *s)
@@ -184,10 +184,10 @@ static int enlist(struct sock *s)
 	int err;
 
 	shim_lock();
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
 		if (takes_incoming(i))
-			open_entry(s, link);
+			open_entry(s, a);
 	}
 	s->listener->next = shim.listeners;
 	shim.listeners = s;
@@ -253,12 +253,12 @@ static int listen_anew(struct sock *s, int backlog)
 	if (err)
 		return err;
 	s->listener->shut = false;
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
 		struct listen_entry *e = &s->listener->entry[i];
 
-		if (e->link)
-			epoll_claim(s, link, e->n);
+		if (e->attachment)
+			epoll_claim(s, a, e->n);
 	}
 	return 0;
 }
@@ -273,8 +273,8 @@ static int set_backlog(struct sock *s, int backlog)
 		struct listen_entry *e = &s->listener->entry[i];
 		struct gz_request request = { .op = GZ_REQUEST_BACKLOG, .sock = e->n, .arg = (uint32_t)backlog };
 
-		if (e->link && e->link->channel)
-			(void)link_post(e->link, &request);
+		if (e->attachment && e->attachment->channel)
+			(void)attachment_post(e->attachment, &request);
 	}
 	return 0;
 }
@@ -339,8 +339,8 @@ bool listen_ready(struct sock *s)
 		return true;
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &listener->entry[i];
-		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
-		struct gz_accept_queue *queue = link ? entry_queue(e, link) : NULL;
+		struct attachment *a = __atomic_load_n(&e->attachment, __ATOMIC_ACQUIRE);
+		struct gz_accept_queue *queue = a ? entry_queue(e, a) : NULL;
 
 		if (queue && !queue_empty(queue))
 			return true;
@@ -357,14 +357,14 @@ static uint32_t level_of(struct sock *s, uint32_t want)
 }
 
 /* Sum of the accept queues' heads. */
-static uint32_t arrivals(struct sock *s)
+static uint32_t received(struct sock *s)
 {
-	uint32_t sum = s->listener->shut + pair_arrivals();
+	uint32_t sum = s->listener->shut + pair_accept_count();
 
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
-		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
-		struct gz_accept_queue *queue = link ? entry_queue(e, link) : NULL;
+		struct attachment *a = __atomic_load_n(&e->attachment, __ATOMIC_ACQUIRE);
+		struct gz_accept_queue *queue = a ? entry_queue(e, a) : NULL;
 
 		if (queue)
 			sum += gz_load_acquire(&queue->head) + 1;
@@ -378,14 +378,14 @@ void listen_interest(struct sock *s, uint32_t queue, bool on)
 		pair_listen_interest(queue); /* for good: a bell too many does no harm */
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
-		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
+		struct attachment *a = __atomic_load_n(&e->attachment, __ATOMIC_ACQUIRE);
 
-		if (!link || !link->channel)
+		if (!a || !a->channel)
 			continue;
 		if (on)
-			link_interest(link, e->n, queue);
+			attachment_interest(a, e->n, queue);
 		else
-			link_no_interest(link, e->n, queue);
+			attachment_no_interest(a, e->n, queue);
 	}
 }
 
@@ -397,18 +397,18 @@ uint64_t listen_netns(struct sock *s)
 }
 
 /* A popped connection becomes a socket under `newfd`. `name`: a pair's. */
-static int adopt(struct sock *s, struct link *link, uint32_t n, const struct gz_name *name, int newfd,
+static int adopt(struct sock *s, struct attachment *a, uint32_t n, const struct gz_name *name, int newfd,
                  struct sockaddr *addr, socklen_t *len, int flags)
 {
 	struct gz_request request = { .op = GZ_REQUEST_CLAIM, .sock = n };
-	struct sock *fresh = sock_adopt(link, n, s->family, flags);
+	struct sock *fresh = sock_adopt(a, n, s->family, flags);
 	struct endpoint peer;
 
-	link_hold(link, n, fresh);
-	if (!link->pair)
-		(void)link_post(link, &request); /* a worker that died leaves a dead connection, as a reset would */
+	attachment_hold(a, n, fresh);
+	if (!a->pair)
+		(void)attachment_post(a, &request); /* a worker that died leaves a dead connection, as a reset would */
 	if (!fresh) {
-		link_let_go(link, n);
+		attachment_let_go(a, n);
 		return -ENOMEM;
 	}
 	if (name)
@@ -426,7 +426,7 @@ static int adopt(struct sock *s, struct link *link, uint32_t n, const struct gz_
 static int accept_pair(struct sock *s, struct sockaddr *addr, socklen_t *len, int flags)
 {
 	struct gz_name name;
-	struct link *link;
+	struct attachment *a;
 	uint32_t n;
 	int fd;
 
@@ -435,8 +435,8 @@ static int accept_pair(struct sock *s, struct sockaddr *addr, socklen_t *len, in
 	fd = sock_template(s->family, flags & SOCK_CLOEXEC);
 	if (fd < 0)
 		return fd;
-	if (pair_accept(s, &link, &n, &name))
-		return adopt(s, link, n, &name, fd, addr, len, flags);
+	if (pair_accept(s, &a, &n, &name))
+		return adopt(s, a, n, &name, fd, addr, len, flags);
 	(void)UNCANCELLED(close, fd);
 	return -EAGAIN;
 }
@@ -451,15 +451,15 @@ static int accept_stack(struct sock *s, struct sockaddr *addr, socklen_t *len, i
 		return local;
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &listener->entry[(listener->turn + i) % shim.workers];
-		struct link *link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
-		struct gz_accept_queue *queue = link ? entry_queue(e, link) : NULL;
+		struct attachment *a = __atomic_load_n(&e->attachment, __ATOMIC_ACQUIRE);
+		struct gz_accept_queue *queue = a ? entry_queue(e, a) : NULL;
 		uint32_t n;
 		int fd;
 
 		if (!queue || queue_empty(queue))
 			continue;
-		if (!link->channel)
-			continue; /* a child whose claim failed; the link is dead */
+		if (!a->channel)
+			continue; /* a child whose claim failed; the attachment is dead */
 		/* The descriptor first: at the limit the connection stays where it is. */
 		fd = sock_template(s->family, flags & SOCK_CLOEXEC);
 		if (fd < 0)
@@ -470,7 +470,7 @@ static int accept_stack(struct sock *s, struct sockaddr *addr, socklen_t *len, i
 			continue; /* another thread or process was faster */
 		}
 		listener->turn = (listener->turn + i + 1) % shim.workers;
-		fd = adopt(s, link, n, NULL, fd, addr, len, flags);
+		fd = adopt(s, a, n, NULL, fd, addr, len, flags);
 		return fd;
 	}
 	return -EAGAIN;
@@ -536,31 +536,31 @@ static void close_all(struct sock *s)
 	s->listener = NULL;
 }
 
-void listen_lost(struct link *link)
+void listen_lost(struct attachment *a)
 {
 	for (struct sock *s = shim.listeners; s; s = s->listener->next)
-		if (s->listener->entry[link->slot].link == link)
-			close_entry(s, &s->listener->entry[link->slot]);
+		if (s->listener->entry[a->slot].attachment == a)
+			close_entry(s, &s->listener->entry[a->slot]);
 }
 
-void listen_restore(struct link *link)
+void listen_restore(struct attachment *a)
 {
-	if (!takes_incoming(link->slot))
+	if (!takes_incoming(a->slot))
 		return;
 	for (struct sock *s = shim.listeners; s; s = s->listener->next) {
-		struct listen_entry *e = &s->listener->entry[link->slot];
+		struct listen_entry *e = &s->listener->entry[a->slot];
 
-		if (e->link)
+		if (e->attachment)
 			continue;
-		open_entry(s, link);
-		if (e->link)
-			epoll_claim(s, link, e->n);
+		open_entry(s, a);
+		if (e->attachment)
+			epoll_claim(s, a, e->n);
 	}
 }
 
 const struct sock_ops listen_ops = {
 	.level = level_of,
-	.arrivals = arrivals,
+	.received = received,
 	.interest = listen_interest,
 	.option_changed = option_changed,
 	.close = close_all,

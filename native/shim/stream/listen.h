@@ -15,14 +15,14 @@
 
 #include <gazelle/abi.h>
 
-#include "worker/link.h"
+#include "worker/attachment.h"
 
 struct item;
 struct sock;
 
 /* The listener at one worker. */
 struct listen_entry {
-	struct link *link; /* NULL: no worker there, or it takes no incoming connections */
+	struct attachment *attachment; /* NULL: no worker there, or it takes no incoming connections */
 	uint32_t n;
 	struct gz_accept_queue *queue; /* NULL until the worker has opened it */
 	uint32_t mask;
@@ -68,7 +68,7 @@ void listen_shutdown(struct sock *s);
 struct listener *listen_inherit(struct sock *s, int backlog, bool both, bool shut);
 
 /* attach.c, shim.lock held: a worker died; a worker is there (again). */
-void listen_lost(struct link *link);
-void listen_restore(struct link *link);
+void listen_lost(struct attachment *a);
+void listen_restore(struct attachment *a);
 
 #endif

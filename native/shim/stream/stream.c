@@ -25,7 +25,7 @@ static bool see_rx_block(struct sock *s)
 
 	if (__builtin_expect(block == s->rx_block, 1))
 		return true;
-	s->rx_mem = link_block(s->link, block);
+	s->rx_mem = attachment_block(s->attachment, block);
 	s->rx_size = s->rx_mem ? GZ_BLOCK_SIZE(block) : 0;
 	s->rx_block = s->rx_mem ? block : 0;
 	return s->rx_mem != NULL;
@@ -210,15 +210,15 @@ bool stream_connected(struct sock *s)
 	if (!(flags & GZ_WORKER_CONNECTED) || flags & GZ_WORKER_DEAD)
 		return false;
 	/* Both ways are closed, and the peer has said that it knows; in a pair it knows at once. */
-	return !(flags & GZ_WORKER_FIN && mine & GZ_APP_SHUT_WR && (s->link->pair || flags & GZ_WORKER_FIN_ACKED));
+	return !(flags & GZ_WORKER_FIN && mine & GZ_APP_SHUT_WR && (s->attachment->pair || flags & GZ_WORKER_FIN_ACKED));
 }
 
 /* Threads of ours that sleep in this socket look again. */
 void stream_wake_own(struct sock *s)
 {
-	if (!link_is_open(s->link))
+	if (!attachment_is_open(s->attachment))
 		return;
-	for (uint64_t queues = link_interested(s->link, s->n); queues; queues &= queues - 1)
+	for (uint64_t queues = attachment_interested(s->attachment, s->n); queues; queues &= queues - 1)
 		eventq_wake((uint32_t)__builtin_ctzll(queues));
 }
 
@@ -233,7 +233,7 @@ int stream_shutdown(struct sock *s, int how)
 	if (how != SHUT_WR)
 		set |= GZ_APP_SHUT_RD;
 	if (how != SHUT_RD)
-		set |= GZ_APP_SHUT_WR | (s->link->pair ? GZ_WORKER_FIN : 0); /* in a pair nobody else will say it */
+		set |= GZ_APP_SHUT_WR | (s->attachment->pair ? GZ_WORKER_FIN : 0); /* in a pair nobody else will say it */
 	/* After a write in progress; the release in gz_or puts the flag behind its bytes. */
 	lock_take(&s->tx);
 	stream_writer_begin(s);
@@ -250,7 +250,7 @@ int stream_shutdown(struct sock *s, int how)
 /* The peer's TCP has all we sent; the other program of a pair, as much as a receive buffer would hold. */
 static bool lingered(struct sock *s)
 {
-	uint32_t kept = s->link->pair ? GZ_BLOCK_SIZE(gz_load(&s->peer->in_block)) / 2 : 0;
+	uint32_t kept = s->attachment->pair ? GZ_BLOCK_SIZE(gz_load(&s->peer->in_block)) / 2 : 0;
 
 	return sock_peer_flags(s) & GZ_WORKER_DEAD || (uint32_t)stream_unsent(s) <= kept;
 }
@@ -297,19 +297,19 @@ int stream_unsent(struct sock *s)
 	return (int)(gz_load(&s->me->out_head) - gz_load_acquire(&s->peer->in_tail));
 }
 
-static uint32_t arrivals(struct sock *s)
+static uint32_t received(struct sock *s)
 {
 	return gz_load_acquire(&s->peer->out_head); /* pairs with the peer's publish */
 }
 
 static void interest(struct sock *s, uint32_t queue, bool on)
 {
-	if (!link_is_open(s->link))
+	if (!attachment_is_open(s->attachment))
 		return;
 	if (on)
-		link_interest(s->link, s->n, queue);
+		attachment_interest(s->attachment, s->n, queue);
 	else
-		link_no_interest(s->link, s->n, queue);
+		attachment_no_interest(s->attachment, s->n, queue);
 }
 
 static void option_changed(struct sock *s, enum option option)
@@ -323,12 +323,12 @@ static void option_changed(struct sock *s, enum option option)
 
 static void let_go(struct sock *s)
 {
-	link_let_go(s->link, s->n);
+	attachment_let_go(s->attachment, s->n);
 }
 
 const struct sock_ops stream_ops = {
 	.level = stream_level,
-	.arrivals = arrivals,
+	.received = received,
 	.interest = interest,
 	.option_changed = option_changed,
 	.linger = linger,

@@ -25,7 +25,7 @@ static bool see_tx_block(struct sock *s)
 
 	if (__builtin_expect(block == s->tx_block, 1))
 		return true;
-	s->tx_mem = link_block(s->link, block);
+	s->tx_mem = attachment_block(s->attachment, block);
 	s->tx_size = s->tx_mem ? GZ_BLOCK_SIZE(block) : 0;
 	s->tx_block = s->tx_mem ? block : 0;
 	return s->tx_mem != NULL;
@@ -66,7 +66,7 @@ static bool grow(struct sock *s)
 	gz_or(&s->me->flags, GZ_APP_GROW);
 	sock_ring(s);
 	for (int i = 1; grow_pending(s); i++) {
-		if (i == GROW_LOOKS || gz_load(&s->link->dead))
+		if (i == GROW_LOOKS || gz_load(&s->attachment->dead))
 			return false;
 		if (i % 16)
 			gz_pause();
@@ -243,7 +243,7 @@ static int await_room(struct sock *s, int end, int flags, bool *held)
 /* The other program of a pair has closed: what was written will not be read. */
 static bool sent_in_vain(const struct sock *s)
 {
-	return __builtin_expect(s->link->pair != NULL, 0) && pair_nobody_reads(s);
+	return __builtin_expect(s->attachment->pair != NULL, 0) && pair_nobody_reads(s);
 }
 
 ssize_t stream_send(struct sock *s, const struct iovec *iov, int count, int flags)

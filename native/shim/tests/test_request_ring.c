@@ -14,13 +14,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "core/shim.h"
 
 #define THREADS 4
 #define POSTS 20000u
 
-static struct link peer;
+static struct attachment peer;
 static struct gz_worker_page page;
 static _Atomic bool stop;
 /* What the worker saw: the last serial of each thread, which must come in order. */
@@ -103,7 +103,7 @@ static void *post(void *arg)
 	for (uint32_t i = 1; i <= POSTS; i++) {
 		struct gz_request request = { .op = GZ_REQUEST_BACKLOG, .sock = me, .arg = i };
 
-		if (link_post(&peer, &request))
+		if (attachment_post(&peer, &request))
 			return (void *)1;
 	}
 	return NULL;
@@ -134,7 +134,7 @@ static _Atomic uint8_t taken[THREADS * TAKES + 1024];
 static void *take(void *arg)
 {
 	for (uint32_t i = 0; i < TAKES; i++) {
-		uint32_t n = link_take_number(&peer, arg);
+		uint32_t n = attachment_take_number(&peer, arg);
 
 		if (!n || atomic_fetch_add(&taken[n], 1))
 			return (void *)1;
@@ -166,10 +166,10 @@ static void a_dead_worker_holds_nobody_up(void **state)
 
 	(void)state;
 	for (uint32_t i = 0; i < GZ_REQUESTS; i++)
-		assert_int_equal(link_post(&peer, &request), 0);
+		assert_int_equal(attachment_post(&peer, &request), 0);
 	gz_store(&peer.dead, true);
-	assert_int_equal(link_post(&peer, &request), -ECONNRESET); /* the ring is full, and nobody will empty it */
-	assert_int_equal(link_take_number(&peer, NULL), 0);
+	assert_int_equal(attachment_post(&peer, &request), -ECONNRESET); /* the ring is full, and nobody will empty it */
+	assert_int_equal(attachment_take_number(&peer, NULL), 0);
 }
 
 int main(void)

@@ -316,13 +316,13 @@ static uint32_t level_of(struct sock *s, uint32_t want)
 	return level;
 }
 
-static uint32_t arrivals(struct sock *s)
+static uint32_t received(struct sock *s)
 {
 	uint32_t sum = gz_load(&dgram_of(s)->shut);
 
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link;
-		struct gz_sock *entry = dgram_entry_at(s, i, &link);
+		struct attachment *a;
+		struct gz_sock *entry = dgram_entry_at(s, i, &a);
 
 		if (entry)
 			sum += gz_load_acquire(&entry->worker.out_head) + gz_load(&entry->worker.aux[GZ_AUX_ERRORS]) + 1;
@@ -332,7 +332,7 @@ static uint32_t arrivals(struct sock *s)
 
 const struct sock_ops dgram_ops = {
 	.level = level_of,
-	.arrivals = arrivals,
+	.received = received,
 	.interest = listen_interest,
 	.close = close_all,
 };

@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "core/sock.h"
 
 /*
@@ -45,7 +45,7 @@ int dgram_shutdown(struct sock *s, int how);
 extern const struct sock_ops dgram_ops;
 
 /* attach.c, shim.lock held: a worker died; a worker is there (again). */
-void dgram_lost(struct link *link);
-void dgram_restore(struct link *link);
+void dgram_lost(struct attachment *a);
+void dgram_restore(struct attachment *a);
 
 #endif

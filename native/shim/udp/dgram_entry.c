@@ -16,20 +16,20 @@
 
 static struct sock *all; /* shim.lock */
 
-struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct link **link)
+struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct attachment **a)
 {
 	struct listen_entry *e = &s->listener->entry[i];
 
-	*link = __atomic_load_n(&e->link, __ATOMIC_ACQUIRE);
-	if (!*link || !(*link)->channel || gz_load(&(*link)->dead))
+	*a = __atomic_load_n(&e->attachment, __ATOMIC_ACQUIRE);
+	if (!*a || !(*a)->channel || gz_load(&(*a)->dead))
 		return NULL;
-	struct gz_sock *entry = link_sock(*link, e->n);
+	struct gz_sock *entry = attachment_sock(*a, e->n);
 	/* Pairs with the worker's release: the blocks are named. */
 	uint32_t flags = gz_load_acquire(&entry->worker.flags);
 	return (flags & (GZ_WORKER_CONNECTED | GZ_WORKER_DEAD)) == GZ_WORKER_CONNECTED ? entry : NULL;
 }
 
-static int post_bind(struct sock *s, struct link *link, uint32_t n)
+static int post_bind(struct sock *s, struct attachment *a, uint32_t n)
 {
 	struct dgram *d = dgram_of(s);
 	struct gz_request request = {
@@ -44,7 +44,7 @@ static int post_bind(struct sock *s, struct link *link, uint32_t n)
 
 	memcpy(request.addr, s->local.addr, sizeof(request.addr));
 	memcpy(request.peer, d->peer.addr, sizeof(request.peer));
-	return link_post(link, &request);
+	return attachment_post(a, &request);
 }
 
 static void write_options(struct sock *s, struct gz_sock *entry)
@@ -53,27 +53,27 @@ static void write_options(struct sock *s, struct gz_sock *entry)
 }
 
 /* At workers of either role, for any may receive a datagram to it. shim.lock held. */
-static void open_entry(struct sock *s, struct link *link)
+static void open_entry(struct sock *s, struct attachment *a)
 {
-	struct listen_entry *e = &s->listener->entry[link->slot];
+	struct listen_entry *e = &s->listener->entry[a->slot];
 	int fd = sock_fd(s);
 	bool aside = fd >= 0 && dgram_is_aside(s, fd);
 	uint32_t n;
 
-	if (!link->channel || fd < 0 || (aside && dgram_move_aside(s, fd, false)))
+	if (!a->channel || fd < 0 || (aside && dgram_move_aside(s, fd, false)))
 		return;
-	n = link_take_number(link, s);
+	n = attachment_take_number(a, s);
 	if (!n)
 		goto out;
-	write_options(s, link_sock(link, n));
-	if (link_vouch(link, n, fd) || post_bind(s, link, n)) {
-		link_let_go(link, n);
+	write_options(s, attachment_sock(a, n));
+	if (attachment_vouch(a, n, fd) || post_bind(s, a, n)) {
+		attachment_let_go(a, n);
 		goto out;
 	}
 	e->n = n;
-	__atomic_store_n(&e->link, link, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->attachment, a, __ATOMIC_RELEASE);
 	if (aside)
-		link_await(link); /* it has seen the address then */
+		attachment_await(a); /* it has seen the address then */
 out:
 	if (aside)
 		(void)dgram_move_aside(s, fd, true);
@@ -88,8 +88,8 @@ static int await_open(struct sock *s)
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct listen_entry *e = &s->listener->entry[i];
 
-		for (uint32_t turns = 1; e->link && !gz_load(&e->link->dead); turns++) {
-			struct gz_end *worker = &link_sock(e->link, e->n)->worker;
+		for (uint32_t turns = 1; e->attachment && !gz_load(&e->attachment->dead); turns++) {
+			struct gz_end *worker = &attachment_sock(e->attachment, e->n)->worker;
 			uint32_t flags = gz_load_acquire(&worker->flags);
 
 			if (flags & GZ_WORKER_DEAD)
@@ -111,13 +111,13 @@ static int await_open(struct sock *s)
 
 static void close_entry(struct sock *s, struct listen_entry *e)
 {
-	struct link *link = e->link;
+	struct attachment *a = e->attachment;
 
-	__atomic_store_n(&e->link, NULL, __ATOMIC_RELEASE);
-	if (!link)
+	__atomic_store_n(&e->attachment, NULL, __ATOMIC_RELEASE);
+	if (!a)
 		return;
-	epoll_unclaim(s, link, e->n); /* sets that have s must not take the next socket of that number for it */
-	link_let_go(link, e->n);
+	epoll_unclaim(s, a, e->n); /* sets that have s must not take the next socket of that number for it */
+	attachment_let_go(a, e->n);
 }
 
 struct listener *dgram_inherit(struct sock *s, bool both, const struct endpoint *peer, uint32_t shut)
@@ -138,9 +138,9 @@ int dgram_entries_open(struct sock *s)
 {
 	program_claim_all();
 	shim_lock();
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		open_entry(s, link);
+		open_entry(s, a);
 	}
 	dgram_of(s)->next = all;
 	all = s;
@@ -149,23 +149,23 @@ int dgram_entries_open(struct sock *s)
 }
 
 /* Once connect() has returned nobody else is heard: the worker has carried it out by then. */
-static void repeat_bind(struct sock *s, struct link *link, uint32_t n)
+static void repeat_bind(struct sock *s, struct attachment *a, uint32_t n)
 {
-	if (post_bind(s, link, n))
+	if (post_bind(s, a, n))
 		return;
-	lock_take(&link->post);
-	link_settle(link);
-	lock_give(&link->post);
+	lock_take(&a->post);
+	attachment_settle(a);
+	lock_give(&a->post);
 }
 
 void dgram_entries_peer(struct sock *s)
 {
 	program_claim_all();
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link;
+		struct attachment *a;
 
-		if (dgram_entry_at(s, i, &link))
-			repeat_bind(s, link, s->listener->entry[i].n);
+		if (dgram_entry_at(s, i, &a))
+			repeat_bind(s, a, s->listener->entry[i].n);
 	}
 }
 
@@ -173,22 +173,22 @@ void dgram_entries_options(struct sock *s)
 {
 	program_claim_all();
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link;
-		struct gz_sock *entry = dgram_entry_at(s, i, &link);
+		struct attachment *a;
+		struct gz_sock *entry = dgram_entry_at(s, i, &a);
 
 		if (!entry)
 			continue;
 		write_options(s, entry);
 		gz_or(&entry->app.flags, GZ_APP_OPTIONS);
-		link_ring(link, s->listener->entry[i].n);
+		attachment_ring(a, s->listener->entry[i].n);
 	}
 }
 
 int dgram_error(struct sock *s, bool take)
 {
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link;
-		struct gz_sock *entry = dgram_entry_at(s, i, &link);
+		struct attachment *a;
+		struct gz_sock *entry = dgram_entry_at(s, i, &a);
 		uint32_t told, count;
 
 		if (!entry)
@@ -220,22 +220,22 @@ void dgram_entries_close(struct sock *s)
 		attach_await_all(); /* until they close our kernel socket, nobody can bind its port */
 }
 
-void dgram_lost(struct link *link)
+void dgram_lost(struct attachment *a)
 {
 	for (struct sock *s = all; s; s = dgram_of(s)->next)
-		if (s->listener->entry[link->slot].link == link)
-			close_entry(s, &s->listener->entry[link->slot]);
+		if (s->listener->entry[a->slot].attachment == a)
+			close_entry(s, &s->listener->entry[a->slot]);
 }
 
-void dgram_restore(struct link *link)
+void dgram_restore(struct attachment *a)
 {
 	for (struct sock *s = all; s; s = dgram_of(s)->next) {
-		struct listen_entry *e = &s->listener->entry[link->slot];
+		struct listen_entry *e = &s->listener->entry[a->slot];
 
-		if (e->link)
+		if (e->attachment)
 			continue;
-		open_entry(s, link);
-		if (e->link)
-			epoll_claim(s, link, e->n);
+		open_entry(s, a);
+		if (e->attachment)
+			epoll_claim(s, a, e->n);
 	}
 }

@@ -11,7 +11,7 @@
 #include <gazelle/abi.h>
 
 #include "udp/dgram_options.h"
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "stream/listen.h"
 #include "core/route.h"
 #include "core/sock.h"
@@ -35,7 +35,7 @@ static inline struct dgram *dgram_of(struct sock *s)
 }
 
 /* The entry at worker i, NULL if there is none or it failed. Any thread. */
-struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct link **link);
+struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct attachment **a);
 
 /* Asks all workers for an entry and waits for their answers. 0, or an error of one of them; -ENETDOWN: there is none. Both locks. */
 int dgram_entries_open(struct sock *s);

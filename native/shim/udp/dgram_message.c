@@ -21,7 +21,7 @@
 /* ------------------------------------------------------------------ receiving */
 
 /* The header of the next datagram of an entry. Bytes that wait there, 0 = none. */
-static uint32_t peek(struct gz_sock *entry, struct link *link, struct gz_datagram *header, uint8_t **mem, uint32_t *tail)
+static uint32_t peek(struct gz_sock *entry, struct attachment *a, struct gz_datagram *header, uint8_t **mem, uint32_t *tail)
 {
 	uint32_t waiting, block, size;
 
@@ -29,7 +29,7 @@ static uint32_t peek(struct gz_sock *entry, struct link *link, struct gz_datagra
 	waiting = gz_load_acquire(&entry->worker.out_head) - *tail; /* pairs with the worker's: the bytes are written */
 	block = gz_load(&entry->worker.out_block);                  /* after the head: the block it is about */
 	size = GZ_BLOCK_SIZE(block);
-	*mem = link_block(link, block);
+	*mem = attachment_block(a, block);
 	if (!*mem || waiting < sizeof(*header) || waiting > size)
 		return 0;
 	gz_fifo_copy_out(*mem, size, gz_load(&entry->worker.out_base), *tail, header, sizeof(*header));
@@ -45,15 +45,15 @@ static ssize_t take(struct sock *s, struct msghdr *msg, size_t room, int flags)
 		uint32_t slot = (d->turn + i) % shim.workers, tail, len;
 		struct gz_datagram header;
 		struct gz_sock *entry;
-		struct link *link;
+		struct attachment *a;
 		struct iov to;
 		uint8_t *mem;
 
-		entry = dgram_entry_at(s, slot, &link);
+		entry = dgram_entry_at(s, slot, &a);
 		if (!entry)
 			continue;
 		do {
-			if (!peek(entry, link, &header, &mem, &tail))
+			if (!peek(entry, a, &header, &mem, &tail))
 				break;
 			len = header.len < room ? header.len : (uint32_t)room;
 			(void)iov_begin(&to, msg->msg_iov, (int)msg->msg_iovlen);
@@ -81,12 +81,12 @@ int dgram_next(struct sock *s)
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		struct gz_datagram header;
 		struct gz_sock *entry;
-		struct link *link;
+		struct attachment *a;
 		uint32_t tail;
 		uint8_t *mem;
 
-		entry = dgram_entry_at(s, (dgram_of(s)->turn + i) % shim.workers, &link);
-		if (entry && peek(entry, link, &header, &mem, &tail))
+		entry = dgram_entry_at(s, (dgram_of(s)->turn + i) % shim.workers, &a);
+		if (entry && peek(entry, a, &header, &mem, &tail))
 			return (int)header.len;
 	}
 	return -1;
@@ -150,12 +150,12 @@ ssize_t dgram_recv(struct sock *s, int fd, struct msghdr *msg, int flags)
 /* ------------------------------------------------------------------ sending */
 
 /* The worker that sends: always the same while it lives, so that datagrams keep their order. */
-static struct gz_sock *sender(struct sock *s, struct link **link)
+static struct gz_sock *sender(struct sock *s, struct attachment **a)
 {
 	struct dgram *d = dgram_of(s);
 
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct gz_sock *entry = dgram_entry_at(s, (d->tx_slot + i) % shim.workers, link);
+		struct gz_sock *entry = dgram_entry_at(s, (d->tx_slot + i) % shim.workers, a);
 
 		if (entry)
 			return entry;
@@ -187,8 +187,8 @@ static uint32_t send_limit(struct sock *s, struct gz_sock *entry)
 
 bool dgram_has_room(struct sock *s)
 {
-	struct link *link;
-	struct gz_sock *entry = sender(s, &link);
+	struct attachment *a;
+	struct gz_sock *entry = sender(s, &a);
 	uint32_t size, used;
 
 	if (!entry || gz_load(&dgram_of(s)->shut) & 1u << SHUT_WR || dgram_error(s, false))
@@ -205,8 +205,8 @@ bool dgram_has_room(struct sock *s)
 /* Puts one datagram into the FIFO. 0, -EAGAIN or -errno. tx held. */
 static int put(struct sock *s, struct gz_datagram *header, struct iov *from)
 {
-	struct link *link;
-	struct gz_sock *entry = sender(s, &link);
+	struct attachment *a;
+	struct gz_sock *entry = sender(s, &a);
 	bool shared = s->born != gz_load(&shim.forks);
 	uint32_t len = header->len;
 	int err = -EAGAIN;
@@ -214,7 +214,7 @@ static int put(struct sock *s, struct gz_datagram *header, struct iov *from)
 	if (!entry)
 		return -ENETDOWN;
 	uint32_t block = gz_load(&entry->worker.in_block), size = GZ_BLOCK_SIZE(block), room, base, head;
-	uint8_t *mem = link_block(link, block);
+	uint8_t *mem = attachment_block(a, block);
 	if (!mem)
 		return -EPROTO;
 	if (shared)
@@ -234,7 +234,7 @@ static int put(struct sock *s, struct gz_datagram *header, struct iov *from)
 	if (shared)
 		gz_store_release(&entry->app.aux[GZ_AUX_WRITE_LOCK], 0);
 	if (!err)
-		link_ring(link, s->listener->entry[link->slot].n);
+		attachment_ring(a, s->listener->entry[a->slot].n);
 	return err;
 }
 

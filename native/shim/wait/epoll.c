@@ -17,13 +17,13 @@ static void on_bell(void *index, uint32_t n)
 {
 	if (!index)
 		return; /* rung for the queue's owner before us */
-	for (struct item *item = ((struct item **)index)[n]; item; item = item->twin)
-		epoll_item_stir(item);
+	for (struct item *item = ((struct item **)index)[n]; item; item = item->same_sock)
+		epoll_item_changed(item);
 }
 
 struct pair_bells {
 	struct epoll *ep;
-	struct link *link;
+	struct attachment *attachment;
 };
 
 /* Number 0 of a pair announces connections, for whichever listener. */
@@ -33,15 +33,15 @@ static void on_pair_bell(void *ctx, uint32_t n)
 	struct epoll *ep = bells->ep;
 
 	if (n) {
-		on_bell(index_of(ep, bells->link), n);
+		on_bell(index_of(ep, bells->attachment), n);
 		return;
 	}
 	for (struct item *item = ep->others; item; item = item->other)
 		if (item->s && sock_kind(item->s) == KIND_LISTENER)
-			epoll_item_stir(item);
+			epoll_item_changed(item);
 }
 
-/* Bells of all links. A shared queue's bells are nobody's: then everything is looked at. */
+/* Bells of all attachments. A shared queue's bells are nobody's: then everything is looked at. */
 static void take_own_bells(struct epoll *ep)
 {
 	if (ep->queue == UINT32_MAX)
@@ -49,21 +49,21 @@ static void take_own_bells(struct epoll *ep)
 	if (ep->queue == EVENTQ_SHARED) {
 		for (struct item *item = ep->items; item; item = item->after)
 			if (item->stack)
-				epoll_item_stir(item);
+				epoll_item_changed(item);
 		return;
 	}
-	LINK_EACH(link, i)
+	ATTACHMENT_EACH(a, i)
 	{
-		if (link->pair) {
-			struct pair_bells bells = { ep, link };
-			struct gz_bell *bell = link_bell(link, ep->queue);
+		if (a->pair) {
+			struct pair_bells bells = { ep, a };
+			struct gz_bell *bell = attachment_bell(a, ep->queue);
 
 			if (bell && gz_bell_pending(bell))
 				gz_bell_take(bell, BELL_BUDGET, on_pair_bell, &bells);
 			continue;
 		}
-		if (link->channel && gz_bell_pending(link_bell(link, ep->queue)))
-			gz_bell_take(link_bell(link, ep->queue), BELL_BUDGET, on_bell, index_of(ep, link));
+		if (a->channel && gz_bell_pending(attachment_bell(a, ep->queue)))
+			gz_bell_take(attachment_bell(a, ep->queue), BELL_BUDGET, on_bell, index_of(ep, a));
 	}
 }
 
@@ -71,7 +71,7 @@ void epoll_take_bells(struct epoll *ep)
 {
 	take_own_bells(ep);
 	if (gz_load(&ep->nested))
-		nest_stir(ep);
+		nest_take_changes(ep);
 }
 
 /* Bells of a set without stack sockets are its queue's last owner's; of a shared queue they mean nothing. */
@@ -92,13 +92,13 @@ static uint32_t look_inner(struct item *item, bool report)
 {
 	uint32_t heard = item->heard, level = item->events & (EPOLLIN | EPOLLRDNORM);
 
-	if (item->events & EPOLLET && !item->edge && heard == item->seen_arrivals)
+	if (item->events & EPOLLET && !item->edge && heard == item->seen_received)
 		return 0;
 	if (!level || !nest_ready(item))
 		return 0;
 	if (report) {
 		item->edge = false;
-		item->seen_arrivals = heard;
+		item->seen_received = heard;
 		/* Who waits in the inner set itself has not been woken if the wake-up came to us. */
 		epoll_wake_sleepers(item->inner);
 	}
@@ -109,7 +109,7 @@ static uint32_t look_inner(struct item *item, bool report)
 static uint32_t look(struct item *item, bool report)
 {
 	struct sock *s = item->s;
-	uint32_t level, arrivals, flags, nospace;
+	uint32_t level, received, flags, nospace;
 	const struct sock_ops *ops;
 
 	if (!(item->events & ~EPOLL_HOW))
@@ -120,18 +120,18 @@ static uint32_t look(struct item *item, bool report)
 	if (!(item->events & EPOLLET))
 		return ops->level(s, item->events) & item->events;
 	/* The marks before the level: what comes between is an edge of its own. */
-	arrivals = ops->arrivals(s);
+	received = ops->received(s);
 	flags = sock_kind(s) == KIND_STREAM ? stream_marks(s) : 0;
 	nospace = gz_load(&s->nospace);
 	level = ops->level(s, item->events) & item->events;
 	if (!level)
 		return 0;
-	if (!item->edge && arrivals == item->seen_arrivals && flags == item->seen_flags &&
+	if (!item->edge && received == item->seen_received && flags == item->seen_flags &&
 	    !(level & EPOLLOUT && nospace != item->seen_nospace))
 		return 0;
 	if (report) {
 		item->edge = false;
-		item->seen_arrivals = arrivals;
+		item->seen_received = received;
 		item->seen_flags = flags;
 		if (level & EPOLLOUT)
 			item->seen_nospace = nospace;
@@ -269,7 +269,7 @@ static int look_all(struct epoll *ep, int epfd, struct epoll_event *events, int 
 }
 
 /* Is there anything to look at? A glance, without a lock. */
-static bool something_stirs(struct epoll *ep)
+static bool anything_to_look_at(struct epoll *ep)
 {
 	bool pending;
 
@@ -337,7 +337,7 @@ static int wait_in(struct epoll *ep, int epfd, struct epoll_event *events, int m
 		enum wait_next next = gz_load(&ep->stack_items) ? wait_next(&w) : WAIT_SLEEP;
 
 		if (next == WAIT_LOOK) {
-			if (!something_stirs(ep))
+			if (!anything_to_look_at(ep))
 				continue;
 			n = look_all(ep, epfd, events, most, false);
 		} else if (next == WAIT_KERNEL || next == WAIT_TIMEOUT) {

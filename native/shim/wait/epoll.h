@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
-#include "worker/link.h"
+#include "worker/attachment.h"
 
 struct epoll;
 struct sock;
@@ -60,11 +60,11 @@ void epoll_became(struct sock *s, bool both);
 /* Its items are to be looked at (a change no bell announces). shim.lock may be held. */
 void epoll_activate(struct sock *s);
 
-/* Number n of a link now also stands for s: sets that have s want to hear of it. */
-void epoll_claim(struct sock *s, struct link *link, uint32_t n);
+/* Number n of an attachment now also stands for s: sets that have s want to hear of it. */
+void epoll_claim(struct sock *s, struct attachment *a, uint32_t n);
 
 /* And no longer does. */
-void epoll_unclaim(struct sock *s, struct link *link, uint32_t n);
+void epoll_unclaim(struct sock *s, struct attachment *a, uint32_t n);
 
 /*
  * The last descriptor of s is about to be closed: it leaves the real sets. By itself the kernel would take it out only when nobody

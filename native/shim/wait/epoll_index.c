@@ -7,9 +7,9 @@
 #include "core/shim.h"
 #include "core/sock.h"
 
-static struct item **slot_of(struct epoll *ep, struct link *link, uint32_t n)
+static struct item **slot_of(struct epoll *ep, struct attachment *a, uint32_t n)
 {
-	uint32_t slot = link->slot;
+	uint32_t slot = a->slot;
 	size_t size = GZ_SOCKS_MAX * sizeof(struct item *);
 
 	if (!ep->index[slot]) {
@@ -18,42 +18,42 @@ static struct item **slot_of(struct epoll *ep, struct link *link, uint32_t n)
 		if (p == MAP_FAILED)
 			return NULL;
 		ep->index[slot] = p;
-	} else if (ep->index_of[slot] != link->serial) {
+	} else if (ep->index_of[slot] != a->serial) {
 		(void)madvise(ep->index[slot], size, MADV_DONTNEED); /* the last worker's numbers mean nothing now */
 	}
-	ep->index_of[slot] = link->serial;
+	ep->index_of[slot] = a->serial;
 	return &ep->index[slot][n % GZ_SOCKS_MAX];
 }
 
 /* The item's set wants to hear of number n; of an exclusive one the worker wakes one sleeper, whichever process it is in. */
-static void want_bells(struct item *item, struct link *link, uint32_t n)
+static void want_bells(struct item *item, struct attachment *a, uint32_t n)
 {
-	if (!link->pair && item->events & EPOLLEXCLUSIVE)
-		gz_or(&link_sock(link, n)->app.flags, GZ_APP_EXCLUSIVE);
-	link_interest(link, n, item->ep->queue);
+	if (!a->pair && item->events & EPOLLEXCLUSIVE)
+		gz_or(&attachment_sock(a, n)->app.flags, GZ_APP_EXCLUSIVE);
+	attachment_interest(a, n, item->ep->queue);
 }
 
-void index_put(struct epoll *ep, struct link *link, uint32_t n, struct item *item)
+void index_put(struct epoll *ep, struct attachment *a, uint32_t n, struct item *item)
 {
 	struct item **slot;
 
-	if (!item && (!ep->index[link->slot] || ep->index_of[link->slot] != link->serial))
+	if (!item && (!ep->index[a->slot] || ep->index_of[a->slot] != a->serial))
 		return;
-	slot = slot_of(ep, link, n);
+	slot = slot_of(ep, a, n);
 	if (slot)
 		*slot = item;
-	if (!link_is_open(link) || gz_load(&link->dead))
+	if (!attachment_is_open(a) || gz_load(&a->dead))
 		return;
 	if (item)
-		want_bells(item, link, n);
+		want_bells(item, a, n);
 	else
-		link_no_interest(link, n, ep->queue);
+		attachment_no_interest(a, n, ep->queue);
 }
 
 void index_sock(struct epoll *ep, struct sock *s, struct item *item)
 {
 	if (sock_kind(s) == KIND_STREAM) {
-		index_put(ep, s->link, s->n, item);
+		index_put(ep, s->attachment, s->n, item);
 		return;
 	}
 	if (!s->listener)
@@ -61,31 +61,31 @@ void index_sock(struct epoll *ep, struct sock *s, struct item *item)
 	if (item)
 		pair_listen_interest(ep->queue);
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct link *link = __atomic_load_n(&s->listener->entry[i].link, __ATOMIC_ACQUIRE);
+		struct attachment *a = __atomic_load_n(&s->listener->entry[i].attachment, __ATOMIC_ACQUIRE);
 
-		if (link)
-			index_put(ep, link, s->listener->entry[i].n, item);
+		if (a)
+			index_put(ep, a, s->listener->entry[i].n, item);
 	}
 }
 
-void index_claim(struct item *item, struct link *link, uint32_t n)
+void index_claim(struct item *item, struct attachment *a, uint32_t n)
 {
-	struct item **slot = slot_of(item->ep, link, n);
+	struct item **slot = slot_of(item->ep, a, n);
 
 	if (slot && *slot)
-		want_bells(item, link, n); /* a twin leads the chain this item is in */
+		want_bells(item, a, n); /* a opposite leads the chain this item is in */
 	else
-		index_put(item->ep, link, n, item);
+		index_put(item->ep, a, n, item);
 }
 
-struct item **index_of(struct epoll *ep, const struct link *link)
+struct item **index_of(struct epoll *ep, const struct attachment *a)
 {
-	return ep->index_of[link->slot] == link->serial ? ep->index[link->slot] : NULL;
+	return ep->index_of[a->slot] == a->serial ? ep->index[a->slot] : NULL;
 }
 
 void index_free(struct epoll *ep)
 {
-	for (uint32_t slot = 0; slot < SHIM_LINKS; slot++)
+	for (uint32_t slot = 0; slot < ATTACHMENTS_MAX; slot++)
 		if (ep->index[slot])
 			munmap(ep->index[slot], GZ_SOCKS_MAX * sizeof(struct item *));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Which item of a set a bell means: by link and socket number. What is entered is also what the link is asked to ring for.
- * A number given back to its link must have left the index before: the next socket of that number is somebody else's.
+ * Which item of a set a bell means: by attachment and socket number. What is entered is also what the attachment is asked to ring for.
+ * A number given back to its attachment must have left the index before: the next socket of that number is somebody else's.
  * ep->lock held in all.
  */
 #ifndef SHIM_EPOLL_INDEX_H
@@ -11,20 +11,20 @@
 
 struct epoll;
 struct item;
-struct link;
+struct attachment;
 struct sock;
 
-/* Number n of the link means `item` (NULL: nothing) in this set. */
-void index_put(struct epoll *ep, struct link *link, uint32_t n, struct item *item);
+/* Number n of the attachment means `item` (NULL: nothing) in this set. */
+void index_put(struct epoll *ep, struct attachment *a, uint32_t n, struct item *item);
 
 /* The same for all numbers of a socket. */
 void index_sock(struct epoll *ep, struct sock *s, struct item *item);
 
 /* Number n means the item, or another one of the same socket that is there already. */
-void index_claim(struct item *item, struct link *link, uint32_t n);
+void index_claim(struct item *item, struct attachment *a, uint32_t n);
 
-/* By number, the items of a link; NULL: it has none here. */
-struct item **index_of(struct epoll *ep, const struct link *link);
+/* By number, the items of an attachment; NULL: it has none here. */
+struct item **index_of(struct epoll *ep, const struct attachment *a);
 
 /* The set is gone. */
 void index_free(struct epoll *ep);

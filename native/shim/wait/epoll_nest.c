@@ -31,14 +31,14 @@ static int add(struct epoll *ep, int epfd, int fd, struct epoll *inner, struct e
 	item->inner = inner;
 	item->real = true;
 	lock_take(&inner->lock);
-	item->heard = inner->stirs;
+	item->heard = inner->changes;
 	epoll_need_queue(inner);
 	lock_give(&inner->lock);
 	epoll_item_enter(item, ep, fd, event);
 	epoll_need_queue(ep);
 	gz_add(&ep->nested, 1);
 	gz_add(&ep->stack_items, 1);
-	epoll_item_stir(item);
+	epoll_item_changed(item);
 	epoll_wake_sleepers(ep);
 	return 0;
 }
@@ -79,7 +79,7 @@ int nest_change(struct epoll *ep, int epfd, int op, int fd, struct epoll *inner,
 	for (struct item *item = (ep)->others; item; item = item->other) \
 		if (item->inner)
 
-void nest_stir(struct epoll *ep)
+void nest_take_changes(struct epoll *ep)
 {
 	INNER_EACH(ep, item)
 	{
@@ -87,9 +87,9 @@ void nest_stir(struct epoll *ep)
 
 		lock_take(&inner->lock);
 		epoll_take_bells(inner);
-		if (inner->stirs != item->heard) {
-			item->heard = inner->stirs;
-			epoll_item_stir(item);
+		if (inner->changes != item->heard) {
+			item->heard = inner->changes;
+			epoll_item_changed(item);
 		}
 		lock_give(&inner->lock);
 	}
@@ -106,7 +106,7 @@ bool nest_pending(struct epoll *ep)
 		struct epoll *inner = item->inner;
 
 		lock_take(&inner->lock);
-		pending |= inner->stirs != item->heard || epoll_bells_pending(inner) || nest_pending(inner);
+		pending |= inner->changes != item->heard || epoll_bells_pending(inner) || nest_pending(inner);
 		lock_give(&inner->lock);
 	}
 	return pending;

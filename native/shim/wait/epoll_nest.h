@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * Sets in sets. The kernel knows the nesting, too: it refuses loops and reports what its own descriptors do in an inner set.
- * An item beside it stands for the stack's sockets in there: when something stirs in the inner set, the item does in the
+ * An item beside it stands for the stack's sockets in there: when something changes in the inner set, the item does in the
  * outer one, at any depth. Locks go from the outer set to the inner one; fork.c wants them in any order, hence shim.items
  * around them all.
  */
@@ -21,10 +21,10 @@ struct item;
 /* epoll_ctl of set `ep` on the set `inner`, whose descriptor is `fd`. 0 or -errno. No locks held. */
 int nest_change(struct epoll *ep, int epfd, int op, int fd, struct epoll *inner, struct epoll_event *event);
 
-/* What stirred in inner sets stirs their items in this one. Entered (epoll_set_enter). */
-void nest_stir(struct epoll *ep);
+/* What changed in inner sets changes their items in this one. Entered (epoll_set_enter). */
+void nest_take_changes(struct epoll *ep);
 
-/* True if nest_stir would find something. Entered. */
+/* True if nest_take_changes would find something. Entered. */
 bool nest_pending(struct epoll *ep);
 
 /* True if the inner set has ready stack sockets, and whether it may have told before. Entered. */

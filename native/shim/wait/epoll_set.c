@@ -117,9 +117,9 @@ void epoll_item_activate(struct item *item)
 	ep->active++;
 }
 
-void epoll_item_stir(struct item *item)
+void epoll_item_changed(struct item *item)
 {
-	item->ep->stirs++;
+	item->ep->changes++;
 	epoll_item_activate(item);
 }
 
@@ -150,7 +150,7 @@ void epoll_wake_sleepers(struct epoll *ep)
 }
 
 /* First of the items of s in ep other than `but`. shim.items held. */
-static struct item *twin_of(struct epoll *ep, struct sock *s, const struct item *but)
+static struct item *same_sock_in(struct epoll *ep, struct sock *s, const struct item *but)
 {
 	for (struct item *item = s->items; item; item = item->next_of_owner)
 		if (item->ep == ep && item != but && item->stack)
@@ -189,7 +189,7 @@ static void to_stack(struct item *item)
 	struct epoll *ep = item->ep;
 
 	epoll_need_queue(ep);
-	item->twin = twin_of(ep, item->s, item);
+	item->same_sock = same_sock_in(ep, item->s, item);
 	item->stack = true;
 	item->edge = true;
 	gz_add(&ep->stack_items, 1);
@@ -197,7 +197,7 @@ static void to_stack(struct item *item)
 		join_others(item);
 	note_double_shot(item);
 	index_sock(ep, item->s, item);
-	epoll_item_stir(item);
+	epoll_item_changed(item);
 	epoll_wake_sleepers(ep);
 }
 
@@ -232,10 +232,10 @@ static void leave_stack(struct item *item)
 	struct epoll *ep = item->ep;
 	struct item *rest = NULL;
 
-	/* Rebuild the chain of twins without it; more than one is rare. */
+	/* Rebuild the chain of items of the same socket without it; more than one is rare. */
 	for (struct item *other = item->s->items; other; other = other->next_of_owner)
 		if (other->ep == ep && other->stack) {
-			other->twin = rest;
+			other->same_sock = rest;
 			rest = other;
 		}
 	index_sock(ep, item->s, rest);
@@ -275,7 +275,7 @@ void epoll_item_modify(struct item *item, const struct epoll_event *event)
 	item->edge = true;
 	if (item->stack || item->inner) {
 		note_double_shot(item);
-		epoll_item_stir(item);
+		epoll_item_changed(item);
 		epoll_wake_sleepers(item->ep);
 	}
 }
@@ -423,7 +423,7 @@ void epoll_activate(struct sock *s)
 	for (struct item *item = s->items; item; item = item->next_of_owner) {
 		lock_take(&item->ep->lock);
 		if (item->stack) {
-			epoll_item_stir(item);
+			epoll_item_changed(item);
 			epoll_wake_sleepers(item->ep);
 		}
 		lock_give(&item->ep->lock);
@@ -431,14 +431,14 @@ void epoll_activate(struct sock *s)
 	lock_give(&shim.items);
 }
 
-void epoll_claim(struct sock *s, struct link *link, uint32_t n)
+void epoll_claim(struct sock *s, struct attachment *a, uint32_t n)
 {
 	lock_take(&shim.items);
 	for (struct item *item = s->items; item; item = item->next_of_owner) {
 		lock_take(&item->ep->lock);
 		if (item->stack) {
-			index_claim(item, link, n);
-			epoll_item_stir(item);
+			index_claim(item, a, n);
+			epoll_item_changed(item);
 			epoll_wake_sleepers(item->ep);
 		}
 		lock_give(&item->ep->lock);
@@ -446,12 +446,12 @@ void epoll_claim(struct sock *s, struct link *link, uint32_t n)
 	lock_give(&shim.items);
 }
 
-void epoll_unclaim(struct sock *s, struct link *link, uint32_t n)
+void epoll_unclaim(struct sock *s, struct attachment *a, uint32_t n)
 {
 	lock_take(&shim.items);
 	for (struct item *item = s->items; item; item = item->next_of_owner) {
 		lock_take(&item->ep->lock);
-		index_put(item->ep, link, n, NULL);
+		index_put(item->ep, a, n, NULL);
 		lock_give(&item->ep->lock);
 	}
 	lock_give(&shim.items);

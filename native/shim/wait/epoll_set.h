@@ -22,7 +22,7 @@ struct item {
 	uint32_t events; /* as the program asked, ERR and HUP in any case; only EPOLL_HOW after EPOLLONESHOT has fired */
 	epoll_data_t data;
 	struct item *next_of_owner;  /* s->items or inner->within; shim.items */
-	struct item *twin;           /* the same socket under another descriptor; the first of them is in the index */
+	struct item *same_sock;      /* the same socket under another descriptor; the first of them is in the index */
 	struct item *prev, *next;    /* active list */
 	struct item *before, *after; /* ep->items */
 	struct item *other, **other_from; /* ep->others; the latter NULL = not in it */
@@ -31,8 +31,8 @@ struct item {
 	bool stack; /* the stack serves it: it has bells and levels */
 	/* edges: what was seen when it was last reported */
 	bool edge; /* added or modified since */
-	uint32_t seen_arrivals, seen_flags, seen_nospace;
-	uint32_t heard; /* inner->stirs when it was last looked at */
+	uint32_t seen_received, seen_flags, seen_nospace;
+	uint32_t heard; /* inner->changes when it was last looked at */
 };
 
 struct epoll {
@@ -44,7 +44,7 @@ struct epoll {
 	struct item *others;       /* the few of them that are more than a stream */
 	struct item *first, *last; /* active: to be looked at */
 	uint32_t active;           /* how many */
-	uint32_t stirs; /* counts items that became active by a change: an edge for the sets this one is in */
+	uint32_t changes; /* counts items that became active by a change: an edge for the sets this one is in */
 	_Atomic uint32_t stack_items;  /* and sets */
 	_Atomic uint32_t nested;       /* sets in it */
 	struct item *within;           /* its items in other sets; shim.items */
@@ -53,9 +53,9 @@ struct epoll {
 	_Atomic bool double_shots;     /* a one-shot is in both sets, or was once */
 	uint64_t kernel_looked;        /* when the real set was last looked at while the stack kept us busy */
 	struct spin spin;
-	struct item **index[SHIM_LINKS]; /* by link slot and socket number */
-	uint64_t index_of[SHIM_LINKS];   /* serial of the link an index is of; a dead one's is worthless */
-	struct epoll *next;              /* all there are, or the free ones */
+	struct item **index[ATTACHMENTS_MAX]; /* by attachment slot and socket number */
+	uint64_t index_of[ATTACHMENTS_MAX];   /* serial of the attachment an index is of; a dead one's is worthless */
+	struct epoll *next;                   /* all there are, or the free ones */
 };
 
 /* Locks a set to look at it: with shim.items if sets are in it. Returns what epoll_set_leave wants to know. */
@@ -70,7 +70,7 @@ void epoll_wake_sleepers(struct epoll *ep);
 
 /* To be looked at; and because something changed, which is an edge. */
 void epoll_item_activate(struct item *item);
-void epoll_item_stir(struct item *item);
+void epoll_item_changed(struct item *item);
 void epoll_item_rest(struct item *item);
 
 /* shim.items held as well: puts a new item with s or inner set into the set; takes one out and frees it. */

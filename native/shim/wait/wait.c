@@ -7,7 +7,7 @@
 
 #include "worker/attach.h"
 #include "core/eventq.h"
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "samehost/pair.h"
 #include "core/real.h"
 #include "core/shim.h"
@@ -16,9 +16,9 @@
 
 #define SPIN_DEFAULT_US 100u
 #define LOOKS_PER_YIELD 16u
-#define CHECK_NS 1000000ull       /* control sockets, while we are too busy to sleep */
-#define MEND_SLEEP_NS 20000000ull /* while a worker is missing and due to be looked for nobody sleeps longer */
-#define FEW_FDS 128u              /* more need an allocator, where a signal handler may not go */
+#define CHECK_NS 1000000ull        /* control sockets, while we are too busy to sleep */
+#define RETRY_SLEEP_NS 20000000ull /* while a worker is missing and due to be looked for nobody sleeps longer */
+#define FEW_FDS 128u               /* more need an allocator, where a signal handler may not go */
 #define SKIPS_PER_CLOCK 64u
 
 static __thread struct spin thread_spin;
@@ -31,7 +31,7 @@ void wait_skipped(void)
 		return;
 	if (now_ns() - gz_load(&shim.checked_ns) > CHECK_NS)
 		attach_check();
-	attach_mend();
+	attach_retry();
 }
 
 struct spin *wait_thread_spin(void)
@@ -79,19 +79,19 @@ static bool worker_waits_here(uint32_t queue)
 	int cpu = sched_getcpu();
 	bool waits = false;
 
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		struct gz_bell *bell = link_is_open(link) && queue != EVENTQ_SHARED ? link_bell(link, queue) : NULL;
+		struct gz_bell *bell = attachment_is_open(a) && queue != EVENTQ_SHARED ? attachment_bell(a, queue) : NULL;
 		uint32_t asleep;
 
-		if (!bell || gz_load(&link->dead))
+		if (!bell || gz_load(&a->dead))
 			continue;
 		if (gz_load(&bell->cpu) != (uint32_t)cpu + 1)
 			gz_store(&bell->cpu, (uint32_t)cpu + 1);
-		if (shim.group->workers[link->slot].cpu != cpu)
+		if (shim.group->workers[a->slot].cpu != cpu)
 			continue;
-		asleep = gz_load(&link->page->asleep);
-		waits |= !asleep || asleep == gz_load(&link->woken);
+		asleep = gz_load(&a->page->asleep);
+		waits |= !asleep || asleep == gz_load(&a->woken);
 	}
 	return waits;
 }
@@ -129,7 +129,7 @@ static const struct timespec *sleep_time(const struct wait *w, bool deaf, struct
 	if (gz_load(&shim.missing)) {
 		uint64_t retry = gz_load(&shim.retry_ns), until = retry > w->now ? retry - w->now : 0;
 
-		until = until > MEND_SLEEP_NS ? until : MEND_SLEEP_NS;
+		until = until > RETRY_SLEEP_NS ? until : RETRY_SLEEP_NS;
 		ns = ns < until ? ns : until;
 	}
 	if (deaf && ns > EVENTQ_SHARED_SLEEP_NS)
@@ -145,7 +145,7 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 {
 	struct pollfd few[FEW_FDS], *all = few;
 	struct timespec ts;
-	uint32_t own = 0, need = 1 + shim.workers + gz_load(&shim.legs) + count;
+	uint32_t own = 0, need = 1 + shim.workers + gz_load(&shim.members) + count;
 	bool hung_up = false, deaf = w->deaf;
 	int err = 0, got, kept = errno;
 
@@ -155,15 +155,15 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 			return 0; /* then it looks again, without a sleep */
 	}
 	all[own++] = (struct pollfd){ .fd = eventq_fd(w->queue), .events = POLLIN };
-	LINK_EACH(link, i)
+	ATTACHMENT_EACH(a, i)
 	{
 		if (own == need - count)
-			break; /* links that came just now are looked after next time */
-		deaf |= !link_hears(link, w->queue);
-		if (link->pair)
-			own += pair_poll(link, all + own, need - count - own);
+			break; /* attachments that came just now are looked after next time */
+		deaf |= !attachment_hears(a, w->queue);
+		if (a->pair)
+			own += pair_poll(a, all + own, need - count - own);
 		else
-			all[own++] = (struct pollfd){ .fd = link->control_fd, .events = POLLIN };
+			all[own++] = (struct pollfd){ .fd = a->control_fd, .events = POLLIN };
 	}
 	memcpy(all + own, fds, count * sizeof(*fds));
 	w->now = now_ns();
@@ -187,7 +187,7 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 		free(all);
 	if (hung_up)
 		attach_check();
-	attach_mend();
+	attach_retry();
 	errno = kept; /* a call that finds what it waited for leaves it alone */
 	return err;
 }

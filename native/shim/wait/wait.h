@@ -2,7 +2,7 @@
 /*
  * How to wait: one policy for epoll_wait, poll, select and every blocking call. Look, yield the CPU every few looks, and
  * only after the spinning budget declare the event queue asleep, look again, and block in the kernel, together with the
- * control sockets of all links. The budget is at most spin_us and follows its own history: where looking has not paid it
+ * control sockets of all attachments. The budget is at most spin_us and follows its own history: where looking has not paid it
  * goes down to a single yield. On the CPU of a worker that is awake, or that we have just woken, nobody spins: it is that
  * worker we would wait for.
  *
@@ -60,8 +60,8 @@ void wait_begin(struct wait *w, struct spin *spin, uint32_t queue, int64_t timeo
 enum wait_next wait_next(struct wait *w);
 
 /*
- * Blocks until the queue is rung, one of `fds` is ready, a link dies, a signal comes or the deadline passes; then mends what
- * links need it. The caller has declared the queue asleep and looked again. 0 with fds[].revents set, or -EINTR.
+ * Blocks until the queue is rung, one of `fds` is ready, an attachment dies, a signal comes or the deadline passes; then restores what
+ * attachments need it. The caller has declared the queue asleep and looked again. 0 with fds[].revents set, or -EINTR.
  */
 int wait_block(struct wait *w, struct pollfd *fds, uint32_t count);
 

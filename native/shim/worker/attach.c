@@ -14,7 +14,7 @@
 #include "core/eventq.h"
 #include "worker/program.h"
 #include "core/fdtable.h"
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "stream/listen.h"
 #include "worker/mapping.h"
 #include "samehost/pair.h"
@@ -25,15 +25,15 @@
 
 /* The program's first socket may wait this long for a worker that is just starting, and longer for one that waits for a CPU. */
 #define FIRST_PATIENCE_MS 500
-#define MEND_NS 20000000ull
+#define RETRY_NS 20000000ull
 #define EAGER_TRIES 50u /* so often at that pace, then so often at half of it, and so on, but never slower than */
-#define MEND_LATE_NS 1000000000ull
+#define RETRY_LATE_NS 1000000000ull
 #define REFUSED_NS 1000000000ull /* one that refuses us (full, or of another version) is asked less often */
 
-static struct link *all;            /* every link there ever was; shim.lock */
+static struct attachment *all;      /* every attachment there ever was; shim.lock */
 static int pending[GZ_WORKERS_MAX]; /* HELLO sent, no answer yet: slots of fd_own, 0 or -1 = none; shim.lock */
 
-int attach_await(struct link *link, int control_fd, uint32_t kind, struct gz_message *message, int *fds, int *count,
+int attach_await(struct attachment *a, int control_fd, uint32_t kind, struct gz_message *message, int *fds, int *count,
                  int patience_ms)
 {
 	struct patience patience;
@@ -55,8 +55,8 @@ int attach_await(struct link *link, int control_fd, uint32_t kind, struct gz_mes
 			shim_refused(message->text);
 			return message->status > 0 ? -message->status : -EACCES;
 		}
-		if (got && link)
-			attach_said(link, message, fds, *count);
+		if (got && a)
+			attach_said(a, message, fds, *count);
 		else if (got)
 			control_close(fds, *count);
 		if (got)
@@ -69,68 +69,68 @@ int attach_await(struct link *link, int control_fd, uint32_t kind, struct gz_mes
 	}
 }
 
-/* ------------------------------------------------------------------ links */
+/* ------------------------------------------------------------------ attachments */
 
-/* A link nobody uses any more, or a new one. */
-struct link *attach_take_link(bool pair)
+/* An attachment nobody uses any more, or a new one. */
+struct attachment *attachment_take(bool pair)
 {
-	struct link *link;
+	struct attachment *a;
 
-	for (link = all; link; link = link->next)
-		if (link->buried && (link->pair != NULL) == pair)
-			return link;
-	link = calloc(1, sizeof(*link));
-	if (!link)
+	for (a = all; a; a = a->next)
+		if (a->unused && (a->pair != NULL) == pair)
+			return a;
+	a = calloc(1, sizeof(*a));
+	if (!a)
 		return NULL;
-	link->socks = mapping_of(-1, GZ_SOCKS_MAX * sizeof(*link->socks), PROT_READ | PROT_WRITE, NULL);
-	if (!link->socks) {
-		free(link);
+	a->socks = mapping_of(-1, GZ_SOCKS_MAX * sizeof(*a->socks), PROT_READ | PROT_WRITE, NULL);
+	if (!a->socks) {
+		free(a);
 		return NULL;
 	}
-	link->buried = true;
-	link->next = all;
-	all = link;
-	return link;
+	a->unused = true;
+	a->next = all;
+	all = a;
+	return a;
 }
 
-/* Gives back the memory of dead links whose sockets are all gone; the addresses stay, see link.h. shim.lock held. */
-static void bury_unused(void)
+/* Gives back the memory of dead attachments whose sockets are all gone; the addresses stay, see attachment.h. shim.lock held. */
+static void free_unused(void)
 {
-	for (struct link *link = all; link; link = link->next) {
-		if (link->buried || !gz_load(&link->dead) || gz_load(&link->used))
+	for (struct attachment *a = all; a; a = a->next) {
+		if (a->unused || !gz_load(&a->dead) || gz_load(&a->used))
 			continue;
-		(void)mapping_of(-1, link->arena_size, PROT_READ | PROT_WRITE, link->arena);
-		link->buried = true;
+		(void)mapping_of(-1, a->arena_size, PROT_READ | PROT_WRITE, a->arena);
+		a->unused = true;
 	}
 }
 
-void attach_wake_by_control(struct link *link)
+void attach_wake_by_control(struct attachment *a)
 {
 	int fd;
 
 	/* The number is kept: a thread that still rings for the last worker must not write to a stranger's file. */
-	if (link->wake_fd > 0) {
-		(void)REAL(dup3)(link->control_fd, link->wake_fd, O_CLOEXEC);
+	if (a->wake_fd > 0) {
+		(void)REAL(dup3)(a->control_fd, a->wake_fd, O_CLOEXEC);
 		return;
 	}
-	fd = REAL(fcntl)(link->control_fd, F_DUPFD_CLOEXEC, 0);
+	fd = REAL(fcntl)(a->control_fd, F_DUPFD_CLOEXEC, 0);
 	if (fd >= 0)
-		fd_own(fd, &link->wake_fd);
+		fd_own(fd, &a->wake_fd);
 }
 
-void attach_publish(struct link *link)
+void attachment_publish(struct attachment *a)
 {
-	link->buried = link->unclaimed = false;
-	gz_store(&link->woken, 0);
-	link->serial = ++shim.links_serial;
-	gz_store(&link->announced, 0);
-	gz_store(&link->used, 0);
-	if (shim.links_end < shim.workers)
-		shim.links_end = shim.workers;
-	if (shim.links_end <= link->slot)
-		shim.links_end = link->slot + 1;
-	gz_store_release(&link->dead, false);
-	gz_store_release(&shim.links[link->slot], link);
+	a->unused = a->unclaimed = false;
+	gz_store(&a->woken, 0);
+	a->serial = ++shim.attachments_serial;
+	gz_store(&a->announced, 0);
+	gz_store(&a->used, 0);
+	if (shim.attachments_end < shim.workers)
+		shim.attachments_end = shim.workers;
+	if (shim.attachments_end <= a->slot)
+		shim.attachments_end = a->slot + 1;
+	gz_store_release(&a->dead, false);
+	gz_store_release(&shim.attachments[a->slot], a);
 }
 
 /* ------------------------------------------------------------------ attaching */
@@ -166,7 +166,7 @@ static int attach_one(uint32_t index, int patience_ms)
 {
 	struct gz_message message;
 	int fds[GZ_WELCOME_FDS], count = 0, err = 0;
-	struct link *link;
+	struct attachment *a;
 
 	if (pending[index] <= 0)
 		err = say_hello(index);
@@ -179,21 +179,21 @@ static int attach_one(uint32_t index, int patience_ms)
 	err = -EPROTO;
 	if (count != GZ_WELCOME_FDS)
 		goto err_close_fds;
-	link = attach_take_link(false);
+	a = attachment_take(false);
 	err = -ENOMEM;
-	if (!link)
+	if (!a)
 		goto err_close_fds;
-	link->slot = index;
-	link->queue_id = message.number;
-	err = mapping_all(link, &message, fds);
+	a->slot = index;
+	a->queue_id = message.number;
+	err = mapping_all(a, &message, fds);
 	if (err)
 		goto err_close_fds;
 	UNCANCELLED(close, fds[GZ_WELCOME_ARENA]);
 	UNCANCELLED(close, fds[GZ_WELCOME_CHANNEL]);
 	UNCANCELLED(close, fds[GZ_WELCOME_PAGE]);
-	fd_own_move(&pending[index], &link->control_fd);
-	attach_wake_by_control(link);
-	attach_publish(link);
+	fd_own_move(&pending[index], &a->control_fd);
+	attach_wake_by_control(a);
+	attachment_publish(a);
 	return 0;
 
 err_close_fds:
@@ -207,11 +207,11 @@ err_close_pending:
 static uint64_t until_next_try(void)
 {
 	uint32_t tries = gz_add(&shim.tries, 1);
-	uint64_t ns = MEND_NS;
+	uint64_t ns = RETRY_NS;
 
-	for (uint32_t late = tries / EAGER_TRIES; late && ns < MEND_LATE_NS; late--)
+	for (uint32_t late = tries / EAGER_TRIES; late && ns < RETRY_LATE_NS; late--)
 		ns *= 2;
-	return ns < MEND_LATE_NS ? ns : MEND_LATE_NS;
+	return ns < RETRY_LATE_NS ? ns : RETRY_LATE_NS;
 }
 
 static uint32_t attach_missing(int patience_ms)
@@ -222,12 +222,12 @@ static uint32_t attach_missing(int patience_ms)
 
 	/* All at once, so that those who answer late do so together. */
 	for (uint32_t i = 0; i < shim.workers; i++)
-		if (!gz_load(&shim.links[i]) && pending[i] <= 0)
+		if (!gz_load(&shim.attachments[i]) && pending[i] <= 0)
 			(void)say_hello(i);
 	for (uint32_t i = 0; i < shim.workers; i++) {
 		bool fresh = false;
 
-		if (!gz_load(&shim.links[i])) {
+		if (!gz_load(&shim.attachments[i])) {
 			int err = attach_one(i, patience_ms);
 
 			fresh = !err;
@@ -244,8 +244,8 @@ static uint32_t attach_missing(int patience_ms)
 		if (!fresh)
 			continue;
 		gz_store(&shim.tries, 0);
-		listen_restore(gz_load(&shim.links[i]));
-		dgram_restore(gz_load(&shim.links[i]));
+		listen_restore(gz_load(&shim.attachments[i]));
+		dgram_restore(gz_load(&shim.attachments[i]));
 	}
 	if (live && *shim.refusal)
 		shim_complain("a worker refuses this program", shim.refusal, "the others serve it");
@@ -260,43 +260,43 @@ uint32_t attach_all(void)
 	return attach_missing(FIRST_PATIENCE_MS);
 }
 
-void attach_mend(void)
+void attach_retry(void)
 {
 	if (!gz_load(&shim.missing) || now_ns() < gz_load(&shim.retry_ns) || !shim_try_lock())
 		return;
-	bury_unused();
+	free_unused();
 	attach_missing(0);
 	shim_unlock();
 }
 
-void attach_insist(int patience_ms)
+void attach_wait(int patience_ms)
 {
 	shim_lock();
-	bury_unused();
+	free_unused();
 	attach_missing(patience_ms);
 	shim_unlock();
 }
 
 /* ------------------------------------------------------------------ death */
 
-void attach_lost(struct link *link)
+void attachment_lost(struct attachment *a)
 {
-	gz_store_release(&link->dead, true);
-	gz_store(&shim.links[link->slot], NULL);
-	if (!link->pair && link->control_fd >= 0)
-		(void)REAL(shutdown)(link->control_fd, SHUT_RDWR); /* it lives on under the number of wake_fd */
-	fd_own_close(&link->control_fd);
-	if (link->pair)
-		pair_lost(link);
-	if (!link->pair) {
+	gz_store_release(&a->dead, true);
+	gz_store(&shim.attachments[a->slot], NULL);
+	if (!a->pair && a->control_fd >= 0)
+		(void)REAL(shutdown)(a->control_fd, SHUT_RDWR); /* it lives on under the number of wake_fd */
+	fd_own_close(&a->control_fd);
+	if (a->pair)
+		pair_lost(a);
+	if (!a->pair) {
 		gz_add(&shim.missing, 1);
 		gz_store(&shim.tries, 0);
 		gz_store(&shim.retry_ns, 0);
-		listen_lost(link);
-		dgram_lost(link);
+		listen_lost(a);
+		dgram_lost(a);
 	}
-	for (uint32_t n = 1; n < GZ_SOCKS_MAX && gz_load(&link->used); n++) {
-		struct sock *sock = gz_load(&link->socks[n]);
+	for (uint32_t n = 1; n < GZ_SOCKS_MAX && gz_load(&a->used); n++) {
+		struct sock *sock = gz_load(&a->socks[n]);
 
 		if (sock)
 			watch.activate(sock);
@@ -304,12 +304,12 @@ void attach_lost(struct link *link)
 	eventq_wake_all();
 }
 
-void attach_said(struct link *link, const struct gz_message *message, int *fds, int count)
+void attach_said(struct attachment *a, const struct gz_message *message, int *fds, int count)
 {
 	if (message->kind == GZ_MESSAGE_PAIRED)
-		pair_arrived(link, message, fds, count);
+		pair_introduced(a, message, fds, count);
 	else if (message->kind == GZ_MESSAGE_LEG)
-		pair_leg_arrived(link, message, fds, count);
+		pair_member_introduced(a, message, fds, count);
 	else
 		control_close(fds, count);
 }
@@ -319,19 +319,19 @@ void attach_check(void)
 	if (!shim_try_lock())
 		return; /* another thread is at it */
 	gz_store(&shim.checked_ns, now_ns());
-	LINK_EACH(link, i)
+	ATTACHMENT_EACH(a, i)
 	{
 		struct gz_message message;
 		int fds[GZ_WELCOME_FDS], count, got;
 
-		if (link->pair) {
-			pair_check(link);
+		if (a->pair) {
+			pair_check(a);
 			continue;
 		}
-		while ((got = control_receive(link->control_fd, &message, fds, &count)) > 0)
-			attach_said(link, &message, fds, count);
+		while ((got = control_receive(a->control_fd, &message, fds, &count)) > 0)
+			attach_said(a, &message, fds, count);
 		if (got < 0)
-			attach_lost(link);
+			attachment_lost(a);
 	}
 	shim_unlock();
 }
@@ -342,9 +342,9 @@ bool attach_free_ports(void)
 	bool any = false;
 
 	program_claim_all();
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		any |= link->channel && !link_post(link, &request);
+		any |= a->channel && !attachment_post(a, &request);
 	}
 	attach_await_all();
 	return any;
@@ -352,10 +352,10 @@ bool attach_free_ports(void)
 
 void attach_await_all(void)
 {
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		if (link->channel)
-			link_await(link);
+		if (a->channel)
+			attachment_await(a);
 	}
 }
 

@@ -9,7 +9,7 @@
 
 #include <gazelle/attach.h>
 
-/* Sends a message with one descriptor (-1: none). 0 or -errno. link->post held, or the link is not public yet. */
+/* Sends a message with one descriptor (-1: none). 0 or -errno. a->post held, or the attachment is not public yet. */
 int control_send(int control_fd, struct gz_message *message, int fd);
 
 /*

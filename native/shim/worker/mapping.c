@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "samehost/pair.h"
 #include "core/real.h"
 #include "core/shim.h"
@@ -39,7 +39,7 @@ void *mapping_sealed(int fd, size_t size, void *at)
 	return mapping_of(fd, size, PROT_READ | PROT_WRITE, at);
 }
 
-int mapping_channel(struct link *link, int fd)
+int mapping_channel(struct attachment *a, int fd)
 {
 	/* In the child of a fork the parent's channel must not be written to, so a fresh place; the old one was unmapped. */
 	struct gz_channel *channel = mapping_sealed(fd, sizeof(*channel), NULL);
@@ -51,50 +51,50 @@ int mapping_channel(struct link *link, int fd)
 		return -EPROTO;
 	}
 	for (uint32_t i = 0; i < GZ_KERNEL_REASONS; i++)
-		gz_store(&channel->kernel_sockets[i], link->slot ? 0 : gz_load(&shim.kernel[i]));
-	gz_store(&channel->pair_sockets, link->slot ? 0 : gz_load(&shim.paired));
-	link->channel = channel;
+		gz_store(&channel->kernel_sockets[i], a->slot ? 0 : gz_load(&shim.kernel[i]));
+	gz_store(&channel->pair_sockets, a->slot ? 0 : gz_load(&shim.paired));
+	a->channel = channel;
 	return 0;
 }
 
-int mapping_all(struct link *link, const struct gz_message *message, const int *fds)
+int mapping_all(struct attachment *a, const struct gz_message *message, const int *fds)
 {
 	int err;
 
-	link->blocks_from = sizeof(struct gz_arena);
+	a->blocks_from = sizeof(struct gz_arena);
 	if (message->channel_size != sizeof(struct gz_channel) || message->arena_size < sizeof(struct gz_arena))
 		return -EPROTO;
-	if (link->arena && link->arena_size != message->arena_size) {
-		munmap(link->arena, link->arena_size);
-		link->arena = NULL;
+	if (a->arena && a->arena_size != message->arena_size) {
+		munmap(a->arena, a->arena_size);
+		a->arena = NULL;
 	}
-	void *arena = mapping_sealed(fds[GZ_WELCOME_ARENA], message->arena_size, link->arena);
+	void *arena = mapping_sealed(fds[GZ_WELCOME_ARENA], message->arena_size, a->arena);
 	if (!arena)
 		return -errno;
-	link->arena = arena;
-	link->arena_size = message->arena_size;
-	if (link->arena->magic != GZ_ARENA_MAGIC || link->arena->socks != GZ_SOCKS_MAX)
+	a->arena = arena;
+	a->arena_size = message->arena_size;
+	if (a->arena->magic != GZ_ARENA_MAGIC || a->arena->socks != GZ_SOCKS_MAX)
 		return -EPROTO;
-	void *page = mapping_of(fds[GZ_WELCOME_PAGE], sizeof(*link->page), PROT_READ, (void *)link->page);
+	void *page = mapping_of(fds[GZ_WELCOME_PAGE], sizeof(*a->page), PROT_READ, (void *)a->page);
 	if (!page)
 		return -errno;
-	link->page = page;
-	if (link->channel)
-		munmap(link->channel, sizeof(*link->channel));
-	link->channel = NULL;
-	err = mapping_channel(link, fds[GZ_WELCOME_CHANNEL]);
+	a->page = page;
+	if (a->channel)
+		munmap(a->channel, sizeof(*a->channel));
+	a->channel = NULL;
+	err = mapping_channel(a, fds[GZ_WELCOME_CHANNEL]);
 	return err;
 }
 
-int mapping_pair(struct link *link, int fd)
+int mapping_pair(struct attachment *a, int fd)
 {
-	struct gz_pair *pair = mapping_sealed(fd, GZ_PAIR_SIZE, link->arena);
+	struct gz_pair *pair = mapping_sealed(fd, GZ_PAIR_SIZE, a->arena);
 
 	if (!pair)
 		return -errno;
-	link->arena = (struct gz_arena *)pair;
-	link->arena_size = GZ_PAIR_SIZE;
-	link->blocks_from = GZ_PAIR_HEADER;
+	a->arena = (struct gz_arena *)pair;
+	a->arena_size = GZ_PAIR_SIZE;
+	a->blocks_from = GZ_PAIR_HEADER;
 	return pair->magic == GZ_PAIR_MAGIC && pair->abi_version == GZ_ABI_VERSION && pair->socks == GZ_PAIR_SOCKS
 	               ? 0
 	               : -EPROTO;

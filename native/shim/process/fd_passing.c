@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "process/rights.h"
+#include "process/fd_passing.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "core/fdtable.h"
-#include "process/parcel.h"
+#include "process/passed_sock.h"
 #include "core/real.h"
 #include "core/sock.h"
 
@@ -36,7 +36,7 @@ static bool descriptor(struct cmsghdr *c, uint32_t i, char **at, int *fd)
 	return true;
 }
 
-bool rights_any(const struct msghdr *msg)
+bool fd_passing_concerns(const struct msghdr *msg)
 {
 	if (!msg || !msg->msg_control)
 		return false;
@@ -83,8 +83,8 @@ static bool reaches_attached(int fd)
 	       !REAL(getsockopt)(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) && peer.pid > 0 && is_attachable(peer.pid);
 }
 
-/* Puts parcels in the place of descriptors. 0 or -errno; parcels[0..*count) are to be closed in any case. */
-static int wrap(struct msghdr *msg, int *parcels, uint32_t *count)
+/* Puts packed sockets in the place of descriptors. 0 or -errno; packed sockets[0..*count) are to be closed in any case. */
+static int wrap(struct msghdr *msg, int *packed, uint32_t *count)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
 		char *at;
@@ -93,22 +93,22 @@ static int wrap(struct msghdr *msg, int *parcels, uint32_t *count)
 		for (uint32_t i = 0; descriptor(c, i, &at, &fd); i++) {
 			if (!is_stack(fd))
 				continue;
-			if (*count == PARCEL_FDS)
+			if (*count == PASSED_SOCK_FDS)
 				return -EINVAL; /* more than the kernel takes */
-			fd = parcel_make(fd);
+			fd = passed_sock_pack(fd);
 			if (fd < 0)
 				return fd;
 			memcpy(at, &fd, sizeof(fd));
-			parcels[(*count)++] = fd;
+			packed[(*count)++] = fd;
 		}
 	}
 	return 0;
 }
 
-ssize_t rights_send(int fd, const struct msghdr *msg, int flags)
+ssize_t fd_passing_send(int fd, const struct msghdr *msg, int flags)
 {
 	struct msghdr copy = *msg;
-	int parcels[PARCEL_FDS];
+	int packed[PASSED_SOCK_FDS];
 	uint32_t count = 0;
 	ssize_t sent;
 
@@ -118,14 +118,14 @@ ssize_t rights_send(int fd, const struct msghdr *msg, int flags)
 	if (!copy.msg_control)
 		return -ENOMEM;
 	memcpy(copy.msg_control, msg->msg_control, msg->msg_controllen);
-	sent = wrap(&copy, parcels, &count);
+	sent = wrap(&copy, packed, &count);
 	if (!sent) {
 		sent = REAL(sendmsg)(fd, &copy, flags);
 		if (sent < 0)
 			sent = -errno;
 	}
 	while (count > 0)
-		UNCANCELLED(close, parcels[--count]);
+		UNCANCELLED(close, packed[--count]);
 	free(copy.msg_control);
 	return sent;
 }
@@ -146,7 +146,7 @@ static void cut(struct msghdr *msg, struct cmsghdr *c, uint32_t i)
 	msg->msg_flags |= MSG_CTRUNC;
 }
 
-void rights_received(struct msghdr *msg)
+void fd_passing_received(struct msghdr *msg)
 {
 	if (!msg->msg_control || !msg->msg_controllen)
 		return;
@@ -155,7 +155,7 @@ void rights_received(struct msghdr *msg)
 		int fd;
 
 		for (uint32_t i = 0; descriptor(c, i, &at, &fd); i++) {
-			if (!parcel_open(fd))
+			if (!passed_sock_unpack(fd))
 				continue;
 			cut(msg, c, i);
 			return;

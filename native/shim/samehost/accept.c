@@ -13,9 +13,9 @@ static _Atomic uint64_t listening; /* event queues that want to hear of arrivals
 
 /* ------------------------------------------------------------------ the ring, side 0 */
 
-bool arrival_push(struct link *link, uint32_t n)
+bool accept_push(struct attachment *a, uint32_t n)
 {
-	struct gz_pair_side *to = pair_other_side(link);
+	struct gz_pair_side *to = pair_other_side(a);
 	uint32_t head = gz_load(&to->accept_head);
 
 	if (head - gz_load_acquire(&to->accept_tail) >= GZ_PAIR_SOCKS) /* pairs with the cas in advance() */
@@ -33,23 +33,23 @@ static bool ring(const struct gz_pair_side *side, uint32_t *tail, uint32_t *head
 	return *tail != *head && *head - *tail <= GZ_PAIR_SOCKS;
 }
 
-static bool is_connected(struct link *link, uint32_t n)
+static bool is_connected(struct attachment *a, uint32_t n)
 {
-	return gz_load_acquire(&pair_sock(link, n)->end[1].flags) & GZ_WORKER_CONNECTED;
+	return gz_load_acquire(&pair_sock(a, n)->end[1].flags) & GZ_WORKER_CONNECTED;
 }
 
-uint32_t arrival_count(struct link *link, const struct gz_name *like)
+uint32_t accept_count(struct attachment *a, const struct gz_name *like)
 {
-	const struct gz_pair_side *side = pair_other_side(link);
+	const struct gz_pair_side *side = pair_other_side(a);
 	uint32_t tail, head, count = 0;
 
 	if (!ring(side, &tail, &head))
 		return 0;
 	for (; tail != head; tail++) {
 		uint32_t n = gz_load(&side->accept[tail % GZ_PAIR_SOCKS]) % GZ_PAIR_SOCKS;
-		const struct gz_name *name = &pair_sock(link, n)->view[1].name;
+		const struct gz_name *name = &pair_sock(a, n)->view[1].name;
 
-		if (n && is_connected(link, n) && name->local_port == like->local_port &&
+		if (n && is_connected(a, n) && name->local_port == like->local_port &&
 		    !memcmp(name->local_addr, like->local_addr, sizeof(name->local_addr)))
 			count++;
 	}
@@ -67,9 +67,9 @@ static void advance(struct gz_pair_side *side)
 			t++;
 }
 
-bool arrival_take_back(struct link *link, uint32_t n)
+bool accept_take_back(struct attachment *a, uint32_t n)
 {
-	struct gz_pair_side *side = pair_other_side(link);
+	struct gz_pair_side *side = pair_other_side(a);
 	uint32_t tail, head;
 
 	if (!ring(side, &tail, &head))
@@ -85,12 +85,12 @@ bool arrival_take_back(struct link *link, uint32_t n)
 
 /* ------------------------------------------------------------------ the ring, side 1 */
 
-bool arrival_none(const struct link *link)
+bool accept_is_empty(const struct attachment *a)
 {
 	uint32_t tail, head;
 
-	advance(pair_our_side(link));
-	return !ring(pair_our_side(link), &tail, &head);
+	advance(pair_our_side(a));
+	return !ring(pair_our_side(a), &tail, &head);
 }
 
 static bool is_for(const struct sock *s, const struct gz_name *name)
@@ -105,9 +105,9 @@ enum stage {
 };
 
 /* TCP_DEFER_ACCEPT: not before it says something, for so long. */
-static bool is_deferred(struct link *link, const struct sock *s, uint32_t n)
+static bool is_deferred(struct attachment *a, const struct sock *s, uint32_t n)
 {
-	const struct gz_pair_sock *e = pair_sock(link, n);
+	const struct gz_pair_sock *e = pair_sock(a, n);
 	int32_t seconds = s->options.value[OPTION_DEFER_ACCEPT];
 
 	return seconds > 0 && gz_load_acquire(&e->end[0].out_head) == gz_load(&e->end[1].in_tail) &&
@@ -115,17 +115,17 @@ static bool is_deferred(struct link *link, const struct sock *s, uint32_t n)
 	       pair_clock_ms() - e->view[1].name.since_ms < (uint32_t)seconds * 1000;
 }
 
-static bool is_at(struct link *link, const struct sock *s, uint32_t n, enum stage stage)
+static bool is_at(struct attachment *a, const struct sock *s, uint32_t n, enum stage stage)
 {
-	if (is_connected(link, n) != (stage != WANTS_ROOM) || !is_for(s, &pair_sock(link, n)->view[1].name))
+	if (is_connected(a, n) != (stage != WANTS_ROOM) || !is_for(s, &pair_sock(a, n)->view[1].name))
 		return false;
-	return stage != READY || !is_deferred(link, s, n);
+	return stage != READY || !is_deferred(a, s, n);
 }
 
 /* The oldest that waits for s at this stage, from *at on. False: none; else its place, and what stands there. */
-static bool find(struct link *link, const struct sock *s, enum stage stage, uint32_t *at, uint32_t *slot)
+static bool find(struct attachment *a, const struct sock *s, enum stage stage, uint32_t *at, uint32_t *slot)
 {
-	const struct gz_pair_side *side = pair_our_side(link);
+	const struct gz_pair_side *side = pair_our_side(a);
 	uint32_t tail, head;
 
 	if (!ring(side, &tail, &head))
@@ -137,7 +137,7 @@ static bool find(struct link *link, const struct sock *s, enum stage stage, uint
 
 		*slot = gz_load(&side->accept[tail % GZ_PAIR_SOCKS]);
 		n = *slot % GZ_PAIR_SOCKS;
-		if (!n || !is_at(link, s, n, stage))
+		if (!n || !is_at(a, s, n, stage))
 			continue;
 		*at = tail;
 		return true;
@@ -145,39 +145,39 @@ static bool find(struct link *link, const struct sock *s, enum stage stage, uint
 	return false;
 }
 
-static bool find_first(struct link *link, const struct sock *s, enum stage stage, uint32_t *at, uint32_t *slot)
+static bool find_first(struct attachment *a, const struct sock *s, enum stage stage, uint32_t *at, uint32_t *slot)
 {
-	*at = gz_load(&pair_our_side(link)->accept_tail);
-	return find(link, s, stage, at, slot);
+	*at = gz_load(&pair_our_side(a)->accept_tail);
+	return find(a, s, stage, at, slot);
 }
 
 /* Several processes may see the same: one of them gets it. */
-static bool take(struct link *link, uint32_t at, uint32_t slot)
+static bool take(struct attachment *a, uint32_t at, uint32_t slot)
 {
-	struct gz_pair_side *side = pair_our_side(link);
+	struct gz_pair_side *side = pair_our_side(a);
 	bool ours = gz_cas(&side->accept[at % GZ_PAIR_SOCKS], &slot, 0);
 
 	advance(side);
-	return ours && !gz_load(&link->socks[slot % GZ_PAIR_SOCKS]); /* a number that is in use is nonsense */
+	return ours && !gz_load(&a->socks[slot % GZ_PAIR_SOCKS]); /* a number that is in use is nonsense */
 }
 
-static void refuse(struct link *link, uint32_t n, bool connected)
+static void refuse(struct attachment *a, uint32_t n, bool connected)
 {
-	struct gz_end *me = &pair_sock(link, n)->end[1];
+	struct gz_end *me = &pair_sock(a, n)->end[1];
 
 	gz_store(&me->error, connected ? ECONNRESET : ECONNREFUSED);
 	/* Not OPEN: the number is free once side 0 lets go. */
 	gz_store_release(&me->flags, (gz_load(&me->flags) & GZ_WORKER_CONNECTED) | GZ_WORKER_DEAD);
-	pair_ring(link, n);
+	pair_ring(a, n);
 }
 
 /*
  * The other program writes what its connection is called. It may be an address of this host only, of which there are two kinds, and
  * a port that it could have bound: whoever came from elsewhere came over the wire.
  */
-static bool is_credible(const struct link *link, struct sock *s, const struct gz_name *name)
+static bool is_credible(const struct attachment *a, struct sock *s, const struct gz_name *name)
 {
-	const struct pair *pair = link->pair;
+	const struct pair *pair = a->pair;
 	struct endpoint here = { .port = name->local_port };
 
 	memcpy(here.addr, name->local_addr, sizeof(here.addr));
@@ -191,41 +191,40 @@ static bool is_credible(const struct link *link, struct sock *s, const struct gz
 }
 
 /* `name` is ours from then on: what is shared may change under our eyes. */
-static bool accept_from(struct link *link, struct sock *s, uint32_t *n, struct gz_name *name)
+static bool accept_from(struct attachment *a, struct sock *s, uint32_t *n, struct gz_name *name)
 {
 	uint32_t at, slot;
 
-	while (find_first(link, s, READY, &at, &slot)) {
+	while (find_first(a, s, READY, &at, &slot)) {
 		*n = slot % GZ_PAIR_SOCKS;
-		if (!take(link, at, slot))
+		if (!take(a, at, slot))
 			continue;
-		memcpy(name, &pair_sock(link, *n)->view[1].name, sizeof(*name));
+		memcpy(name, &pair_sock(a, *n)->view[1].name, sizeof(*name));
 		__asm__ __volatile__("" : : "g"(name) : "memory"); /* our copy is read from here on, not theirs */
-		if (!is_credible(link, s, name)) {
-			refuse(link, *n, true);
+		if (!is_credible(a, s, name)) {
+			refuse(a, *n, true);
 			shim_count_refused();
 			continue;
 		}
-		pair_hold(link, 1, *n, link->pair->member);
+		pair_hold(a, 1, *n, a->pair->member);
 		return true;
 	}
 	return false;
 }
 
-#define ARRIVALS_EACH(link, i) \
-	PAIR_EACH(link, i)     \
-	if (link->pair->side && link->pair->member != PAIR_NOBODY)
+#define ACCEPTING_EACH(a, i) \
+	PAIR_EACH(a, i)      \
+	if (a->pair->side && a->pair->member != PAIR_NOBODY)
 
-bool pair_accept(struct sock *s, struct link **link, uint32_t *n, struct gz_name *name)
+bool pair_accept(struct sock *s, struct attachment **a, uint32_t *n, struct gz_name *name)
 {
-	uint32_t count = shim.links_end > GZ_WORKERS_MAX ? shim.links_end - GZ_WORKERS_MAX : 0;
+	uint32_t count = shim.attachments_end > GZ_WORKERS_MAX ? shim.attachments_end - GZ_WORKERS_MAX : 0;
 
 	for (uint32_t tries = 0; tries < count; tries++) {
 		uint32_t i = (s->listener->pair_turn + tries) % count;
 
-		*link = gz_load_acquire(&shim.links[GZ_WORKERS_MAX + i]);
-		if (!*link || !(*link)->pair->side || (*link)->pair->member == PAIR_NOBODY ||
-		    !accept_from(*link, s, n, name))
+		*a = gz_load_acquire(&shim.attachments[GZ_WORKERS_MAX + i]);
+		if (!*a || !(*a)->pair->side || (*a)->pair->member == PAIR_NOBODY || !accept_from(*a, s, n, name))
 			continue;
 		s->listener->pair_turn = i + 1;
 		pair_backlog(s);
@@ -238,89 +237,89 @@ bool pair_waiting(const struct sock *s)
 {
 	uint32_t at, slot;
 
-	ARRIVALS_EACH(link, i)
+	ACCEPTING_EACH(a, i)
 	{
-		if (find_first(link, s, READY, &at, &slot))
+		if (find_first(a, s, READY, &at, &slot))
 			return true;
 	}
 	return false;
 }
 
-uint32_t pair_arrivals(void)
+uint32_t pair_accept_count(void)
 {
 	uint32_t sum = 0;
 
-	ARRIVALS_EACH(link, i)
+	ACCEPTING_EACH(a, i)
 	{
-		sum += gz_load_acquire(&pair_our_side(link)->accept_head) + 1;
+		sum += gz_load_acquire(&pair_our_side(a)->accept_head) + 1;
 	}
 	return sum;
 }
 
-static void promote(struct link *link, const struct sock *s)
+static void promote(struct attachment *a, const struct sock *s)
 {
 	uint32_t at, slot, waiting = 0, backlog = (uint32_t)s->listener->backlog;
 
-	if (!find_first(link, s, WANTS_ROOM, &at, &slot))
+	if (!find_first(a, s, WANTS_ROOM, &at, &slot))
 		return;
-	for (bool more = find_first(link, s, CONNECTED, &at, &slot); more; more = find(link, s, CONNECTED, &at, &slot)) {
+	for (bool more = find_first(a, s, CONNECTED, &at, &slot); more; more = find(a, s, CONNECTED, &at, &slot)) {
 		waiting++;
 		at++;
 	}
-	for (; waiting <= backlog && find_first(link, s, WANTS_ROOM, &at, &slot); waiting++) {
-		gz_or(&pair_sock(link, slot)->end[1].flags, GZ_WORKER_CONNECTED);
-		pair_ring(link, slot % GZ_PAIR_SOCKS);
+	for (; waiting <= backlog && find_first(a, s, WANTS_ROOM, &at, &slot); waiting++) {
+		gz_or(&pair_sock(a, slot)->end[1].flags, GZ_WORKER_CONNECTED);
+		pair_ring(a, slot % GZ_PAIR_SOCKS);
 	}
 }
 
 void pair_backlog(const struct sock *s)
 {
-	ARRIVALS_EACH(link, i)
+	ACCEPTING_EACH(a, i)
 	{
-		promote(link, s);
+		promote(a, s);
 	}
 }
 
 /* ------------------------------------------------------------------ refusing */
 
-static void refuse_in(struct link *link, const struct sock *s)
+static void refuse_in(struct attachment *a, const struct sock *s)
 {
 	uint32_t at, slot;
 
 	for (enum stage stage = WANTS_ROOM; stage <= CONNECTED; stage++)
-		while (find_first(link, s, stage, &at, &slot))
-			if (take(link, at, slot))
-				refuse(link, slot % GZ_PAIR_SOCKS, stage == CONNECTED);
+		while (find_first(a, s, stage, &at, &slot))
+			if (take(a, at, slot))
+				refuse(a, slot % GZ_PAIR_SOCKS, stage == CONNECTED);
 }
 
 /*
- * After the workers have heard that this process listens no more, their pages tell whether another does: one of our family,
+ * After the workers have heard that this process listens no more, their pages tell whether another does: one of our program,
  * who then accepts what waits. Whoever connects looks there, too, after it has pushed: one of us two sees the other.
  */
 void pair_refuse_waiting(struct sock *s)
 {
 	bool any = false;
 
-	ARRIVALS_EACH(link, i)
+	ACCEPTING_EACH(a, i)
 	{
 		any = true;
 	}
 	if (!any)
 		return;
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		if (!link->channel)
+		if (!a->channel)
 			return; /* the child of a fork that has not claimed: whoever had it before has it still */
-		lock_take(&link->post);
-		link_settle(link);
-		lock_give(&link->post);
+		lock_take(&a->post);
+		attachment_settle(a);
+		lock_give(&a->post);
 	}
 	gz_fence(); /* pairs with the one after a push */
 	if (pair_listens(listen_netns(s), &s->local))
 		return;
-	ARRIVALS_EACH(link, i)
+	ACCEPTING_EACH(a, i)
 	{
-		refuse_in(link, s);
+		refuse_in(a, s);
 	}
 }
 
@@ -329,24 +328,24 @@ void pair_refuse_waiting(struct sock *s)
 void pair_listen_interest(uint32_t queue)
 {
 	gz_or(&listening, 1ull << queue);
-	ARRIVALS_EACH(link, i)
+	ACCEPTING_EACH(a, i)
 	{
-		pair_interest(link, 0, queue, true);
+		pair_interest(a, 0, queue, true);
 	}
 	gz_fence(); /* pairs with the fence in pair_ring */
 }
 
-void arrival_begin(struct link *link)
+void accept_begin(struct attachment *a)
 {
 	for (uint64_t queues = gz_load(&listening); queues; queues &= queues - 1)
-		pair_interest(link, 0, (uint32_t)__builtin_ctzll(queues), true);
+		pair_interest(a, 0, (uint32_t)__builtin_ctzll(queues), true);
 }
 
-void arrival_after_fork(uint64_t queues)
+void accept_after_fork(uint64_t queues)
 {
 	gz_and(&listening, queues);
-	ARRIVALS_EACH(link, i)
+	ACCEPTING_EACH(a, i)
 	{
-		arrival_begin(link);
+		accept_begin(a);
 	}
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * A socket written down, for a process that takes it over: the next image of this one (exec.c), or a relative it is passed to
- * (parcel.c). What the workers and pairs know of it is not in here, but where: its numbers.
+ * (passed_sock.c). What the workers and pairs know of it is not in here, but where: its numbers.
  */
-#ifndef SHIM_IMAGE_H
-#define SHIM_IMAGE_H
+#ifndef SHIM_SNAPSHOT_H
+#define SHIM_SNAPSHOT_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,10 +14,10 @@
 #include "core/options.h"
 #include "core/route.h"
 
-struct link;
+struct attachment;
 struct sock;
 
-struct image_sock {
+struct sock_snapshot {
 	uint32_t kind; /* enum sock_kind */
 	uint32_t slot; /* STREAM: the worker, and the number there; exec.c: or GZ_WORKERS_MAX + the pair in the record */
 	uint32_t n;
@@ -36,12 +36,12 @@ struct image_sock {
 };
 
 /* All of it but entry[]. */
-void image_of(struct sock *s, struct image_sock *image);
+void snapshot_take(struct sock *s, struct sock_snapshot *snapshot);
 
 /*
- * The socket, with no references yet and entered at its links: a STREAM at `link` (NULL: it is gone), others at those workers
- * that are there. NULL: no memory, no link, or nothing that image_of() writes. shim.lock held, or before main.
+ * The socket, with no references yet and entered at its attachments: a STREAM at `attachment` (NULL: it is gone), others at those workers
+ * that are there. NULL: no memory, no attachment, or nothing that snapshot_take() writes. shim.lock held, or before main.
  */
-struct sock *image_restore(const struct image_sock *image, struct link *link);
+struct sock *snapshot_restore(const struct sock_snapshot *snapshot, struct attachment *a);
 
 #endif

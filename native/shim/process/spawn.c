@@ -10,7 +10,7 @@
 
 #include "core/fdtable.h"
 #include "core/real.h"
-#include "process/launch.h"
+#include "process/spawn.h"
 
 /* What a posix_spawn_file_actions_t is to us. */
 struct actions {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * What a program that takes descriptors from others may be sent: parcels (parcel.h) that nobody of its own program has made, or
+ * What a program that takes descriptors from others may be sent: packed sockets (passed_sock.h) that nobody of its own program has made, or
  * that somebody has changed on the way. It gets no descriptor for them, keeps what it has, and goes on.
  */
 #include <dlfcn.h>
@@ -14,13 +14,13 @@
 #include <gazelle/attach.h>
 
 #include "kit.h"
-#include "process/parcel.h"
+#include "process/passed_sock.h"
 #include "core/sock.h"
 
 #define NUMBERS 24u /* more than the socket numbers a test's program holds */
 
 struct letter {
-	struct parcel parcel;
+	struct passed_sock packed;
 	int fds[8];
 	uint32_t count;
 };
@@ -73,7 +73,7 @@ static uint32_t fetch(int from, void *data, size_t len, int *fds)
 	return count;
 }
 
-/* Sends the letter as a parcel, which the program receives as usual: the descriptor it gets, or -1. Closes what was in it. */
+/* Sends the letter as a packed socket, which the program receives as usual: the descriptor it gets, or -1. Closes what was in it. */
 static int deliver(const struct letter *letter)
 {
 	_Alignas(struct cmsghdr) char room[CMSG_SPACE(sizeof(int))];
@@ -84,7 +84,7 @@ static int deliver(const struct letter *letter)
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, way), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
-	post(ends[1], &letter->parcel, sizeof(letter->parcel), letter->fds, letter->count);
+	post(ends[1], &letter->packed, sizeof(letter->packed), letter->fds, letter->count);
 	post(way[1], "f", 1, ends, 1);
 	close(ends[0]);
 	close(ends[1]);
@@ -106,15 +106,15 @@ static struct letter intercepted(int fd)
 	struct iovec iov = { (void *)"f", 1 };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 	struct letter letter;
-	int way[2], parcel;
+	int way[2], packed;
 	char byte;
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, way), 0);
 	write_fds(&msg, room, &fd, 1);
 	assert_int_equal(sendmsg(way[1], &msg, 0), 1);
-	assert_int_equal(fetch(way[0], &byte, 1, &parcel), 1);
-	letter.count = fetch(parcel, &letter.parcel, sizeof(letter.parcel), letter.fds);
-	close(parcel);
+	assert_int_equal(fetch(way[0], &byte, 1, &packed), 1);
+	letter.count = fetch(packed, &letter.packed, sizeof(letter.packed), letter.fds);
+	close(packed);
 	close(way[0]);
 	close(way[1]);
 	return letter;
@@ -124,10 +124,10 @@ static struct letter forged(enum sock_kind kind, uint32_t number)
 {
 	struct letter letter = { .count = 2 };
 
-	letter.parcel = (struct parcel){ .magic = PARCEL_MAGIC, .abi_version = GZ_ABI_VERSION, .fds = 2 };
-	letter.parcel.image.kind = kind;
-	letter.parcel.image.family = AF_INET;
-	letter.parcel.image.n = letter.parcel.image.entry[0] = number;
+	letter.packed = (struct passed_sock){ .magic = PASSED_SOCK_MAGIC, .abi_version = GZ_ABI_VERSION, .fds = 2 };
+	letter.packed.snapshot.kind = kind;
+	letter.packed.snapshot.family = AF_INET;
+	letter.packed.snapshot.n = letter.packed.snapshot.entry[0] = number;
 	letter.fds[PLACEHOLDER] = socket(AF_INET, SOCK_STREAM, 0);
 	letter.fds[FIRST_END] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	return letter;
@@ -161,7 +161,7 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void a_parcel_brings_the_socket(void **state)
+static void a_passed_descriptor_brings_the_socket(void **state)
 {
 	struct letter letter = intercepted(served);
 	int got = deliver(&letter);
@@ -216,43 +216,43 @@ static void numbers_out_of_range_are_refused(void **state)
 	for (uint32_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		struct letter letter = forged(KIND_STREAM, wrong[i]);
 
-		letter.parcel.end[0].slot = wrong[i];
+		letter.packed.end[0].slot = wrong[i];
 		assert_int_equal(deliver(&letter), -1);
 		letter = forged((enum sock_kind)wrong[i], 1);
 		assert_int_equal(deliver(&letter), -1);
 		letter = forged(KIND_LISTENER, 1);
-		letter.parcel.fds = wrong[i];
+		letter.packed.fds = wrong[i];
 		assert_int_equal(deliver(&letter), -1);
 		letter = forged(KIND_STREAM, 1);
-		letter.parcel.paired = 1;
-		letter.parcel.pair.legs = wrong[i];
+		letter.packed.paired = 1;
+		letter.packed.pair.members = wrong[i];
 		assert_int_equal(deliver(&letter), -1);
 		letter = forged(KIND_STREAM, 1);
-		letter.parcel.paired = wrong[i];
-		letter.parcel.pair.legs = UINT32_MAX; /* PAIR_LEGS + that is the count */
+		letter.packed.paired = wrong[i];
+		letter.packed.pair.members = UINT32_MAX; /* PAIR_LEGS + that is the count */
 		assert_int_equal(deliver(&letter), -1);
 	}
 }
 
-/* A parcel somebody has opened and closed again: the socket in it is the worker's to name, what is said beside it is not believed. */
+/* A packed socket somebody has opened and closed again: the socket in it is the worker's to name, what is said beside it is not believed. */
 static void what_was_changed_on_the_way_is_not_believed(void **state)
 {
 	struct letter letter = intercepted(served);
 	char text[16];
 	int got;
 
-	letter.parcel.image.n = 1;
-	letter.parcel.image.family = 77;
-	close(deliver(&letter)); /* we have it: what the parcel says of it is not looked at */
+	letter.packed.snapshot.n = 1;
+	letter.packed.snapshot.family = 77;
+	close(deliver(&letter)); /* we have it: what the packed socket says of it is not looked at */
 	letter = intercepted(served);
-	letter.parcel.image.kind = KIND_LISTENER;
+	letter.packed.snapshot.kind = KIND_LISTENER;
 	assert_int_equal(deliver(&letter), -1);
 	letter = intercepted(listener);
-	letter.parcel.image.kind = KIND_STREAM;
+	letter.packed.snapshot.kind = KIND_STREAM;
 	assert_int_equal(deliver(&letter), -1);
 	letter = intercepted(served);
-	letter.parcel.paired = 1;
-	letter.parcel.fds = letter.count = 3;
+	letter.packed.paired = 1;
+	letter.packed.fds = letter.count = 3;
 	letter.fds[PAIR_MEMORY] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	assert_int_equal(deliver(&letter), -1);
 	/* Nobody here has it any more, so it is made anew: by nonsense not at all, else as the number says. */
@@ -260,12 +260,12 @@ static void what_was_changed_on_the_way_is_not_believed(void **state)
 	struct letter nonsense = intercepted(last);
 	letter = intercepted(last);
 	close(last);
-	nonsense.parcel.image.family = 77;
+	nonsense.packed.snapshot.family = 77;
 	assert_int_equal(deliver(&nonsense), -1);
-	letter.parcel.image.n = 1;
-	memset(&letter.parcel.image.options.linger, 0x55, 1);
-	letter.parcel.image.options.known = 0;
-	letter.parcel.image.nonblock = 0xaa;
+	letter.packed.snapshot.n = 1;
+	memset(&letter.packed.snapshot.options.linger, 0x55, 1);
+	letter.packed.snapshot.options.known = 0;
+	letter.packed.snapshot.nonblock = 0xaa;
 	got = deliver(&letter);
 	assert_true(got >= 0);
 	kit_send(got, "it");
@@ -304,25 +304,25 @@ static void a_pair_is_one_that_a_worker_has_made(void **state)
 {
 	for (uint32_t i = 0; i < 6; i++) {
 		struct letter letter = i % 3 == 2 ? intercepted(served) : forged(KIND_STREAM, 1);
-		int legs[2], again,
+		int members[2], again,
 			memory = pair_memory_of(i < 3 ? 0 : MFD_ALLOW_SEALING, i < 3 ? 0 : F_SEAL_SHRINK | F_SEAL_GROW);
 
-		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, legs), 0);
-		letter.parcel.paired = 1;
-		letter.parcel.fds = letter.count = 4;
-		letter.parcel.pair.legs = 1;
-		letter.parcel.pair.leg[0].life = 1;
+		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, members), 0);
+		letter.packed.paired = 1;
+		letter.packed.fds = letter.count = 4;
+		letter.packed.pair.members = 1;
+		letter.packed.pair.member_fd[0].life = 1;
 		if (i % 3 == 1) {
 			close(letter.fds[FIRST_END]);
-			letter.fds[FIRST_END] = dup(legs[1]);
+			letter.fds[FIRST_END] = dup(members[1]);
 		}
 		again = letter.fds[PAIR_MEMORY] = memory;
 		again = dup(again);
-		letter.fds[PAIR_LEGS] = legs[0];
+		letter.fds[PAIR_MEMBER_SOCKETS] = members[0];
 		assert_int_equal(deliver(&letter), -1);
 		(void)!ftruncate(again, 0); /* nobody may have mapped it */
 		close(again);
-		close(legs[1]);
+		close(members[1]);
 		kit_send(client, "y");
 		kit_expect(served, "y");
 	}
@@ -371,12 +371,9 @@ static void nobody_else_is_a_worker(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 static const struct CMUnitTest tests[] = {
-	TEST(a_parcel_brings_the_socket),
-	TEST(a_number_is_no_proof),
-	TEST(an_end_of_something_else_is_no_proof),
-	TEST(numbers_out_of_range_are_refused),
-	TEST(what_was_changed_on_the_way_is_not_believed),
-	TEST(a_pair_is_one_that_a_worker_has_made),
+	TEST(a_passed_descriptor_brings_the_socket),       TEST(a_number_is_no_proof),
+	TEST(an_end_of_something_else_is_no_proof),        TEST(numbers_out_of_range_are_refused),
+	TEST(what_was_changed_on_the_way_is_not_believed), TEST(a_pair_is_one_that_a_worker_has_made),
 	cmocka_unit_test(nobody_else_is_a_worker),
 };
 

@@ -3,8 +3,8 @@
  * posix_spawn as fork, the file actions, exec. The C library's own does all this inside itself, where descriptors would move
  * without our seeing it. So file actions are a list of ours, in the room the C library's type gives.
  */
-#ifndef SHIM_LAUNCH_H
-#define SHIM_LAUNCH_H
+#ifndef SHIM_SPAWN_H
+#define SHIM_SPAWN_H
 
 #include <spawn.h>
 #include <stdbool.h>

@@ -52,19 +52,19 @@ static bool line_serves(const struct gz_listener *line, uint64_t netns, const st
 /* The first line of a worker's page that names a listener there. */
 static bool find_line(uint64_t netns, const struct endpoint *to, struct served *found)
 {
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		if (!link->channel)
+		if (!a->channel)
 			continue;
 		for (uint32_t l = 0; l < GZ_LISTENERS_MAX; l++) {
-			const struct gz_listener *line = &link->page->listeners[l];
+			const struct gz_listener *line = &a->page->listeners[l];
 
 			if (!line_serves(line, netns, to))
 				continue;
-			*found = (struct served){ .port = to->port, .worker = i, .line = l, .at = link->serial };
+			*found = (struct served){ .port = to->port, .worker = i, .line = l, .at = a->serial };
 			memcpy(found->addr, to->addr, 16);
 			found->port_owner = gz_load(&line->port_owner);
-			found->family = gz_load(&line->family);
+			found->program = gz_load(&line->family);
 			found->netns = line->netns;
 			return true;
 		}
@@ -88,9 +88,9 @@ bool pair_listens(uint64_t netns, const struct endpoint *to)
 /* The line of `served`, or NULL while its worker is away; pairs go on without. */
 static const struct gz_listener *line_of(const struct served *served)
 {
-	struct link *link = gz_load_acquire(&shim.links[served->worker]);
+	struct attachment *a = gz_load_acquire(&shim.attachments[served->worker]);
 
-	return link && link->serial == served->at ? &link->page->listeners[served->line] : NULL;
+	return a && a->serial == served->at ? &a->page->listeners[served->line] : NULL;
 }
 
 static bool still_stands(const struct served *served)
@@ -98,7 +98,7 @@ static bool still_stands(const struct served *served)
 	const struct gz_listener *line = line_of(served);
 
 	return !line ||
-	       (gz_load_acquire(&line->port_owner) == served->port_owner && gz_load(&line->family) == served->family);
+	       (gz_load_acquire(&line->port_owner) == served->port_owner && gz_load(&line->family) == served->program);
 }
 
 /* A backlog is counted as the kernel counts it: one more than that may wait. */
@@ -112,72 +112,72 @@ static uint32_t backlog_of(const struct served *served)
 /* ------------------------------------------------------------------ pairs there are */
 
 /* True if we may connect by it: numbers are given out by one process only. */
-static bool is_ours(const struct link *link)
+static bool is_ours(const struct attachment *a)
 {
-	return !gz_load(&link->dead) && !link->pair->side && !link->pair->inherited;
+	return !gz_load(&a->dead) && !a->pair->side && !a->pair->inherited;
 }
 
-static struct link *known_pair(uint64_t netns, const struct endpoint *to, struct served *where)
+static struct attachment *known_pair(uint64_t netns, const struct endpoint *to, struct served *where)
 {
-	PAIR_EACH(link, i)
+	PAIR_EACH(a, i)
 	{
-		if (!is_ours(link))
+		if (!is_ours(a))
 			continue;
 		for (uint32_t k = 0; k < PAIR_SERVED; k++) {
-			*where = link->pair->served[k];
+			*where = a->pair->served[k];
 			if (where->port == to->port && !memcmp(where->addr, to->addr, 16) &&
 			    is_reached(where->netns, netns, to) && still_stands(where))
-				return link;
+				return a;
 		}
 	}
 	return NULL;
 }
 
-static void remember(struct link *link, const struct served *where)
+static void remember(struct attachment *a, const struct served *where)
 {
-	link->pair->served[link->pair->served_next++ % PAIR_SERVED] = *where;
+	a->pair->served[a->pair->served_next++ % PAIR_SERVED] = *where;
 }
 
 /* We may know the program that listens there by another of its listeners. */
-static struct link *pair_of_family(const struct served *where)
+static struct attachment *pair_to_program(const struct served *where)
 {
-	PAIR_EACH(link, i)
+	PAIR_EACH(a, i)
 	{
-		if (!is_ours(link) || link->pair->family != where->family || link->pair->at != where->at)
+		if (!is_ours(a) || a->pair->program != where->program || a->pair->at != where->at)
 			continue;
-		remember(link, where);
-		return link;
+		remember(a, where);
+		return a;
 	}
 	return NULL;
 }
 
 /* ------------------------------------------------------------------ making a pair */
 
-static struct link *new_link(uint32_t *slot)
+static struct attachment *new_attachment(uint32_t *slot)
 {
-	struct link *link;
+	struct attachment *a;
 
-	for (*slot = GZ_WORKERS_MAX; *slot < SHIM_LINKS; ++*slot)
-		if (!gz_load(&shim.links[*slot]))
+	for (*slot = GZ_WORKERS_MAX; *slot < ATTACHMENTS_MAX; ++*slot)
+		if (!gz_load(&shim.attachments[*slot]))
 			break;
-	if (*slot == SHIM_LINKS)
+	if (*slot == ATTACHMENTS_MAX)
 		return NULL;
-	link = attach_take_link(true);
-	if (link && !link->pair)
-		link->pair = calloc(1, sizeof(*link->pair));
-	return link && link->pair ? link : NULL;
+	a = attachment_take(true);
+	if (a && !a->pair)
+		a->pair = calloc(1, sizeof(*a->pair));
+	return a && a->pair ? a : NULL;
 }
 
 /* Also for a pair that was another one before. */
-static void start(struct link *link, const struct gz_message *message, struct link *introducer)
+static void start(struct attachment *a, const struct gz_message *message, struct attachment *introducer)
 {
-	struct pair *pair = link->pair;
+	struct pair *pair = a->pair;
 
 	for (uint32_t q = 0; q < GZ_PAIR_QUEUES; q++)
 		if (pair->queue_fd[q] > 0)
 			fd_own_close(&pair->queue_fd[q]);
 	memset(pair, 0, sizeof(*pair));
-	pair->shared = (struct gz_pair *)link->arena;
+	pair->shared = (struct gz_pair *)a->arena;
 	pair->side = message->number & 1;
 	pair->member = message->member;
 	pair->introducer = introducer;
@@ -186,110 +186,111 @@ static void start(struct link *link, const struct gz_message *message, struct li
 	pair->next_number = 1;
 }
 
-static void find_twin(struct link *us)
+static void find_opposite(struct attachment *us)
 {
-	PAIR_EACH(link, i)
+	PAIR_EACH(a, i)
 	{
-		if (link == us || link->pair->inode != us->pair->inode || link->pair->dev != us->pair->dev ||
-		    link->pair->side == us->pair->side)
+		if (a == us || a->pair->inode != us->pair->inode || a->pair->dev != us->pair->dev ||
+		    a->pair->side == us->pair->side)
 			continue;
-		link->pair->twin = us;
-		us->pair->twin = link;
+		a->pair->opposite = us;
+		us->pair->opposite = a;
 	}
 }
 
-struct link *pair_inherit(const struct pair_image *image)
+struct attachment *pair_inherit(const struct pair_snapshot *snapshot)
 {
 	struct gz_message message = {
-		.number = image->side, .member = image->member, .uid = image->uid, .netns = image->netns
+		.number = snapshot->side, .member = snapshot->member, .uid = snapshot->uid, .netns = snapshot->netns
 	};
-	struct link *link;
+	struct attachment *a;
 	struct stat st;
 	uint32_t slot;
 
-	if (image->side > 1 || image->member >= GZ_PAIR_MEMBERS || image->legs > GZ_PAIR_MEMBERS)
+	if (snapshot->side > 1 || snapshot->member >= GZ_PAIR_MEMBERS || snapshot->members > GZ_PAIR_MEMBERS)
 		return NULL;
-	link = new_link(&slot);
-	if (!link || mapping_pair(link, image->memory_fd) || fstat(image->memory_fd, &st))
+	a = new_attachment(&slot);
+	if (!a || mapping_pair(a, snapshot->memory_fd) || fstat(snapshot->memory_fd, &st))
 		return NULL;
-	start(link, &message, NULL);
-	link->pair->inherited = true;
-	link->pair->dev = st.st_dev;
-	link->pair->inode = st.st_ino;
-	link->slot = slot;
-	link->control_fd = -1;
-	fd_own(image->memory_fd, &link->pair->memory_fd);
-	for (uint32_t i = 0; i < image->legs; i++)
-		leg_add(link, image->leg[i].member % GZ_PAIR_MEMBERS, image->leg[i].life, image->leg[i].fd);
-	attach_publish(link);
-	find_twin(link);
+	start(a, &message, NULL);
+	a->pair->inherited = true;
+	a->pair->dev = st.st_dev;
+	a->pair->inode = st.st_ino;
+	a->slot = slot;
+	a->control_fd = -1;
+	fd_own(snapshot->memory_fd, &a->pair->memory_fd);
+	for (uint32_t i = 0; i < snapshot->members; i++)
+		member_add(a, snapshot->member_fd[i].member % GZ_PAIR_MEMBERS, snapshot->member_fd[i].life,
+		           snapshot->member_fd[i].fd);
+	attachment_publish(a);
+	find_opposite(a);
 	for (uint32_t w = 0; w < GZ_PAIR_SOCKS / 64; w++)
-		for (uint64_t bits = gz_load(&pair_our_side(link)->holds[link->pair->member][w]) & ~image->keep[w];
-		     bits; bits &= bits - 1)
-			pair_release(link, link->pair->side, w * 64 + (uint32_t)__builtin_ctzll(bits), link->pair->member);
-	return link;
+		for (uint64_t bits = gz_load(&pair_our_side(a)->holds[a->pair->member][w]) & ~snapshot->keep[w]; bits;
+		     bits &= bits - 1)
+			pair_release(a, a->pair->side, w * 64 + (uint32_t)__builtin_ctzll(bits), a->pair->member);
+	return a;
 }
 
 /* Of the same two programs, and the same side. */
-static struct link *like(uint32_t side, const struct stat *memory)
+static struct attachment *like(uint32_t side, const struct stat *memory)
 {
-	PAIR_EACH(link, i)
+	PAIR_EACH(a, i)
 	{
-		if (link->pair->inode == memory->st_ino && link->pair->dev == memory->st_dev &&
-		    link->pair->side == side && link->pair->member != PAIR_NOBODY && !gz_load(&link->dead))
-			return link;
+		if (a->pair->inode == memory->st_ino && a->pair->dev == memory->st_dev && a->pair->side == side &&
+		    a->pair->member != PAIR_NOBODY && !gz_load(&a->dead))
+			return a;
 	}
 	return NULL;
 }
 
-struct link *pair_take(const struct pair_image *image, uint32_t n, bool *taken)
+struct attachment *pair_take(const struct pair_snapshot *snapshot, uint32_t n, bool *taken)
 {
-	struct link *link;
+	struct attachment *a;
 	struct stat st;
 
 	*taken = false;
-	if (image->side > 1 || image->member >= GZ_PAIR_MEMBERS || fstat(image->memory_fd, &st))
+	if (snapshot->side > 1 || snapshot->member >= GZ_PAIR_MEMBERS || fstat(snapshot->memory_fd, &st))
 		return NULL;
-	link = like(image->side, &st);
-	if (!link) {
-		link = pair_inherit(image);
-		*taken = link != NULL;
-		if (link && link->pair->side)
-			arrival_begin(link);
-		return link;
+	a = like(snapshot->side, &st);
+	if (!a) {
+		a = pair_inherit(snapshot);
+		*taken = a != NULL;
+		if (a && a->pair->side)
+			accept_begin(a);
+		return a;
 	}
-	if (!(gz_load(&pair_our_side(link)->holds[link->pair->member][n / 64]) >> n % 64 & 1))
-		pair_hold(link, image->side, n, link->pair->member);
-	pair_release(link, image->side, n, image->member); /* the place goes when its legs end */
-	return link;
+	if (!(gz_load(&pair_our_side(a)->holds[a->pair->member][n / 64]) >> n % 64 & 1))
+		pair_hold(a, snapshot->side, n, a->pair->member);
+	pair_release(a, snapshot->side, n, snapshot->member); /* the place goes when its member sockets end */
+	return a;
 }
 
-void pair_arrived(struct link *worker, const struct gz_message *message, int *fds, int count)
+void pair_introduced(struct attachment *worker, const struct gz_message *message, int *fds, int count)
 {
-	struct link *link;
+	struct attachment *a;
 	struct stat st;
 	uint32_t slot;
 
 	if (message->status || count != GZ_PAIRED_FDS || message->member >= GZ_PAIR_MEMBERS ||
 	    message->other >= GZ_PAIR_MEMBERS || !control_is_workers(fds[GZ_PAIRED_LEG]))
 		goto close_fds;
-	link = new_link(&slot);
-	if (!link || mapping_pair(link, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
+	a = new_attachment(&slot);
+	if (!a || mapping_pair(a, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
 		goto close_fds;
-	start(link, message, worker);
-	link->pair->dev = st.st_dev;
-	link->pair->inode = st.st_ino;
-	link->slot = slot;
-	link->control_fd = -1; /* it has legs instead */
-	link->announced = 0;
-	leg_add(link, message->other, message->life, fds[GZ_PAIRED_LEG]);
-	fd_own(fds[GZ_PAIRED_MEMORY], &link->pair->memory_fd);
-	attach_publish(link);
-	find_twin(link);
-	if (!link->pair->side)
+	start(a, message, worker);
+	a->pair->dev = st.st_dev;
+	a->pair->inode = st.st_ino;
+	a->slot = slot;
+	a->control_fd = -1; /* it has member sockets instead */
+	a->announced = 0;
+	member_add(a, message->other, message->life, fds[GZ_PAIRED_LEG]);
+	fd_own(fds[GZ_PAIRED_MEMORY], &a->pair->memory_fd);
+	attachment_publish(a);
+	find_opposite(a);
+	if (!a->pair->side)
 		return;
 	/* Connections may have been pushed before we could be rung: whoever holds a listener looks now. */
-	arrival_begin(link);
+	accept_begin(a);
 	for (struct sock *s = shim.listeners; s; s = s->listener->next)
 		watch.activate(s);
 	eventq_wake_all();
@@ -300,18 +301,18 @@ close_fds:
 		UNCANCELLED(close, fds[--count]);
 }
 
-void pair_leg_arrived(struct link *worker, const struct gz_message *message, int *fds, int count)
+void pair_member_introduced(struct attachment *worker, const struct gz_message *message, int *fds, int count)
 {
-	struct link *youngest = NULL;
+	struct attachment *youngest = NULL;
 
-	PAIR_EACH(link, i)
+	PAIR_EACH(a, i)
 	{
-		if (is_ours(link) && link->pair->introducer == worker && (!youngest || link->serial > youngest->serial))
-			youngest = link;
+		if (is_ours(a) && a->pair->introducer == worker && (!youngest || a->serial > youngest->serial))
+			youngest = a;
 	}
 	if (youngest && count == 1 && message->member < GZ_PAIR_MEMBERS && control_is_workers(fds[0])) {
 		lock_take(&youngest->post);
-		leg_add(youngest, message->member, message->life, fds[0]);
+		member_add(youngest, message->member, message->life, fds[0]);
 		lock_give(&youngest->post);
 		return;
 	}
@@ -319,27 +320,27 @@ void pair_leg_arrived(struct link *worker, const struct gz_message *message, int
 		UNCANCELLED(close, fds[--count]);
 }
 
-static struct link *younger_than(uint64_t serial)
+static struct attachment *younger_than(uint64_t serial)
 {
-	PAIR_EACH(link, i)
+	PAIR_EACH(a, i)
 	{
-		if (is_ours(link) && link->serial > serial)
-			return link;
+		if (is_ours(a) && a->serial > serial)
+			return a;
 	}
 	return NULL;
 }
 
 /*
- * Asks a worker for an introduction and waits for its answer, and for the legs to all who may accept: over a leg that is
+ * Asks a worker for an introduction and waits for its answer, and for the member sockets to all who may accept: over a socket that is
  * not there yet nobody can say how he is woken. shim.lock held.
  */
-static struct link *ask(const struct pair_caller *from, const struct served *where)
+static struct attachment *ask(const struct pair_caller *from, const struct served *where)
 {
-	struct link *worker = gz_load(&shim.links[where->worker]), *link;
+	struct attachment *worker = gz_load(&shim.attachments[where->worker]), *a;
 	struct gz_message message = { .kind = GZ_MESSAGE_PAIR, .port = where->port };
-	uint64_t last = shim.links_serial, left;
+	uint64_t last = shim.attachments_serial, left;
 	struct patience patience;
-	int fds[GZ_WELCOME_FDS], count, got, more = -1; /* legs that must still come; < 0: not answered */
+	int fds[GZ_WELCOME_FDS], count, got, more = -1; /* member sockets that must still come; < 0: not answered */
 
 	if (!worker)
 		return NULL;
@@ -367,56 +368,56 @@ static struct link *ask(const struct pair_caller *from, const struct served *whe
 		struct pollfd wait = { .fd = worker->control_fd, .events = POLLIN };
 		(void)REAL(poll)(&wait, 1, (int)(left / 1000000ull) + 1);
 	}
-	link = younger_than(last);
-	if (!link)
+	a = younger_than(last);
+	if (!a)
 		return NULL;
-	link->pair->family = where->family;
-	link->pair->at = where->at;
-	remember(link, where);
-	return link;
+	a->pair->program = where->program;
+	a->pair->at = where->at;
+	remember(a, where);
+	return a;
 }
 
 /* The pair with the program that listens there, made if there is none; NULL: not this way. shim.lock held. */
-static struct link *pair_to(const struct pair_caller *from, const struct endpoint *to, struct served *where)
+static struct attachment *pair_to(const struct pair_caller *from, const struct endpoint *to, struct served *where)
 {
-	struct link *link = known_pair(from->netns, to, where);
+	struct attachment *a = known_pair(from->netns, to, where);
 
-	if (link || !find_line(from->netns, to, where))
-		return link;
-	link = pair_of_family(where);
-	return link ? link : ask(from, where);
+	if (a || !find_line(from->netns, to, where))
+		return a;
+	a = pair_to_program(where);
+	return a ? a : ask(from, where);
 }
 
 /* ------------------------------------------------------------------ connecting */
 
 /* Neither end exists any more. The acquires pair with the releases that closed them. */
-static bool is_free(const struct link *link, uint32_t n)
+static bool is_free(const struct attachment *a, uint32_t n)
 {
-	const struct gz_pair_sock *e = pair_sock(link, n);
+	const struct gz_pair_sock *e = pair_sock(a, n);
 
-	return !gz_load(&link->socks[n]) && !(gz_load_acquire(&e->end[0].flags) & GZ_WORKER_OPEN) &&
+	return !gz_load(&a->socks[n]) && !(gz_load_acquire(&e->end[0].flags) & GZ_WORKER_OPEN) &&
 	       !(gz_load_acquire(&e->end[1].flags) & GZ_WORKER_OPEN);
 }
 
-static uint32_t take_number(struct link *link)
+static uint32_t take_number(struct attachment *a)
 {
-	struct pair *pair = link->pair;
+	struct pair *pair = a->pair;
 	uint32_t recent = 0;
 
-	lock_take(&link->post);
+	lock_take(&a->post);
 	while (!recent && pair->recents) {
 		recent = pair->recent[--pair->recents];
-		if (!is_free(link, recent))
+		if (!is_free(a, recent))
 			recent = 0;
 	}
-	lock_give(&link->post);
+	lock_give(&a->post);
 	if (recent)
 		return recent;
 	for (uint32_t tries = 1; tries < GZ_PAIR_SOCKS; tries++) {
 		uint32_t n = pair->next_number;
 
 		pair->next_number = n + 1 < GZ_PAIR_SOCKS ? n + 1 : 1;
-		if (is_free(link, n))
+		if (is_free(a, n))
 			return n;
 	}
 	return 0;
@@ -425,17 +426,17 @@ static uint32_t take_number(struct link *link)
 bool pair_reaches(const struct pair_caller *from, const struct endpoint *to)
 {
 	struct served where;
-	struct link *link;
+	struct attachment *a;
 	uint32_t n = 0;
 
 	if (!same_host(to))
 		return false;
 	shim_lock();
-	link = pair_to(from, to, &where);
-	if (link)
-		n = take_number(link);
+	a = pair_to(from, to, &where);
+	if (a)
+		n = take_number(a);
 	if (n)
-		pair_recall(link, n);
+		pair_recall(a, n);
 	shim_unlock();
 	return n;
 }
@@ -462,10 +463,10 @@ static void block(struct gz_pair_sock *e, uint32_t end, uint32_t n)
 }
 
 /* Returns our name of it. */
-static struct gz_name set_up(struct link *link, uint32_t n, const struct endpoint *local, const struct endpoint *to,
+static struct gz_name set_up(struct attachment *a, uint32_t n, const struct endpoint *local, const struct endpoint *to,
                              int32_t maxseg)
 {
-	struct gz_pair_sock *e = pair_sock(link, n);
+	struct gz_pair_sock *e = pair_sock(a, n);
 	struct gz_name ours, theirs;
 
 	memset(e->end, 0, sizeof(e->end));
@@ -480,7 +481,7 @@ static struct gz_name set_up(struct link *link, uint32_t n, const struct endpoin
 	e->view[1].name = theirs;
 	for (uint32_t side = 0; side < 2; side++)
 		for (uint32_t w = 0; w < GZ_PAIR_QUEUE_WORDS; w++)
-			gz_store(&link->pair->shared->side[side].interest[n][w], 0);
+			gz_store(&a->pair->shared->side[side].interest[n][w], 0);
 	gz_store(&e->end[0].flags, GZ_WORKER_OPEN | GZ_WORKER_CONNECTED);
 	gz_store(&e->end[1].flags, GZ_WORKER_OPEN);
 	return ours;
@@ -489,10 +490,10 @@ static struct gz_name set_up(struct link *link, uint32_t n, const struct endpoin
 /* The connection by which these two ends are connected already: there can be no second. */
 static bool is_connected(const struct endpoint *local, const struct endpoint *to)
 {
-	PAIR_EACH(link, i)
+	PAIR_EACH(a, i)
 	{
-		for (uint32_t n = 1; n < GZ_PAIR_SOCKS && is_ours(link); n++) {
-			const struct gz_pair_sock *e = pair_sock(link, n);
+		for (uint32_t n = 1; n < GZ_PAIR_SOCKS && is_ours(a); n++) {
+			const struct gz_pair_sock *e = pair_sock(a, n);
 			const struct gz_name *name = &e->view[0].name;
 
 			if (name->local_port == local->port && name->peer_port == to->port &&
@@ -505,23 +506,23 @@ static bool is_connected(const struct endpoint *local, const struct endpoint *to
 }
 
 /* Hands n to the other side, where it counts as established if the backlog has room for it. */
-static int hand_over(struct link *link, uint32_t n, const struct served *where)
+static int hand_over(struct attachment *a, uint32_t n, const struct served *where)
 {
-	struct gz_pair_sock *e = pair_sock(link, n);
+	struct gz_pair_sock *e = pair_sock(a, n);
 	uint32_t backlog = backlog_of(where);
 
-	if (arrival_count(link, &e->view[1].name) <= backlog)
+	if (accept_count(a, &e->view[1].name) <= backlog)
 		gz_or(&e->end[1].flags, GZ_WORKER_CONNECTED);
-	if (!arrival_push(link, n))
+	if (!accept_push(a, n))
 		return 1;
 	gz_fence(); /* pairs with theirs between taking one and looking for others, and after they listen no more */
-	if (arrival_count(link, &e->view[1].name) <= backlog)
+	if (accept_count(a, &e->view[1].name) <= backlog)
 		gz_or(&e->end[1].flags, GZ_WORKER_CONNECTED);
-	return still_stands(where) || !arrival_take_back(link, n) ? 0 : -ECONNREFUSED;
+	return still_stands(where) || !accept_take_back(a, n) ? 0 : -ECONNREFUSED;
 }
 
 int pair_connect(const struct pair_caller *from, const struct endpoint *local, const struct endpoint *to,
-                 struct sock *s, struct link **link, uint32_t *n)
+                 struct sock *s, struct attachment **a, uint32_t *n)
 {
 	struct served where;
 	int err = 1;
@@ -529,27 +530,27 @@ int pair_connect(const struct pair_caller *from, const struct endpoint *local, c
 	if (!same_host(to))
 		return 1;
 	shim_lock();
-	*link = pair_to(from, to, &where);
-	if (!*link)
+	*a = pair_to(from, to, &where);
+	if (!*a)
 		goto out;
 	err = -EADDRNOTAVAIL;
 	if (s->bound && is_connected(local, to))
 		goto out;
 	err = 1;
-	*n = take_number(*link);
+	*n = take_number(*a);
 	if (!*n)
 		goto out;
-	s->name = set_up(*link, *n, local, to, s->options.value[OPTION_MAXSEG]);
-	pair_hold(*link, 0, *n, (*link)->pair->member);
-	link_hold(*link, *n, s);
-	err = hand_over(*link, *n, &where);
+	s->name = set_up(*a, *n, local, to, s->options.value[OPTION_MAXSEG]);
+	pair_hold(*a, 0, *n, (*a)->pair->member);
+	attachment_hold(*a, *n, s);
+	err = hand_over(*a, *n, &where);
 	if (err) {
-		gz_store_release(&pair_sock(*link, *n)->end[1].flags, 0);
-		link_let_go(*link, *n);
+		gz_store_release(&pair_sock(*a, *n)->end[1].flags, 0);
+		attachment_let_go(*a, *n);
 	}
 out:
 	shim_unlock();
 	if (!err)
-		pair_ring(*link, 0);
+		pair_ring(*a, 0);
 	return err;
 }

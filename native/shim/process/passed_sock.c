@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "process/parcel.h"
+#include "process/passed_sock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,8 +14,8 @@
 #include "udp/dgram_options.h"
 #include "worker/program.h"
 #include "core/fdtable.h"
-#include "process/image.h"
-#include "worker/link.h"
+#include "process/snapshot.h"
+#include "worker/attachment.h"
 #include "stream/listen.h"
 #include "samehost/pair.h"
 #include "core/real.h"
@@ -25,32 +25,32 @@
 #define LET_GO_TRIES 1000u
 
 /* The one being made or opened, and its descriptors; shim.lock. */
-static struct parcel parcel;
-static int fds[PARCEL_FDS];
+static struct passed_sock packed;
+static int fds[PASSED_SOCK_FDS];
 
 union control {
-	char buf[CMSG_SPACE(PARCEL_FDS * sizeof(int))];
+	char buf[CMSG_SPACE(PASSED_SOCK_FDS * sizeof(int))];
 	struct cmsghdr align;
 };
 
 /* ------------------------------------------------------------------ making one */
 
-static int add_end(struct link *link, uint32_t n, const struct program_note *note)
+static int add_end(struct attachment *a, uint32_t n, const struct program_note *note)
 {
-	uint32_t at = parcel.fds - FIRST_END;
+	uint32_t at = packed.fds - FIRST_END;
 	int end;
 
-	if (parcel.fds == PARCEL_FDS)
+	if (packed.fds == PASSED_SOCK_FDS)
 		return -ETOOMANYREFS;
-	lock_take(&link->post);
-	link_settle(link);
-	end = program_carry(link, n, note);
-	lock_give(&link->post);
+	lock_take(&a->post);
+	attachment_settle(a);
+	end = program_carry(a, n, note);
+	lock_give(&a->post);
 	if (end < 0)
 		return end == -EUSERS || end == -EMFILE ? -ETOOMANYREFS : -ECONNRESET;
-	parcel.end[at].slot = link->slot;
-	parcel.end[at].queue_id = link->queue_id;
-	fds[parcel.fds++] = end;
+	packed.end[at].slot = a->slot;
+	packed.end[at].queue_id = a->queue_id;
+	fds[packed.fds++] = end;
 	return 0;
 }
 
@@ -60,9 +60,9 @@ static int add_ends(struct sock *s)
 	struct program_note note = { .kind = sock_kind(s) };
 	int err = -ECONNRESET;
 
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
-		int got = s->listener->entry[i].link == link ? add_end(link, s->listener->entry[i].n, &note) : err;
+		int got = s->listener->entry[i].attachment == a ? add_end(a, s->listener->entry[i].n, &note) : err;
 
 		if (got == -ETOOMANYREFS)
 			return got;
@@ -77,12 +77,12 @@ static int add_voucher(struct sock *s)
 	struct program_note note;
 	int err = -ECONNRESET;
 
-	pair_note(s->link, s->n, &note);
+	pair_note(s->attachment, s->n, &note);
 	note.kind = KIND_STREAM;
-	WORKER_EACH(link, i)
+	WORKER_EACH(a, i)
 	{
 		if (err == -ECONNRESET)
-			err = add_end(link, 0, &note);
+			err = add_end(a, 0, &note);
 	}
 	return err;
 }
@@ -93,17 +93,17 @@ static int add_pair(struct sock *s)
 
 	if (err)
 		return err;
-	if (!pair_give(s->link, s->n, &parcel.pair))
+	if (!pair_give(s->attachment, s->n, &packed.pair))
 		return -ECONNRESET;
-	parcel.paired = true;
-	if (PAIR_LEGS + parcel.pair.legs > PARCEL_FDS)
+	packed.paired = true;
+	if (PAIR_MEMBER_SOCKETS + packed.pair.members > PASSED_SOCK_FDS)
 		return -ECONNRESET;
-	memset(parcel.pair.keep, 0, sizeof(parcel.pair.keep));
-	parcel.pair.keep[s->n % GZ_PAIR_SOCKS / 64] = 1ull << s->n % 64;
-	fds[PAIR_MEMORY] = parcel.pair.memory_fd;
-	for (uint32_t i = 0; i < parcel.pair.legs; i++)
-		fds[PAIR_LEGS + i] = parcel.pair.leg[i].fd;
-	parcel.fds = PAIR_LEGS + parcel.pair.legs;
+	memset(packed.pair.keep, 0, sizeof(packed.pair.keep));
+	packed.pair.keep[s->n % GZ_PAIR_SOCKS / 64] = 1ull << s->n % 64;
+	fds[PAIR_MEMORY] = packed.pair.memory_fd;
+	for (uint32_t i = 0; i < packed.pair.members; i++)
+		fds[PAIR_MEMBER_SOCKETS + i] = packed.pair.member_fd[i].fd;
+	packed.fds = PAIR_MEMBER_SOCKETS + packed.pair.members;
 	return 0;
 }
 
@@ -111,14 +111,14 @@ static int add_pair(struct sock *s)
 static int seal(void)
 {
 	union control control = { 0 };
-	struct iovec iov = { .iov_base = &parcel, .iov_len = sizeof(parcel) };
+	struct iovec iov = { .iov_base = &packed, .iov_len = sizeof(packed) };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf };
 	int ends[2], err = 0;
 
 	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
 		return -errno;
-	control_put_fds(&msg, fds, parcel.fds);
-	if (UNCANCELLED(sendmsg, ends[1], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(parcel))
+	control_put_fds(&msg, fds, packed.fds);
+	if (UNCANCELLED(sendmsg, ends[1], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(packed))
 		err = -errno;
 	UNCANCELLED(close, ends[1]);
 	if (err)
@@ -131,26 +131,26 @@ static int pack(int fd, struct sock *s)
 	const struct program_note note = { .kind = KIND_STREAM };
 	int err, made;
 
-	parcel = (struct parcel){ .magic = PARCEL_MAGIC, .abi_version = GZ_ABI_VERSION, .fds = FIRST_END };
-	image_of(s, &parcel.image);
+	packed = (struct passed_sock){ .magic = PASSED_SOCK_MAGIC, .abi_version = GZ_ABI_VERSION, .fds = FIRST_END };
+	snapshot_take(s, &packed.snapshot);
 	fds[PLACEHOLDER] = fd;
-	if (sock_kind(s) == KIND_STREAM && s->link->pair)
+	if (sock_kind(s) == KIND_STREAM && s->attachment->pair)
 		err = add_pair(s);
 	else if (sock_kind(s) == KIND_STREAM)
-		err = add_end(s->link, s->n, &note);
+		err = add_end(s->attachment, s->n, &note);
 	else
 		err = add_ends(s);
 	made = err ? err : seal();
-	if (parcel.paired)
-		pair_given(s->link);
-	for (uint32_t i = FIRST_END; i < (parcel.paired ? PAIR_MEMORY : parcel.fds); i++)
+	if (packed.paired)
+		pair_given(s->attachment);
+	for (uint32_t i = FIRST_END; i < (packed.paired ? PAIR_MEMORY : packed.fds); i++)
 		UNCANCELLED(close, fds[i]);
 	if (made >= 0)
 		gz_add(&shim.forks, 1); /* another process may read from it, too */
 	return made;
 }
 
-int parcel_make(int fd)
+int passed_sock_pack(int fd)
 {
 	struct sock *s;
 	int made;
@@ -170,7 +170,7 @@ int parcel_make(int fd)
 
 /* ------------------------------------------------------------------ opening one */
 
-/* True if there may be a parcel in it: it says so in a place where none but us look. */
+/* True if there may be a packed socket in it: it says so in a place where none but us look. */
 static bool looks_like_one(int fd)
 {
 	uint64_t magic = 0;
@@ -178,14 +178,14 @@ static bool looks_like_one(int fd)
 	return control_is_pair_end(fd) &&
 	       UNCANCELLED(recvfrom, fd, &magic, sizeof(magic), MSG_PEEK | MSG_DONTWAIT, NULL, NULL) ==
 	               (ssize_t)sizeof(magic) &&
-	       magic == PARCEL_MAGIC;
+	       magic == PASSED_SOCK_MAGIC;
 }
 
 /* Left where it is, for whoever else may receive it. False: it is not as we make them. *count of fds[] are to be closed. */
 static bool unseal(int fd, uint32_t *count)
 {
 	union control control;
-	struct iovec iov = { .iov_base = &parcel, .iov_len = sizeof(parcel) };
+	struct iovec iov = { .iov_base = &packed, .iov_len = sizeof(packed) };
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
 	};
@@ -197,15 +197,15 @@ static bool unseal(int fd, uint32_t *count)
 		*count = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
 		memcpy(fds, CMSG_DATA(c), *count * sizeof(int));
 	}
-	return n == (ssize_t)sizeof(parcel) && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
-	       parcel.magic == PARCEL_MAGIC && parcel.abi_version == GZ_ABI_VERSION && parcel.fds == *count &&
-	       *count > FIRST_END && (!parcel.paired || *count == PAIR_LEGS + (uint64_t)parcel.pair.legs);
+	return n == (ssize_t)sizeof(packed) && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
+	       packed.magic == PASSED_SOCK_MAGIC && packed.abi_version == GZ_ABI_VERSION && packed.fds == *count &&
+	       *count > FIRST_END && (!packed.paired || *count == PAIR_MEMBER_SOCKETS + (uint64_t)packed.pair.members);
 }
 
 /* The socket that holds number n here already, with a reference: its descriptors are all the same open file. */
-static struct sock *holder(struct link *link, uint32_t n)
+static struct sock *holder(struct attachment *a, uint32_t n)
 {
-	struct sock *s = gz_load(&link->socks[n % GZ_SOCKS_MAX]);
+	struct sock *s = gz_load(&a->socks[n % GZ_SOCKS_MAX]);
 	uint32_t refs = s ? gz_load(&s->refs) : 0;
 
 	while (refs && !gz_cas(&s->refs, &refs, refs + 1))
@@ -214,20 +214,20 @@ static struct sock *holder(struct link *link, uint32_t n)
 }
 
 /* A number that was taken over for a socket there is no memory for. */
-static void give_up(struct link *link, uint32_t n)
+static void give_up(struct attachment *a, uint32_t n)
 {
-	link_hold(link, n, NULL);
-	link_let_go(link, n);
+	attachment_hold(a, n, NULL);
+	attachment_let_go(a, n);
 }
 
-static struct sock *restored(const struct image_sock *image, struct link *link)
+static struct sock *restored(const struct sock_snapshot *snapshot, struct attachment *a)
 {
-	struct sock *s = image_restore(image, link);
+	struct sock *s = snapshot_restore(snapshot, a);
 
 	if (s)
 		sock_get(s);
-	else if (link)
-		give_up(link, image->n % GZ_SOCKS_MAX);
+	else if (a)
+		give_up(a, snapshot->n % GZ_SOCKS_MAX);
 	gz_add(&shim.forks, 1); /* after that: it has been another's */
 	return s;
 }
@@ -236,24 +236,24 @@ static struct sock *restored(const struct image_sock *image, struct link *link)
  * Shows end `i` to the worker it is of, and with that takes over the number it holds; or finds who has it here already. 0 or
  * -errno: among others, who sent this never had the socket.
  */
-static int open_end(uint32_t i, struct program_note *note, struct link **link, uint32_t *n, struct sock **s)
+static int open_end(uint32_t i, struct program_note *note, struct attachment **a, uint32_t *n, struct sock **s)
 {
-	uint32_t slot = parcel.end[i].slot;
+	uint32_t slot = packed.end[i].slot;
 	bool held = true;
 
-	*link = slot < shim.workers ? gz_load(&shim.links[slot]) : NULL;
-	if (!*link || (*link)->queue_id != parcel.end[i].queue_id)
+	*a = slot < shim.workers ? gz_load(&shim.attachments[slot]) : NULL;
+	if (!*a || (*a)->queue_id != packed.end[i].queue_id)
 		return -EPERM;
 	/* Held, and nobody has it: it is being let go of just now, by another thread. The worker is asked again when it was. */
 	for (uint32_t tries = 0; held && !*s && tries < LET_GO_TRIES; tries++) {
-		int err = program_adopt(*link, fds[FIRST_END + i], note, n, &held);
+		int err = program_adopt(*a, fds[FIRST_END + i], note, n, &held);
 
 		if (err)
 			return err;
-		if (note->kind != parcel.image.kind || note->paired != parcel.paired || (*n == 0) != note->paired)
+		if (note->kind != packed.snapshot.kind || note->paired != packed.paired || (*n == 0) != note->paired)
 			return -EPROTO;
 		if (*n)
-			*s = holder(*link, *n);
+			*s = holder(*a, *n);
 		held = held && *n;
 		if (held && !*s)
 			sched_yield();
@@ -263,47 +263,47 @@ static int open_end(uint32_t i, struct program_note *note, struct link **link, u
 
 static int open_paired(struct sock **s, bool *taken)
 {
-	struct pair_image *image = &parcel.pair;
+	struct pair_snapshot *snapshot = &packed.pair;
 	struct program_note note;
-	struct link *link;
+	struct attachment *a;
 	struct stat st;
 	uint32_t n;
-	int err = open_end(0, &note, &link, &n, s);
+	int err = open_end(0, &note, &a, &n, s);
 
 	if (err)
 		return err;
-	if (fstat(fds[PAIR_MEMORY], &st) || st.st_dev != note.dev || st.st_ino != note.ino || image->side != note.side ||
-	    image->legs > GZ_PAIR_MEMBERS || note.kind != KIND_STREAM || !note.n || note.n >= GZ_PAIR_SOCKS)
+	if (fstat(fds[PAIR_MEMORY], &st) || st.st_dev != note.dev || st.st_ino != note.ino || snapshot->side != note.side ||
+	    snapshot->members > GZ_PAIR_MEMBERS || note.kind != KIND_STREAM || !note.n || note.n >= GZ_PAIR_SOCKS)
 		return -EPROTO;
-	image->uid = note.uid;
-	image->netns = note.netns;
-	image->memory_fd = fds[PAIR_MEMORY];
-	for (uint32_t i = 0; i < image->legs; i++) {
-		image->leg[i].fd = fds[PAIR_LEGS + i];
-		if (!control_is_pair_end(image->leg[i].fd))
+	snapshot->uid = note.uid;
+	snapshot->netns = note.netns;
+	snapshot->memory_fd = fds[PAIR_MEMORY];
+	for (uint32_t i = 0; i < snapshot->members; i++) {
+		snapshot->member_fd[i].fd = fds[PAIR_MEMBER_SOCKETS + i];
+		if (!control_is_pair_end(snapshot->member_fd[i].fd))
 			return -EPROTO;
 	}
-	memset(image->keep, 0, sizeof(image->keep));
-	image->keep[note.n / 64] = 1ull << note.n % 64;
-	parcel.image.n = note.n;
-	link = pair_take(image, note.n, taken);
-	if (!link)
+	memset(snapshot->keep, 0, sizeof(snapshot->keep));
+	snapshot->keep[note.n / 64] = 1ull << note.n % 64;
+	packed.snapshot.n = note.n;
+	a = pair_take(snapshot, note.n, taken);
+	if (!a)
 		return -EPERM;
-	*s = holder(link, note.n);
+	*s = holder(a, note.n);
 	if (!*s)
-		*s = restored(&parcel.image, link);
+		*s = restored(&packed.snapshot, a);
 	return *s ? 0 : -ENOMEM;
 }
 
 static int open_stream(struct sock **s)
 {
 	struct program_note note;
-	struct link *link;
-	int err = parcel.fds == FIRST_END + 1 ? open_end(0, &note, &link, &parcel.image.n, s) : -EPROTO;
+	struct attachment *a;
+	int err = packed.fds == FIRST_END + 1 ? open_end(0, &note, &a, &packed.snapshot.n, s) : -EPROTO;
 
 	if (err || *s)
 		return err;
-	*s = restored(&parcel.image, link);
+	*s = restored(&packed.snapshot, a);
 	return *s ? 0 : -ENOMEM;
 }
 
@@ -311,22 +311,22 @@ static int open_entries(struct sock **s)
 {
 	int err = -EPERM;
 
-	if (parcel.image.kind != KIND_LISTENER && parcel.image.kind != KIND_DGRAM)
+	if (packed.snapshot.kind != KIND_LISTENER && packed.snapshot.kind != KIND_DGRAM)
 		return -EPROTO;
-	memset(parcel.image.entry, 0, sizeof(parcel.image.entry));
-	for (uint32_t i = 0; i < parcel.fds - FIRST_END && i < GZ_WORKERS_MAX && !*s; i++) {
+	memset(packed.snapshot.entry, 0, sizeof(packed.snapshot.entry));
+	for (uint32_t i = 0; i < packed.fds - FIRST_END && i < GZ_WORKERS_MAX && !*s; i++) {
 		struct program_note note;
-		struct link *link;
+		struct attachment *a;
 		uint32_t n;
-		int got = open_end(i, &note, &link, &n, s);
+		int got = open_end(i, &note, &a, &n, s);
 
 		if (!got && !*s)
-			parcel.image.entry[link->slot] = n;
+			packed.snapshot.entry[a->slot] = n;
 		err = err && got ? got : 0;
 	}
 	if (err || *s)
 		return err;
-	*s = restored(&parcel.image, NULL);
+	*s = restored(&packed.snapshot, NULL);
 	return *s ? 0 : -ENOMEM;
 }
 
@@ -338,10 +338,10 @@ static int unpack(int fd, struct sock **s)
 
 	if (!unseal(fd, &count))
 		err = -EPROTO;
-	else if (parcel.paired)
+	else if (packed.paired)
 		err = open_paired(s, &taken);
 	else
-		err = parcel.image.kind == KIND_STREAM ? open_stream(s) : open_entries(s);
+		err = packed.snapshot.kind == KIND_STREAM ? open_stream(s) : open_entries(s);
 	if (!err && REAL(dup3)(fds[PLACEHOLDER], fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
 		err = -errno;
 	for (uint32_t i = 0; i < count; i++)
@@ -350,7 +350,7 @@ static int unpack(int fd, struct sock **s)
 	return err;
 }
 
-int parcel_open(int fd)
+int passed_sock_unpack(int fd)
 {
 	struct sock *s = NULL;
 	int err;

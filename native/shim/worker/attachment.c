@@ -11,23 +11,23 @@
 #include "worker/control.h"
 #include "core/eventq.h"
 #include "worker/program.h"
-#include "worker/link.h"
+#include "worker/attachment.h"
 #include "samehost/pair.h"
 #include "core/real.h"
 #include "core/shim.h"
 
-/* A worker answers within microseconds; this long we insist before we believe it cannot. */
+/* A worker answers within microseconds; this long we wait before we believe it cannot. */
 #define PATIENCE_NS 1000000000ull
 /* And this long where we could go on without. */
 #define SHORT_PATIENCE_NS 50000000ull
 
-void link_wake(struct link *link, uint32_t sleep)
+void attachment_wake(struct attachment *a, uint32_t sleep)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_WAKE };
 
 	/* Noted after it was sent: another thread that finds it noted relies on it. */
-	if (!control_send(link->wake_fd, &message, -1))
-		gz_store(&link->woken, sleep);
+	if (!control_send(a->wake_fd, &message, -1))
+		gz_store(&a->woken, sleep);
 }
 
 struct turns {
@@ -36,16 +36,16 @@ struct turns {
 };
 
 /* One turn of waiting for a worker that is busy but there. False: it died, or the patience has ended. */
-static bool wait_turn(struct link *link, struct turns *turns)
+static bool wait_turn(struct attachment *a, struct turns *turns)
 {
-	if (gz_load(&link->dead))
+	if (gz_load(&a->dead))
 		return false;
 	sched_yield();
 	if (++turns->count % 64)
 		return true;
 	if (turns->count == 64)
 		patience_begin(&turns->patience, PATIENCE_NS);
-	else if (!patience_left(&turns->patience, link->control_fd))
+	else if (!patience_left(&turns->patience, a->control_fd))
 		return false;
 	attach_check();
 	return true;
@@ -64,81 +64,81 @@ static uint32_t pop_stock(struct gz_stock *stock)
 	}
 }
 
-uint32_t link_take_number(struct link *link, struct sock *sock)
+uint32_t attachment_take_number(struct attachment *a, struct sock *sock)
 {
-	uint32_t n = pop_stock(&link->channel->stock);
+	uint32_t n = pop_stock(&a->channel->stock);
 	struct turns turns = { 0 };
 
 	while (!n) {
 		if (!turns.count)
-			link_ring(link, 0); /* the worker tops up the stock whenever it looks at the request ring */
-		if (!wait_turn(link, &turns))
+			attachment_ring(a, 0); /* the worker tops up the stock whenever it looks at the request ring */
+		if (!wait_turn(a, &turns))
 			return 0;
-		n = pop_stock(&link->channel->stock);
+		n = pop_stock(&a->channel->stock);
 	}
-	link_hold(link, n, sock);
+	attachment_hold(a, n, sock);
 	return n;
 }
 
-void link_hold(struct link *link, uint32_t n, struct sock *sock)
+void attachment_hold(struct attachment *a, uint32_t n, struct sock *sock)
 {
-	gz_store_release(&link->socks[n % GZ_SOCKS_MAX], sock);
-	gz_add(&link->used, 1);
-	if (link->pair)
+	gz_store_release(&a->socks[n % GZ_SOCKS_MAX], sock);
+	gz_add(&a->used, 1);
+	if (a->pair)
 		shim_count_paired(1);
 }
 
-void link_let_go(struct link *link, uint32_t n)
+void attachment_let_go(struct attachment *a, uint32_t n)
 {
 	struct gz_request request = { .op = GZ_REQUEST_RELEASE, .sock = n };
 
-	gz_store(&link->socks[n % GZ_SOCKS_MAX], NULL);
-	gz_add(&link->used, (uint32_t)-1);
-	if (link->pair)
+	gz_store(&a->socks[n % GZ_SOCKS_MAX], NULL);
+	gz_add(&a->used, (uint32_t)-1);
+	if (a->pair)
 		shim_count_paired(-1);
-	if (gz_load(&link->dead))
+	if (gz_load(&a->dead))
 		return;
-	if (link->pair) {
-		pair_let_go(link, n);
-		return;
-	}
-	if (!link->channel) {
-		program_dropped(link, n);
+	if (a->pair) {
+		pair_let_go(a, n);
 		return;
 	}
-	gz_store(&link->channel->interest[n % GZ_SOCKS_MAX], 0);
-	(void)link_post(link, &request);
+	if (!a->channel) {
+		program_dropped(a, n);
+		return;
+	}
+	gz_store(&a->channel->interest[n % GZ_SOCKS_MAX], 0);
+	(void)attachment_post(a, &request);
 }
 
-int link_vouch(struct link *link, uint32_t n, int fd)
+int attachment_vouch(struct attachment *a, uint32_t n, int fd)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_VOUCH, .number = n };
 	struct turns turns = { 0 };
 	int err;
 
 	do {
-		lock_take(&link->post);
-		err = control_send(link->control_fd, &message, fd);
-		lock_give(&link->post);
+		lock_take(&a->post);
+		err = control_send(a->control_fd, &message, fd);
+		lock_give(&a->post);
 		/* No room, or too many descriptors of this user on their way: the worker reads. */
-	} while ((err == -EAGAIN || err == -ETOOMANYREFS) && wait_turn(link, &turns));
+	} while ((err == -EAGAIN || err == -ETOOMANYREFS) && wait_turn(a, &turns));
 	return err;
 }
 
-int link_post(struct link *link, const struct gz_request *request)
+int attachment_post(struct attachment *a, const struct gz_request *request)
 {
-	struct gz_request_ring *ring = &link->channel->requests;
+	struct gz_request_ring *ring = &a->channel->requests;
 	struct turns turns = { 0 };
 	uint32_t head;
 	int err = 0;
 
-	lock_take(&link->post);
+	lock_take(&a->post);
 	head = gz_load(&ring->head);
 	/* The acquire pairs with the worker's release of the tail: it has read that slot. */
 	while (head - gz_load_acquire(&ring->tail) >= GZ_REQUESTS) {
 		if (!turns.count)
-			link_ring(link, 0);
-		if (!wait_turn(link, &turns)) {
+			attachment_ring(a, 0);
+		if (!wait_turn(a, &turns)) {
 			err = -ECONNRESET;
 			goto out;
 		}
@@ -146,33 +146,33 @@ int link_post(struct link *link, const struct gz_request *request)
 	ring->slot[head % GZ_REQUESTS] = *request;
 	gz_store_release(&ring->head, head + 1); /* pairs with the worker's acquire: the slot is written */
 out:
-	lock_give(&link->post);
+	lock_give(&a->post);
 	if (!err)
-		link_ring(link, 0);
+		attachment_ring(a, 0);
 	return err;
 }
 
-void link_settle(struct link *link)
+void attachment_settle(struct attachment *a)
 {
-	struct gz_request_ring *ring = &link->channel->requests;
+	struct gz_request_ring *ring = &a->channel->requests;
 	struct turns turns = { 0 };
 
 	while (gz_load_acquire(&ring->tail) != gz_load(&ring->head)) {
 		if (!turns.count)
-			link_ring(link, 0);
-		if (!wait_turn(link, &turns))
+			attachment_ring(a, 0);
+		if (!wait_turn(a, &turns))
 			return;
 	}
 }
 
-void link_await(struct link *link)
+void attachment_await(struct attachment *a)
 {
-	struct gz_request_ring *ring = &link->channel->requests;
+	struct gz_request_ring *ring = &a->channel->requests;
 	uint32_t upto = gz_load(&ring->head);
 	uint64_t until = now_ns() + SHORT_PATIENCE_NS;
 
 	/* The acquire pairs with the worker's release: what was asked for is done. */
-	for (uint32_t turns = 1; (int32_t)(gz_load_acquire(&ring->tail) - upto) < 0 && !gz_load(&link->dead); turns++) {
+	for (uint32_t turns = 1; (int32_t)(gz_load_acquire(&ring->tail) - upto) < 0 && !gz_load(&a->dead); turns++) {
 		sched_yield();
 		if (turns % 64)
 			continue;
@@ -182,44 +182,44 @@ void link_await(struct link *link)
 	}
 }
 
-void link_announce(struct link *link, uint32_t queue)
+void attachment_announce(struct attachment *a, uint32_t queue)
 {
 	uint64_t bit = 1ull << queue;
 	int fd;
 
-	if (gz_load(&link->announced) & bit)
+	if (gz_load(&a->announced) & bit)
 		return;
 	fd = eventq_out(queue);
 	if (fd < 0)
 		return;
-	if (link->pair) {
-		pair_announce(link, queue, fd);
+	if (a->pair) {
+		pair_announce(a, queue, fd);
 		return;
 	}
-	lock_take(&link->post);
-	if (!(gz_load(&link->announced) & bit)) {
+	lock_take(&a->post);
+	if (!(gz_load(&a->announced) & bit)) {
 		struct gz_message message = { .kind = GZ_MESSAGE_EVENT_QUEUE, .number = queue };
 
-		if (!control_send(link->control_fd, &message, fd))
-			gz_or(&link->announced, bit);
+		if (!control_send(a->control_fd, &message, fd))
+			gz_or(&a->announced, bit);
 	}
-	lock_give(&link->post);
+	lock_give(&a->post);
 }
 
-bool link_hears(struct link *link, uint32_t queue)
+bool attachment_hears(struct attachment *a, uint32_t queue)
 {
-	if (link->pair)
-		return pair_hears(link, queue);
-	return !link->channel || gz_load(&link->announced) >> queue & 1;
+	if (a->pair)
+		return pair_hears(a, queue);
+	return !a->channel || gz_load(&a->announced) >> queue & 1;
 }
 
-uint8_t *link_block(struct link *link, uint32_t block)
+uint8_t *attachment_block(struct attachment *a, uint32_t block)
 {
 	uint32_t order = block & 31u;
 	uint64_t offset = GZ_BLOCK_OFFSET(block);
 
-	if (order < GZ_BLOCK_ORDER_MIN || order > GZ_BLOCK_ORDER_MAX || offset < link->blocks_from ||
-	    offset + (1ull << order) > link->arena_size)
+	if (order < GZ_BLOCK_ORDER_MIN || order > GZ_BLOCK_ORDER_MAX || offset < a->blocks_from ||
+	    offset + (1ull << order) > a->arena_size)
 		return NULL;
-	return (uint8_t *)link->arena + offset;
+	return (uint8_t *)a->arena + offset;
 }

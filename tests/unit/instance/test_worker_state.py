@@ -317,4 +317,4 @@ class World(RuleBasedStateMachine):
 
 
 TestWorld = World.TestCase
-TestWorld.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestWorld.settings = settings(max_examples=100, stateful_step_count=30)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from hashlib import sha256
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 
-from gazelled.config import EVERYBODY, Config, ProcessConfig
+from gazelled.configuration.settings import EVERYBODY, Config, ProcessConfig
 from gazelled.planning import mempool
 from gazelled.planning.judge import judge
 from gazelled.planning.plan import (

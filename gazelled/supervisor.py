@@ -26,6 +26,7 @@ from gazelled.host.uplink import read_state
 from gazelled.instance import access, notify
 from gazelled.instance.clean_up import put_back
 from gazelled.instance.host_setup import WorkerUser, prepare, worker_user
+from gazelled.instance.planned_page import planned_page
 from gazelled.instance.run_dir import RunDir, StateRecord, WorkerRecord, tail
 from gazelled.instance.uplink_watch import UplinkWatch
 from gazelled.instance.worker_process import RunningWorker, WorkerProcess, find_workers, raise_limits, verify
@@ -210,7 +211,7 @@ class Supervisor:
     def _group_page(self, process_index: int, user: WorkerUser, who: access.Access) -> group_page.GroupPage:
         uplink = self.plan.device.uplink
         programs = read_state(uplink) if uplink is not None else None
-        return group_page.from_plan(
+        return planned_page(
             self.plan,
             process_index,
             self.run_dir.path,

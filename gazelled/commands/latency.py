@@ -10,7 +10,7 @@ import click
 
 from gazelled.base.exitcode import ExitCode
 from gazelled.commands.options import instance_option, json_option
-from gazelled.lifecycle.instance import instance_name
+from gazelled.lifecycle.chosen_plan import instance_name
 
 _WORDS = {
     "rx_to_stack": "NIC rx to connection",

@@ -12,7 +12,7 @@ import click
 from gazelled.base.exitcode import ExitCode
 from gazelled.base.printable import printable_lines
 from gazelled.commands.options import chosen_uplink, config_option, instance_option, json_option, uplink_options
-from gazelled.lifecycle.instance import instance_name
+from gazelled.lifecycle.chosen_plan import instance_name
 
 
 def report(sentence: str) -> None:
@@ -33,7 +33,7 @@ def start(
     Returns when every worker is ready, or undoes everything and says which worker failed and why. If workers of this
     plan still run without a supervisor, they are adopted.
     """
-    from gazelled.lifecycle.instance import make_plan, startable
+    from gazelled.lifecycle.chosen_plan import make_plan, startable
     from gazelled.lifecycle.instance import start as start_instance
 
     plan = startable(make_plan(config_file, instance, chosen_uplink(nic, past_firewall)), report)
@@ -64,7 +64,7 @@ def restart(config_file: Path | None, instance: str | None, nic: str | None, pas
     The plan is made before anything is stopped: one that cannot be started leaves the running instance alone.
     """
     from gazelled.instance.run_dir import RunDir
-    from gazelled.lifecycle.instance import make_plan, running_config, running_uplink, startable
+    from gazelled.lifecycle.chosen_plan import make_plan, running_config, running_uplink, startable
     from gazelled.lifecycle.instance import start as start_instance
     from gazelled.lifecycle.instance import stop as stop_instance
 
@@ -108,7 +108,8 @@ def recover(instance: str | None) -> int:
     Workers that still serve without a supervisor are ended too; to keep them, `start` adopts them instead.
     """
     from gazelled.base.errors import GazelledError
-    from gazelled.instance.run_dir import RunDir, run_root
+    from gazelled.base.run_root import run_root
+    from gazelled.instance.run_dir import RunDir
     from gazelled.lifecycle.instance import recover as recover_instance
 
     problems: list[str] = []

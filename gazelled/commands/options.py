@@ -3,21 +3,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from gazelled.config import INSTANCE_NAME, Uplink
+from gazelled.config import Uplink
+from gazelled.configuration.settings import is_instance_name
 
 _F = TypeVar("_F", bound=Callable[..., object])
-
-
-def is_instance_name(name: str) -> bool:
-    """Tell whether a name may name an instance."""
-    return re.fullmatch(INSTANCE_NAME, name) is not None
 
 
 def _checked(context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:

@@ -17,7 +17,7 @@ from gazelled.base.exitcode import ExitCode
 from gazelled.base.printable import printable
 from gazelled.commands.options import instance_option
 from gazelled.instance.run_dir import RunDir
-from gazelled.lifecycle.instance import instance_name
+from gazelled.lifecycle.chosen_plan import instance_name
 from gazelled.planning.plan import Plan
 
 

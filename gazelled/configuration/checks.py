@@ -13,7 +13,7 @@ from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from gazelled.base.cpulist import CPU_MAX, parse_cpus
-from gazelled.config import ALLOWED_MAX, AUTO, EVERYBODY, OWN_NAME
+from gazelled.configuration.settings import ALLOWED_MAX, AUTO, EVERYBODY, OWN_NAME
 
 
 def kind_of(value: object) -> str:

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from gazelled import config
 from gazelled.base.errors import ConfigError
+from gazelled.configuration import settings
 from gazelled.configuration.checks import (
     allowed_groups,
     allowed_users,
@@ -39,7 +39,7 @@ _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:,=\x00-\x1f\x7f]{1,15}")
 _PCI = re.compile(r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]", re.IGNORECASE)
 _SOCKET_PATH = re.compile(r"/[^\s,]{1,106}")
 
-_DEFAULTS = config.Config()
+_DEFAULTS = settings.Config()
 
 
 class _Model(BaseModel):
@@ -58,7 +58,7 @@ class Stack(_Model):
     """What holds for all workers of the instance."""
 
     instance: str = Field(
-        _DEFAULTS.stack.instance, pattern=f"^{config.INSTANCE_NAME}$", description="Name of the instance."
+        _DEFAULTS.stack.instance, pattern=f"^{settings.INSTANCE_NAME}$", description="Name of the instance."
     )
     tcp_conn_count: int = Field(
         _DEFAULTS.stack.tcp_conn_count,
@@ -148,12 +148,12 @@ class Network(_Model):
 
 Users = Annotated[
     tuple[str | int, ...],
-    Field(max_length=config.ALLOWED_MAX),
+    Field(max_length=settings.ALLOWED_MAX),
     BeforeValidator(allowed_users, json_schema_input_type=list[str | int]),
 ]
 Groups = Annotated[
     tuple[str | int, ...],
-    Field(max_length=config.ALLOWED_MAX),
+    Field(max_length=settings.ALLOWED_MAX),
     BeforeValidator(allowed_groups, json_schema_input_type=list[str | int]),
 ]
 
@@ -343,7 +343,7 @@ def _port_problems(port: Port, written: Mapping[str, Any]) -> list[_Problem]:
 def _uplink_problems(port: Mapping[str, Any], network: Mapping[str, Any]) -> list[_Problem]:
     """Check what an uplink rules out: the interface has the addresses, and the tap behind it is the instance's own."""
     uplink, where = port.get("uplink"), ("port", "uplink")
-    auto = network.get("host_addr") == config.AUTO
+    auto = network.get("host_addr") == settings.AUTO
     if not isinstance(uplink, str):
         text = 'network.host_addr: "auto" without port.uplink; allowed: an address with its prefix'
         return [(("network", "host_addr"), text)] if auto else []
@@ -392,7 +392,7 @@ def _full_pci(address: str) -> str:
     return address if address.count(":") == 2 else f"0000:{address}"
 
 
-def parse_config(text: str, source: str) -> config.Config:
+def parse_config(text: str, source: str) -> settings.Config:
     """Read a configuration file's text; ConfigError with all that is wrong, one "source:line: ..." each, by line."""
     try:
         data = tomllib.loads(text)
@@ -420,19 +420,20 @@ def _syntax(message: str, source: str, text: str) -> str:
     return f"{source}:{line}: {message[: match.start()] if match else message}"
 
 
-def _effective(model: File, source: str) -> config.Config:
+def _effective(model: File, source: str) -> settings.Config:
     port = model.port
     host_driver = (port.host_driver or HOST_DRIVERS[0]) if port.driver == "pci" else None
     device = tuple(_full_pci(each) for each in port.device) if port.driver == "pci" else port.device
-    return config.Config(
-        stack=config.StackConfig(**dict(model.stack)),
+    return settings.Config(
+        stack=settings.StackConfig(**dict(model.stack)),
         process=tuple(
-            config.ProcessConfig(each.cpus or (), each.recv_cpus or (), each.send_cpus or ()) for each in model.process
+            settings.ProcessConfig(each.cpus or (), each.recv_cpus or (), each.send_cpus or ())
+            for each in model.process
         ),
-        port=config.PortConfig(**{**dict(port), "device": device, "host_driver": host_driver}),
-        network=config.NetworkConfig(host_addr=config.AUTO)
+        port=settings.PortConfig(**{**dict(port), "device": device, "host_driver": host_driver}),
+        network=settings.NetworkConfig(host_addr=settings.AUTO)
         if port.uplink is not None
-        else config.NetworkConfig(**dict(model.network)),
-        security=config.SecurityConfig(**dict(model.security)),
+        else settings.NetworkConfig(**dict(model.network)),
+        security=settings.SecurityConfig(**dict(model.security)),
         source=source,
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gazelled.base.errors import GazelledError
 from gazelled.base.exitcode import ExitCode
-from gazelled.config import OWN_NAME
+from gazelled.configuration.settings import OWN_NAME
 from gazelled.planning.plan import SecurityPlan
 
 _ACL = "system.posix_acl_access"

@@ -13,7 +13,7 @@ from pathlib import Path
 from gazelled.base.errors import GazelledError
 from gazelled.base.exitcode import ExitCode
 from gazelled.base.sizes import iec
-from gazelled.config import OWN_NAME
+from gazelled.configuration.settings import OWN_NAME
 from gazelled.host import netlink
 from gazelled.host.changes import DpdkRunDir, HostAddress, LinkUp, TapDevice, UnreachableSubnet, XdpProgram
 from gazelled.host.journal import Journal

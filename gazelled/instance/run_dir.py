@@ -30,6 +30,7 @@ from gazelled.base.errors import GazelledError
 from gazelled.base.exitcode import ExitCode
 from gazelled.base.printable import printable
 from gazelled.base.process_identity import ProcessIdentity
+from gazelled.base.run_root import run_root
 
 # The longest name in it that is the path of a UNIX socket must fit sun_path, and the directory itself the group page.
 _PATH_MAX = 107 - len("/worker.127.sock")
@@ -37,11 +38,6 @@ _LOG_MAX = 1 << 20  # as LOG_MAX_BYTES of lstack
 _LOG_KEPT = 64 << 10
 UPLINK_FILE = "uplink.json"  # what the programs of an uplink have counted, as last seen
 _RESERVED = ("nics",)  # the NIC commands keep their own journal beside the instances
-
-
-def run_root() -> Path:
-    """Return the directory that holds every instance's run directory."""
-    return Path(os.environ.get("GAZELLED_RUN_ROOT", "/run/gazelled"))
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,11 @@ class StateRecord:
             WorkerRecord(**{**worker, "process": _identity_from_json(worker["process"])}) for worker in data["workers"]
         )
         return cls(supervisor, tuple(workers))
+
+
+def live_supervisor(state: StateRecord | None) -> ProcessIdentity | None:
+    """Return the supervisor if it runs."""
+    return state.supervisor if state is not None and state.supervisor.alive else None
 
 
 def _identity_to_json(process: ProcessIdentity | None) -> dict[str, int] | None:

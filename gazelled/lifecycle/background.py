@@ -156,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
 def supervise(plan: Plan, config_file: Path | None, report: Report, on_ready: Callable[[], None]) -> int:
     """Run a supervisor in this process to its end; returns the exit status."""
     from gazelled.base.native_build import worker_program
-    from gazelled.lifecycle.instance import reconsider
+    from gazelled.lifecycle.chosen_plan import reconsider
     from gazelled.supervisor import Supervisor
 
     supervisor = Supervisor(plan, RunDir.of(plan.instance), worker_program(), report)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self, cast
 from gazelled.base import command
 from gazelled.base.errors import GazelledError
 from gazelled.base.exitcode import ExitCode
+from gazelled.base.run_root import run_root
 from gazelled.base.wait import locked, wait_for
 from gazelled.host.journal import Journal, register
 from gazelled.host.sysfs import (
@@ -29,7 +30,6 @@ from gazelled.host.sysfs import (
     read_nic,
     vfio_holders,
 )
-from gazelled.instance.run_dir import run_root
 from gazelled.nics.guard import refuse_if_in_use
 from gazelled.nics.network import InterfaceState, capture, read_network, restore
 

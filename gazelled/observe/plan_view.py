@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.text import Text
 
 from gazelled.base.cpulist import format_cpus
+from gazelled.base.run_root import run_root
 from gazelled.base.sizes import iec
 from gazelled.instance.access import attachers
-from gazelled.instance.run_dir import run_root
 from gazelled.pages.run_memory import run_dir_bytes
 from gazelled.planning.findings import SEVERITIES, Finding
 from gazelled.planning.plan import GroupPlan, Plan, WorkerPlan

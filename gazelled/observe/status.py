@@ -12,8 +12,7 @@ from typing import Any, Literal
 from gazelled.base.exitcode import ExitCode
 from gazelled.base.printable import printable
 from gazelled.instance.reach import HIDDEN, answering
-from gazelled.instance.run_dir import UPLINK_FILE, RunDir, StateRecord, WorkerRecord
-from gazelled.lifecycle.instance import live_supervisor
+from gazelled.instance.run_dir import UPLINK_FILE, RunDir, StateRecord, WorkerRecord, live_supervisor
 from gazelled.observe.confinement import Confinement
 from gazelled.pages.worker_page import AppStat, WorkerPage
 from gazelled.planning.plan import Plan

@@ -3,30 +3,19 @@
 
 Written once, before the first worker starts; read-only to workers and applications. The classes with a leading
 underscore repeat the C layout field by field; `lstack --abi` prints the C side's, and a test compares the two.
-
-`python -m gazelled.pages.group_page --run-dir D --device gz0 --host-addr 172.29.0.2/24 ..` writes one by hand, to
-start a worker without a supervisor.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import hashlib
 import ipaddress
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gazelled.config import ALLOWED_MAX
-
-if TYPE_CHECKING:
-    from gazelled.instance.access import Access
-    from gazelled.planning.plan import Plan
+from gazelled.configuration.settings import ALLOWED_MAX
 
 MAGIC = 0x70756F7267617A67  # "gzagroup"
 ABI_VERSION = 1
@@ -204,74 +193,7 @@ def local_mac(seed: str) -> bytes:
     return bytes([0x02]) + hashlib.sha256(seed.encode()).digest()[:5]
 
 
-def from_plan(
-    plan: Plan,
-    process_index: int,
-    run_dir: Path,
-    access: Access,
-    *,
-    run_uid: int = 0,
-    run_gid: int = 0,
-    trust_rx_checksum: bool = False,
-    uplink_owners: int = 0,
-    uplink_alive: int = 0,
-) -> GroupPage:
-    """Return the page of one process of a plan without error findings; `run_uid` is whom its workers become."""
-    kinds = {"tap": Driver.TAP, "ethdev": Driver.ETHDEV, "none": Driver.NONE}
-    network, stack = plan.network, plan.stack
-    return GroupPage(
-        instance=plan.instance,
-        run_dir=run_dir,
-        driver=kinds[plan.workers[0].port.kind],
-        device=plan.device.name,
-        host_addr=ipaddress.IPv4Interface(f"{network.host_addr}/{network.prefix}"),
-        workers=tuple(
-            WorkerRow(
-                queue_id=worker.queue_id,
-                process_index=worker.process_index,
-                index=worker.index,
-                role=Role[worker.role.upper()],
-                cpu=worker.cpu,
-                numa=worker.numa,
-                mbufs=worker.mempool.mbufs,
-                rx_queue_size=worker.rings.rx,
-                tx_queue_size=worker.rings.tx,
-                name=worker.name,
-                comm=worker.comm,
-                pool=worker.mempool.name,
-                port_args=" ".join(worker.port.eal_args),
-            )
-            for worker in plan.workers
-        ),
-        process_index=process_index,
-        split=plan.separate_send_recv,
-        idle=Idle[stack.idle.upper()],
-        spin_us=stack.spin_us,
-        mtu=plan.device.mtu,
-        nic_read_number=stack.nic_read_number,
-        rpc_number=stack.rpc_number,
-        read_connect_number=stack.read_connect_number,
-        trust_rx_checksum=trust_rx_checksum,
-        gateway=ipaddress.IPv4Address(network.gateway) if network.gateway else None,
-        host_peer=ipaddress.IPv4Address(network.host_peer) if network.host_peer else None,
-        host_addr6=ipaddress.IPv6Address(network.host_addr6) if network.host_addr6 else None,
-        gateway6=ipaddress.IPv6Address(network.gateway6) if network.gateway6 else None,
-        host_peer6=ipaddress.IPv6Address(network.host_peer6) if network.host_peer6 else None,
-        mac=bytes.fromhex(network.mac.replace(":", "")) if network.mac else bytes(6),
-        run_uid=run_uid,
-        run_gid=run_gid,
-        uplink_owners=uplink_owners,
-        uplink_alive=uplink_alive,
-        rss_key=bytes.fromhex(plan.rss_key),
-        reta=plan.reta,
-        allow_everybody=access.everybody,
-        allow_uids=access.uids,
-        allow_gids=access.gids,
-        foreign_listen=plan.security.foreign_namespaces == "listen",
-        file_gid=access.own_gid if access.private else None,
-    )
-
-
+# table: one line per field of the C structure
 def pack(page: GroupPage) -> bytes:
     """Return the page's bytes. ValueError if something does not fit: the planner has let through what it should not."""
     workers = page.workers
@@ -375,86 +297,3 @@ def _text(what: str, value: str, size: int) -> bytes:
     if len(data) >= size or b"\0" in data:
         raise ValueError(f'{what} "{value}" does not fit {size - 1} bytes')
     return data
-
-
-def _by_hand(argv: Sequence[str]) -> int:
-    """Write a page from command-line arguments, for experiments with single workers."""
-    parser = argparse.ArgumentParser(prog="python -m gazelled.pages.group_page", description=_by_hand.__doc__)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--instance", default="default")
-    parser.add_argument("--device", default="", help="tap or network device")
-    parser.add_argument(
-        "--host-addr", type=ipaddress.IPv4Interface, required=True, help="the stack's, e.g. 172.29.0.2/24"
-    )
-    parser.add_argument("--host-peer", type=ipaddress.IPv4Address, help="the host's address on the tap")
-    parser.add_argument("--gateway", type=ipaddress.IPv4Address)
-    parser.add_argument("--queues", type=int, default=1, help="workers, with --split twice the pairs")
-    parser.add_argument("--cpus", default="", help="one per worker, e.g. 0,1; absent: not bound")
-    parser.add_argument("--split", action="store_true", help="even queues receive, odd ones send")
-    parser.add_argument("--driver", choices=[driver.name.lower() for driver in Driver], default="tap")
-    parser.add_argument("--port-args", default="", help="EAL arguments, {queue} stands for the queue_id")
-    parser.add_argument("--idle", choices=[idle.name.lower() for idle in Idle], default="adaptive")
-    parser.add_argument("--spin-us", type=int, default=0)
-    parser.add_argument("--mtu", type=int, default=1500)
-    parser.add_argument("--mbufs", type=int, default=8192)
-    parser.add_argument("--rx-queue-size", type=int, default=1024)
-    parser.add_argument("--tx-queue-size", type=int, default=1024)
-    parser.add_argument("--mac", help="default: made from the instance's name; 0 takes the device's")
-    parser.add_argument("--trust-rx-checksum", action="store_true", help="the peers are local kernels (veth)")
-    parser.add_argument("--allow-everybody", action="store_true", help="else root alone may attach")
-    parser.add_argument("--uid", type=int, default=0)
-    parser.add_argument("--gid", type=int, default=0)
-    options = parser.parse_args(argv)
-    cpus = [int(cpu) for cpu in options.cpus.split(",")] if options.cpus else [None] * options.queues
-    if len(cpus) != options.queues or (options.split and options.queues % 2):
-        parser.error("--cpus names one CPU per queue; --split needs an even number of queues")
-    workers = []
-    for queue in range(options.queues):
-        role = (Role.RECV, Role.SEND)[queue % 2] if options.split else Role.BOTH
-        name = f"lstack_{role.name.lower()}_0_{queue // 2}" if options.split else f"gazellelstack{queue:02d}"
-        workers.append(
-            WorkerRow(
-                queue_id=queue,
-                process_index=0,
-                index=queue,
-                role=role,
-                cpu=cpus[queue],
-                numa=None,
-                mbufs=options.mbufs,
-                rx_queue_size=options.rx_queue_size,
-                tx_queue_size=options.tx_queue_size,
-                name=name,
-                comm=name[:15],
-                pool=f"rxtx_mbuf_{queue}",
-                port_args=options.port_args.replace("{queue}", str(queue)),
-            )
-        )
-    mac = {None: local_mac(options.instance), "0": bytes(6)}.get(options.mac)
-    options.run_dir.mkdir(parents=True, exist_ok=True)
-    path = write(
-        GroupPage(
-            instance=options.instance,
-            run_dir=options.run_dir.absolute(),
-            driver=Driver[options.driver.upper()],
-            device=options.device,
-            host_addr=options.host_addr,
-            workers=tuple(workers),
-            split=options.split,
-            idle=Idle[options.idle.upper()],
-            spin_us=options.spin_us,
-            mtu=options.mtu,
-            trust_rx_checksum=options.trust_rx_checksum,
-            gateway=options.gateway,
-            host_peer=options.host_peer,
-            mac=mac if mac is not None else bytes.fromhex(options.mac.replace(":", "")),
-            run_uid=options.uid,
-            run_gid=options.gid,
-            allow_everybody=options.allow_everybody,
-        )
-    )
-    print(path)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_by_hand(sys.argv[1:]))

@@ -12,7 +12,7 @@ from itertools import groupby
 
 from gazelled.base.cpulist import format_cpus
 from gazelled.base.sizes import iec
-from gazelled.config import Config
+from gazelled.configuration.settings import Config
 from gazelled.planning import mempool
 from gazelled.planning.findings import SEVERITIES, Finding, error, note, warning
 from gazelled.planning.plan import COMM_MAX, HugepagesPlan, Plan, WorkerPlan

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from gazelled.config import Config
+from gazelled.configuration.settings import Config
 
 DATA_BYTES = 2048  # of an mbuf, unless a frame is larger where the port cannot chain mbufs
 FRAME_BYTES = 26  # of a frame besides its MTU: Ethernet header, two VLAN tags, checksum

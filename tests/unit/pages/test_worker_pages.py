@@ -17,6 +17,7 @@ from fake_native import fake_native
 from machines import machine, plain, split
 
 from gazelled.instance.access import Access
+from gazelled.instance.planned_page import planned_page
 from gazelled.observe import explain, latency
 from gazelled.pages import group_page, run_memory, worker_page
 from gazelled.pages.worker_page import WorkerPage, WorkerPageState
@@ -75,7 +76,7 @@ ROOT_ONLY = Access(everybody=False, uids=(), gids=(), own_gid=8)
 
 def test_a_page_names_those_who_may_attach() -> None:
     some = Access(everybody=False, uids=(7, 33), gids=(8, 100), own_gid=8)
-    raw = unpack(group_page.pack(group_page.from_plan(plan(plain([0]), machine()), 0, Path("/r"), some)))
+    raw = unpack(group_page.pack(planned_page(plan(plain([0]), machine()), 0, Path("/r"), some)))
     assert (list(raw.allow_uids[: raw.allow_uid_count]), list(raw.allow_gids[: raw.allow_gid_count])) == (
         [7, 33], [8, 100])  # fmt: skip
     assert (raw.allow_everybody, raw.foreign_listen, raw.file_gid) == (0, 0, group_page.NO_ID)
@@ -87,7 +88,7 @@ def unpack(data: bytes) -> Any:
 
 def test_a_page_says_what_the_plan_says() -> None:
     planned = plan(split(([0, 1], [2, 3])), machine())
-    page = group_page.from_plan(
+    page = planned_page(
         planned, 0, Path("/run/gazelled/default"), ROOT_ONLY, run_uid=7, run_gid=8, trust_rx_checksum=True
     )
     raw = unpack(group_page.pack(page))
@@ -113,14 +114,14 @@ def test_a_page_says_what_the_plan_says() -> None:
 
 def test_the_pages_of_two_processes_differ_in_the_process_only() -> None:
     planned = plan(plain([0, 1], [2, 3]), machine())
-    one, two = (unpack(group_page.pack(group_page.from_plan(planned, p, Path("/r"), ROOT_ONLY))) for p in (0, 1))
+    one, two = (unpack(group_page.pack(planned_page(planned, p, Path("/r"), ROOT_ONLY))) for p in (0, 1))
     assert (one.process_index, two.process_index, one.num_queue, one.tot_queue_num) == (0, 1, 2, 4)
     two.process_index = 0
     assert bytes(one) == bytes(two)
 
 
 def test_what_does_not_fit_is_no_page() -> None:
-    page = group_page.from_plan(plan(plain([0]), machine()), 0, Path("/r"), ROOT_ONLY)
+    page = planned_page(plan(plain([0]), machine()), 0, Path("/r"), ROOT_ONLY)
     row = page.workers[0]
     for broken in (
         replace(page, run_dir=Path("/" + "x" * 120)),
@@ -137,7 +138,7 @@ def test_what_does_not_fit_is_no_page() -> None:
 
 @pytest.mark.parametrize(("everybody", "mode"), [(True, 0o644), (False, 0o640)])
 def test_a_written_page_is_for_those_to_read_who_may_attach(tmp_path: Path, everybody: bool, mode: int) -> None:
-    page = group_page.from_plan(plan(plain([0]), machine()), 0, tmp_path, Access(everybody, (), (), os.getegid()))
+    page = planned_page(plan(plain([0]), machine()), 0, tmp_path, Access(everybody, (), (), os.getegid()))
     path = group_page.write(page)
     assert path == tmp_path / "group.0"
     assert path.read_bytes() == group_page.pack(page)

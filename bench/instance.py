@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.lab import REPOSITORY, BenchError, Lab, last_words, run
-from gazelled.instance.run_dir import run_root
+from gazelled.base.run_root import run_root
 from gazelled.pages.worker_page import WorkerPage
 
 _COMMAND_S = 60.0

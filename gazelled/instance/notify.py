@@ -21,13 +21,3 @@ def notify(*assignments: str) -> bool:
     except OSError:
         return False  # a service is not to fail for want of a listener
     return True
-
-
-def watchdog_interval() -> float | None:
-    """Return in how many seconds systemd expects a sign of life, None if it does not watch us."""
-    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return None
-    try:
-        return int(os.environ["WATCHDOG_USEC"]) / 1e6
-    except (KeyError, ValueError):
-        return None

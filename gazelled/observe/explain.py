@@ -30,7 +30,7 @@ REASONS = {
     "family": ("of a family or type the stack does not serve", ""),
     "address": ("at an address that is not the stack's", "let the program use {address}, or 0.0.0.0"),
     "loopback": ("on loopback, where no attached program listens", "start the other program by `gazelled run`, too"),
-    "no_route": ("to a peer to which the stack has no route", "set network.gateway in the configuration"),
+    "no_route": ("to a peer to which the stack has no route", "set network.gateway_addr in the configuration"),
     "not_attached": ("made while no worker could be attached", "`gazelled status` says how the workers are"),
     "no_resource": ("made when the stack had no free socket", "`gazelled status` says who has them"),
     "client": ("accepted from plain clients on loopback or at the host's own addresses", ""),

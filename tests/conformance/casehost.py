@@ -45,7 +45,6 @@ def subject(runner: Lines, requests: Lines) -> None:
         mode = MODES[order["mode"]]
         trace = Trace({mode.there: "there", mode.here: "here"}, runner.put)
         t = T(mode, trace, here, other, order["port"], hold)
-        t.know_peer()
         try:
             cases[order["case"]].function(t)
         except SetupError as error:

@@ -281,19 +281,6 @@ class T:
         os.write(writes, json.dumps(lines).encode())
         os._exit(0)
 
-    def peer_blocked(self) -> None:
-        """Wait until the peer sleeps in what Sock.begin() started."""
-        blocked(self.peer_pid, self.peer_pid)
-
-    @property
-    def peer_pid(self) -> int:
-        """Return the pid of the peer, which begin() must not be asked for."""
-        return self._peer_pid
-
-    def know_peer(self) -> None:
-        """Ask for the peer's pid, before a case begins."""
-        self._peer_pid = int(self.peer.run("pid"))
-
     @contextmanager
     def signals(self, number: int, restart: bool = False) -> Iterator[list[int]]:
         """Handle a signal for a while; yields the list of those that came."""

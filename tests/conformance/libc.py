@@ -27,7 +27,6 @@ class Errno(str):
 
 
 Address = tuple[str, int] | str
-Value = int | str | bytes | None | list[Any] | tuple[Any, ...]
 
 
 def call(name: str, *args: Any) -> int | Errno:

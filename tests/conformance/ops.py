@@ -7,7 +7,6 @@ A case's process runs them itself; the other end runs them when it is told to (s
 from __future__ import annotations
 
 import ctypes
-import os
 import random
 import select
 import socket
@@ -364,11 +363,6 @@ def drain(fd: int) -> Any:
         else:
             got, since = got + len(data), time.monotonic()
     return [got > 0, "EAGAIN"]
-
-
-@op
-def pid() -> int:
-    return os.getpid()
 
 
 def _tuple(address: Any) -> Any:

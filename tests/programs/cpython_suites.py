@@ -106,7 +106,7 @@ def drive(suite: str, journal: Path, limit: float, host: str | None) -> None:
             def addFailure(self, test: unittest.TestCase, err: object) -> None:
                 self.note(test, "failed", self._exc_info_to_string(err, test))  # type: ignore[attr-defined]
 
-            def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: object) -> None:
+            def addSubTest(self, test: unittest.TestCase, _subtest: unittest.TestCase, err: object) -> None:
                 if err is not None:
                     self.note(test, "failed", self._exc_info_to_string(err, test))  # type: ignore[attr-defined]
 

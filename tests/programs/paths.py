@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import socket
-
 from kit.instance import Instance
 from kit.lab import Namespace, Process, until
 
@@ -83,8 +81,3 @@ def kernel_counted(instance: Instance, protocol: str, counter: str) -> int:
         names, values = (line.split()[1:] for line in lines if line.startswith(f"{protocol}:"))
         total += int(values[names.index(counter)])
     return total
-
-
-def plain_connection(address: str, port: int) -> socket.socket:
-    """Connect as a client of this process's namespace would."""
-    return socket.create_connection((address, port), timeout=10)

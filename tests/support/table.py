@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).with_name("table.toml")
-KEPT = ("yes", "kept")  # the program sees what the kernel would show it
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Row:
     number: int
     level: int
     kind: str  # "tcp" or "udp"
-    says: str  # KEPT, or the errno it is refused with
+    says: str  # "yes" or "kept" (the program sees what the kernel would show it), or the errno it is refused with
     note: str
     value: int
     raw: bytes

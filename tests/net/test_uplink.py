@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, accelerated, on_uplink, wait_running
-from kit.lab import Kit, Process, compiled, until
+from kit.lab import Kit, Process, compiled, full, until
 from kit.redis import PORT, ask, load, start_redis
 
 ECHO = Path(__file__).with_name("echo_server.py")
@@ -316,4 +316,40 @@ def test_a_firewall_is_passed_only_if_that_is_meant(kit: Kit) -> None:
     assert before(instance) == as_it_was
     instance.config.write_text(instance.config.read_text() + "past_firewall = true\n")
     instance.start()
+    instance.stop()
+
+
+def test_requests_are_answered_whoever_serves_while_workers_are_killed(kit: Kit) -> None:
+    """A connection for each request, and a worker killed every 2 s: 30 times with FULL=1."""
+    kills = 30 if full() else 4
+    instance = on_uplink(kit, 2)
+    instance.start()
+    (kit.directory / "page").write_text("x" * 600)
+    config = kit.directory / "nginx.conf"
+    config.write_text(f"""
+        user root; daemon off; worker_processes 2; pid {kit.directory}/pid; error_log stderr warn;
+        events {{ worker_connections 4096; }}
+        http {{ access_log off; server {{ listen 8080; root {kit.directory}; }} }}
+    """)
+    nginx = instance.spawn("nginx", "-c", str(config), "-e", "stderr")
+    url = f"http://{instance.address}:8080/page"
+    until(lambda: instance.client.try_run("curl", "-sf", "-m", "2", url).returncode == 0, "nginx to answer", 15)
+    wrk = kit.spawn(
+        instance.client, "wrk", "-t1", "-c20", f"-d{2 * kills + 1}s", "--timeout", "2s", "-H", "Connection: close", url
+    )
+    began = time.monotonic()
+    for kill in range(kills):
+        until(lambda due=began + 2 * kill + 1: time.monotonic() >= due, "the next kill", 5)  # type: ignore[misc]
+        victim = instance.worker(kill % 2)
+        if victim["pid"]:
+            os.kill(victim["pid"], signal.SIGKILL)
+    assert wrk.wait(30) == 0, wrk.output()
+    said = wrk.output()
+    done = re.search(r"(\d+) requests in", said)
+    assert done is not None, said
+    errors = sum(int(number) for number in re.findall(r"(?:connect|read|write|timeout) (\d+)", said))
+    assert int(done[1]) > 1000 * kills, said
+    assert errors <= int(done[1]) / 100, said
+    assert "Non-2xx" not in said, said
+    assert nginx.alive, nginx.output()
     instance.stop()

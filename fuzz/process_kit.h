@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* An attached process as the worker sees one, by the raw protocol (attach.h, abi.h): what it says and writes is for the input. */
+/* An attached process as the worker sees one, by the raw protocol (control.h): what it says and writes is for the input. */
 #ifndef FUZZ_PROCESS_KIT_H
 #define FUZZ_PROCESS_KIT_H
 
@@ -8,7 +8,10 @@
 #include <sys/types.h>
 
 #include <gazelle/abi.h>
-#include <gazelle/attach.h>
+#include <gazelle/arena.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/worker_page.h>
 
 struct process {
 	int fd; /* control socket; -1: it has left */

@@ -13,7 +13,7 @@ INSTANCE_NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,30}"  # becomes part of paths, devic
 DEFAULT_HOST_ADDR = "172.29.0.2/24"
 OWN_NAME = "gazelle"  # the user whom workers become, and the group whose members may attach
 EVERYBODY = "*"
-ALLOWED_MAX = 32  # users, and groups, who may attach: GZ_ALLOWED_MAX of abi.h
+ALLOWED_MAX = 32  # users, and groups, who may attach: GZ_ALLOWED_MAX of group_page.h
 
 
 def is_instance_name(name: str) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 """What `gazelled run --explain` says at the end: which path the sockets of a program took, and why.
 
-The program, and all it starts, count in memory that the file in $GAZELLED_EXPLAIN leads to (struct gz_explain, abi.h).
+The program, and all it starts, count in memory that the file in $GAZELLED_EXPLAIN leads to (explain.h).
 """
 
 from __future__ import annotations

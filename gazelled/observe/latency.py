@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 """Where the time of a request goes: the stages a worker times while somebody is connected to it for that.
 
-NIC rx -> stack -> FIFO -> application reads -> application writes -> stack -> NIC tx, see enum gz_stage of abi.h.
+NIC rx -> stack -> FIFO -> application reads -> application writes -> stack -> NIC tx; enum gz_stage of worker_page.h.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PATIENCE_S = 2.0
 
 
 class _Message(ctypes.Structure):
-    """The struct gz_message of attach.h, as far as a TRACE needs it."""
+    """The struct gz_message of gazelle/control.h, as far as a TRACE needs it."""
 
     _fields_ = [
         ("magic", ctypes.c_uint64),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""The group page: what the plan fixes, as `struct gz_group_page` of native/include/gazelle/abi.h.
+"""The group page: what the plan fixes, as `struct gz_group_page` of native/include/gazelle/group_page.h.
 
 Written once, before the first worker starts; read-only to workers and applications. The classes with a leading
 underscore repeat the C layout field by field; `lstack --abi` prints the C side's, and a test compares the two.

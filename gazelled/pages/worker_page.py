@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""The worker page: what a worker shows of itself, as `struct gz_worker_page` of native/include/gazelle/abi.h.
+"""The worker page: what a worker shows of itself, as `struct gz_worker_page` of native/include/gazelle/worker_page.h.
 
 The worker writes it all the time, we only read. A page is never truncated and survives the worker, so that a mapping
 stays good over restarts. `lstack --abi` prints the C side's layout and names, and a test compares.

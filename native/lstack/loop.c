@@ -27,6 +27,9 @@
 
 #include <lwip/stats.h>
 
+#include <gazelle/atomic.h>
+#include <gazelle/worker_page.h>
+
 #include "apps/apps.h"
 #include "core/clock.h"
 #include "shared/flows.h"
@@ -44,7 +47,7 @@
 #define STEER_BUDGET 256u
 #define EVENTS 32
 #define EVENTS_EVERY_NS 500000ull /* under load: control sockets are looked at so often */
-#define BEAT_NS (400 * NS_PER_MS) /* an idle worker's heartbeat; abi.h promises 500 ms */
+#define BEAT_NS (400 * NS_PER_MS) /* an idle worker's heartbeat; worker_page.h promises 500 ms */
 #define YIELD_EVERY 16u           /* empty turns */
 #define NAP_NS (4 * NS_PER_MS)    /* a timer nearer than the next tick of the clock would have to be set each time */
 #define NAP_PART 16u              /* ...later a sleep lasts at most this part of the silence before it */

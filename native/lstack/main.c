@@ -11,6 +11,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <gazelle/group_page.h>
+
 #include "shared/abi_dump.h"
 #include "apps/apps.h"
 #include "confine.h"

@@ -32,7 +32,13 @@
 #include <cmocka.h>
 
 #include <gazelle/abi.h>
-#include <gazelle/attach.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
 
 #include <lwip/def.h>
 #include <lwip/init.h>

@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include <gazelle/group_page.h>
+
 #include "apps/access.h"
 
 #define SOMEBODY 61001u

@@ -2,6 +2,14 @@
 /* The attach handshake and the rings of an attached process: attaching, listening, forking, leaving. */
 #include <sched.h>
 
+#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/worker_page.h>
+
 #include "attach_kit.h"
 
 static void a_process_attaches_and_leaves(void **state)

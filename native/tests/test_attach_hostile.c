@@ -3,6 +3,13 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/worker_page.h>
+
 #include "attach_kit.h"
 
 static void event_queue_numbers_are_checked(void **state)

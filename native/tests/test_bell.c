@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <gazelle/atomic.h>
 #include <gazelle/bell.h>
 
 static struct gz_bell bell;

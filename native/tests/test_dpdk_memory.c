@@ -13,6 +13,8 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 
+#include <gazelle/group_page.h>
+
 #include "port/eal.h"
 #include "port/mempool.h"
 #include "core/worker.h"

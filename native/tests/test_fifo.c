@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
+#include <gazelle/atomic.h>
 #include <gazelle/fifo.h>
 
 #define SIZE 4096u

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <gazelle/atomic.h>
 #include <gazelle/histogram.h>
 
 static void test_buckets_follow_each_other(void **state)

@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include <gazelle/atomic.h>
+
 #include "packet/packet_ring.h"
 #include "core/run_memory.h"
 

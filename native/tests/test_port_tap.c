@@ -33,6 +33,9 @@
 #include <lwip/pbuf.h>
 #include <lwip/prot/tcp.h>
 
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
+
 #include "packet/checksum.h"
 #include "port/mempool.h"
 #include "port/port.h"

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* What a user may have of a worker, and that it ends with his processes. */
+#include <gazelle/arena.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/worker_page.h>
+
 #include "attach_kit.h"
 #include "socket/conn.h"
 #include "apps/orphan.h"

@@ -26,6 +26,10 @@
 
 #include <lwip/priv/tcp_priv.h>
 
+#include <gazelle/atomic.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
+
 #include "apps/apps.h"
 #include "packet/checksum.h"
 #include "packet/frame.h"

@@ -6,6 +6,14 @@
 #include <sched.h>
 #include <sys/resource.h>
 
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/fifo.h>
+#include <gazelle/worker_page.h>
+
 #include "attach_kit.h"
 
 #define SOMEBODY 12345 /* a user nobody has */

@@ -25,6 +25,9 @@
 #include <unistd.h>
 
 #include <gazelle/abi.h>
+#include <gazelle/atomic.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
 
 #include "shared/abi_dump.h"
 #include "queue_lock.h"

@@ -14,8 +14,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "parcel.h"
-#include "sock.h"
+#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/same_host.h>
+
+#include "process/parcel.h"
+#include "core/sock.h"
 
 #define NUMBERS 32u
 #define WORKERS 2u

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * An ordinary user's program that takes from a worker what it can get. It speaks native/include/gazelle/attach.h itself, so
+ * An ordinary user's program that takes from a worker what it can get. It speaks native/include/gazelle/control.h itself, so
  * that no library keeps it from anything.
  *   greedy orphans N PEER PORT   N times: attaches, connects, forges what it has written, touches 1 GiB it was not given (each thousandth time),
  *                                       and hangs up
@@ -24,7 +24,12 @@
 #include <unistd.h>
 
 #include <gazelle/abi.h>
-#include <gazelle/attach.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/worker_page.h>
 
 #define PATIENCE_MS 10000
 #define TOUCHED (1ull << 30)

@@ -22,8 +22,15 @@
 #include <unistd.h>
 
 #include <gazelle/abi.h>
-#include <gazelle/attach.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/fifo.h>
+#include <gazelle/same_host.h>
 #include <gazelle/wake.h>
+#include <gazelle/worker_page.h>
 
 #define ANSWER_MS 3000
 #define LOOKS 4000 /* of half a millisecond */

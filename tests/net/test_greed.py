@@ -3,7 +3,7 @@
 
        namespace S
 greedy (user 65534)   the others' servers    their clients
-     | attach.h            | liblstack            |
+     | control.h           | liblstack            |
      +---------- stack 10.91.0.2, 1 worker     kernel 10.91.0.1
                            +-------- tap ---------+
 """

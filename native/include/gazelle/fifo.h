@@ -26,9 +26,9 @@ struct gz_end {
 	_Atomic uint32_t out_head;  /* bytes this side has produced */
 	_Atomic uint32_t out_base;  /* out_head at which the block's offset 0 lies */
 	_Atomic uint32_t in_tail;   /* bytes this side has consumed of the other's */
-	_Atomic uint32_t flags;     /* GZ_WORKER_* or GZ_APP_* (abi.h) */
+	_Atomic uint32_t flags;     /* GZ_WORKER_* or GZ_APP_* (arena.h) */
 	_Atomic uint32_t error;     /* errno the connection ended with, 0 = none */
-	_Atomic uint32_t out_block; /* packed block (abi.h) of this side's output; worker's end only, see gz_sock */
+	_Atomic uint32_t out_block; /* packed block (arena.h) of this side's output; worker's end only, see gz_sock */
 	_Atomic uint32_t in_block;  /* packed block of this side's input; worker's end only */
 	_Atomic uint32_t aux[9];    /* by socket kind, see gz_sock */
 };

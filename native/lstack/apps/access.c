@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <gazelle/group_page.h>
+
 #define GROUPS_EXPECTED 64u
 
 static bool holds(const uint32_t *list, uint32_t count, uint32_t id)

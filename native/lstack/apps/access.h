@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/group_page.h>
 
 /*
  * True if the process at the other end of this UNIX socket may attach; `cred` is what the kernel says of it (SO_PEERCRED), and

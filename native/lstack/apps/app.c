@@ -6,7 +6,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/kernel_reason.h>
 #include <gazelle/wake.h>
+#include <gazelle/worker_page.h>
 
 #include "apps/app.h"
 #include "apps/attach.h"

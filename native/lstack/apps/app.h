@@ -10,7 +10,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/channel.h>
+#include <gazelle/worker_page.h>
 
 #include "apps/apps.h"
 #include "apps/arena.h"

@@ -6,6 +6,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+
 #include "apps/app.h"
 #include "apps/arena.h"
 #include "apps/quota.h"

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
 
 struct app;
 struct apps;

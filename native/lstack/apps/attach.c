@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Control sockets: the handshake of attach.h, and the life of struct app. Nothing here is on the data path; whatever a peer
+ * Control sockets: the handshake of control.h, and the life of struct app. Nothing here is on the data path; whatever a peer
  * sends wrong ends its attachment and nothing else.
  */
 #include <errno.h>
@@ -15,7 +15,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
+#include <gazelle/group_page.h>
 #include <gazelle/wake.h>
+#include <gazelle/worker_page.h>
 
 #include "apps/access.h"
 #include "apps/app.h"

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/attach.h>
+#include <gazelle/control.h>
 
 struct app;
 struct apps;

@@ -6,6 +6,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <gazelle/abi.h>
+#include <gazelle/atomic.h>
+#include <gazelle/control.h>
+#include <gazelle/same_host.h>
+
 #include "apps/app.h"
 #include "apps/attach.h"
 #include "socket/conn.h"

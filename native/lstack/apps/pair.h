@@ -6,7 +6,7 @@
 #ifndef LSTACK_PAIR_H
 #define LSTACK_PAIR_H
 
-#include <gazelle/attach.h>
+#include <gazelle/control.h>
 
 struct app;
 

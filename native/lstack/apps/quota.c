@@ -5,7 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/worker_page.h>
 
 /* One part in so many of everything is root's. */
 #define ROOTS_SHARE 8u

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <gazelle/arena.h>
+
 #include "apps/app.h"
 #include "apps/arena.h"
 #include "socket/conn.h"

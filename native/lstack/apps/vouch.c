@@ -8,6 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <gazelle/address.h>
+#include <gazelle/channel.h>
+#include <gazelle/group_page.h>
+
 #include "apps/app.h"
 #include "apps/attach.h"
 #include "apps/vouch.h"

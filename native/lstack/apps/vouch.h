@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/channel.h>
 
 struct app;
 struct apps;

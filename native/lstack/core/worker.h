@@ -17,7 +17,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/atomic.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
 
 struct port;
 struct apps;

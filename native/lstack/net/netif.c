@@ -17,6 +17,10 @@
 
 #include <hooks.h>
 
+#include <gazelle/address.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
+
 #include "net/fragments.h"
 #include "port/mempool.h"
 #include "net/neighbours.h"

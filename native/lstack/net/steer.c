@@ -24,6 +24,11 @@
 #include <lwip/prot/tcp.h>
 #include <lwip/udp.h>
 
+#include <gazelle/address.h>
+#include <gazelle/atomic.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
+
 #include "apps/apps.h"
 #include "packet/checksum.h"
 #include "packet/frame.h"

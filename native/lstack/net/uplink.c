@@ -13,6 +13,7 @@
 
 #include <lwip/priv/tcp_priv.h>
 
+#include <gazelle/atomic.h>
 #include <gazelle/uplink.h>
 
 #include "core/worker.h"

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/group_page.h>
 
 struct protocol_stack;
 struct tcp_pcb;

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <gazelle/atomic.h>
+
 #include "core/run_memory.h"
 
 #define RINGS_MAGIC 0x73676e69727a67ull

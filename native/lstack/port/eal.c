@@ -10,6 +10,8 @@
 #include <rte_errno.h>
 #include <rte_log.h>
 
+#include <gazelle/group_page.h>
+
 #include "core/log.h"
 #include "port/mempool.h"
 #include "core/worker.h"

@@ -11,6 +11,8 @@
 #include <rte_memory.h>
 #include <rte_mempool.h>
 
+#include <gazelle/group_page.h>
+
 #include "port/eal.h"
 #include "core/worker.h"
 

@@ -23,6 +23,9 @@
 #include <lwip/pbuf.h>
 #include <lwip/prot/tcp.h>
 
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
+
 #include "packet/checksum.h"
 #include "core/log.h"
 #include "port/mempool.h"

@@ -5,6 +5,8 @@
 
 #include <lwip/pbuf.h>
 
+#include <gazelle/worker_page.h>
+
 #include "port/port.h"
 #include "core/worker.h"
 

@@ -25,6 +25,9 @@
 #include <lwip/prot/ip4.h>
 #include <lwip/prot/tcp.h>
 
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
+
 #include "packet/checksum.h"
 #include "port/port.h"
 #include "core/worker.h"

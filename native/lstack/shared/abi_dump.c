@@ -5,7 +5,11 @@
 #include <stdio.h>
 
 #include <gazelle/abi.h>
-#include <gazelle/attach.h>
+#include <gazelle/control.h>
+#include <gazelle/explain.h>
+#include <gazelle/group_page.h>
+#include <gazelle/histogram.h>
+#include <gazelle/worker_page.h>
 
 #include "core/run_memory.h"
 

@@ -4,10 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <gazelle/abi.h>
+#include <gazelle/group_page.h>
 
 static bool terminated(const char *s, size_t size)
 {

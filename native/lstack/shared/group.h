@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/group_page.h>
 
 /*
  * Maps a group page and checks every field the worker relies on. 0 and *group, or -errno with the reason in `why`

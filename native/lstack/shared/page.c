@@ -11,6 +11,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <gazelle/abi.h>
+#include <gazelle/atomic.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
+
 #include "apps/access.h"
 #include "core/clock.h"
 #include "core/run_memory.h"

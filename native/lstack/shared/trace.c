@@ -4,6 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/fifo.h>
+#include <gazelle/histogram.h>
+#include <gazelle/worker_page.h>
+
 #include "apps/app.h"
 #include "core/clock.h"
 #include "socket/conn.h"

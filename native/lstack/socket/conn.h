@@ -12,7 +12,9 @@
 
 #include <lwip/tcp.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/channel.h>
+#include <gazelle/group_page.h>
 
 struct ahead;
 struct app;

@@ -4,6 +4,11 @@
 
 #include <lwip/priv/tcp_priv.h>
 
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/fifo.h>
+#include <gazelle/worker_page.h>
+
 #include "socket/ahead.h"
 #include "apps/app.h"
 #include "socket/conn.h"

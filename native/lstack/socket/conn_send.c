@@ -2,6 +2,11 @@
 /* A connection towards the network: tx FIFO bytes to lwIP by reference, acknowledged bytes back to the application. */
 #include <lwip/priv/tcp_priv.h>
 
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/fifo.h>
+#include <gazelle/worker_page.h>
+
 #include "apps/app.h"
 #include "socket/conn.h"
 #include "apps/orphan.h"

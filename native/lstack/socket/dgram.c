@@ -8,6 +8,13 @@
 #include <lwip/ip6.h>
 #include <lwip/udp.h>
 
+#include <gazelle/address.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/channel.h>
+#include <gazelle/fifo.h>
+#include <gazelle/worker_page.h>
+
 #include "apps/app.h"
 #include "socket/conn.h"
 #include "socket/dgram.h"

@@ -6,7 +6,7 @@
 #ifndef LSTACK_DGRAM_H
 #define LSTACK_DGRAM_H
 
-#include <gazelle/abi.h>
+#include <gazelle/channel.h>
 
 struct app;
 struct conn;

@@ -6,6 +6,12 @@
 
 #include <lwip/priv/tcp_priv.h>
 
+#include <gazelle/address.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/channel.h>
+#include <gazelle/worker_page.h>
+
 #include "apps/app.h"
 #include "socket/conn.h"
 #include "socket/listener.h"

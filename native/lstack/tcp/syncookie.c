@@ -11,6 +11,8 @@
 
 #include <hooks.h>
 
+#include <gazelle/worker_page.h>
+
 #include "tcp/isn.h"
 #include "core/worker.h"
 

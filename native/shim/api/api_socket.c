@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <gazelle/address.h>
+
 #include "api/api.h"
 #include "worker/attach.h"
 #include "stream/connect.h"

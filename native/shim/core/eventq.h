@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/channel.h>
 
 #define EVENTQ_SHARED (GZ_EVENT_QUEUES - 1)
 #define EVENTQ_SHARED_SLEEP_NS 2000000ull

@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
 #include <gazelle/atomic.h>
+#include <gazelle/kernel_reason.h>
 
 struct sock;
 struct epoll;

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <gazelle/address.h>
+
 #include "core/real.h"
 #include "core/route.h"
 #include "core/shim.h"

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/kernel_reason.h>
 
 /* An address and port as the ABI has them: IPv4 as ::ffff:a.b.c.d, the port host-endian. */
 struct endpoint {

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <gazelle/abi.h>
+
 #include "worker/attach.h"
 #include "process/fork.h"
 #include "worker/attachment.h"

@@ -19,7 +19,9 @@
 #include <sys/types.h>
 #include <time.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/explain.h>
+#include <gazelle/group_page.h>
+#include <gazelle/kernel_reason.h>
 
 #include "core/lock.h"
 

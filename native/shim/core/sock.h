@@ -14,7 +14,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/fifo.h>
+#include <gazelle/kernel_reason.h>
 
 #include "worker/program.h"
 #include "core/fdtable.h"

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <gazelle/abi.h>
+
 #include "api/api.h"
 #include "udp/dgram_options.h"
 #include "process/exec.h"

@@ -9,7 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/group_page.h>
 
 #include "core/options.h"
 #include "core/route.h"

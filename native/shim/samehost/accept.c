@@ -3,6 +3,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include <gazelle/address.h>
+
 #include "core/eventq.h"
 #include "stream/listen.h"
 #include "samehost/pair_parts.h"

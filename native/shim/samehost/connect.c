@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <gazelle/address.h>
+
 #include "worker/attach.h"
 #include "worker/control.h"
 #include "core/eventq.h"

@@ -16,8 +16,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
-#include <gazelle/attach.h>
+#include <gazelle/arena.h>
+#include <gazelle/control.h>
+#include <gazelle/fifo.h>
+#include <gazelle/same_host.h>
 
 struct endpoint;
 struct attachment;

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <gazelle/address.h>
+
 #include "worker/attach.h"
 #include "stream/connect.h"
 #include "wait/epoll.h"

@@ -13,7 +13,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/group_page.h>
 
 #include "worker/attachment.h"
 

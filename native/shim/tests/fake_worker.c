@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * A worker without a network, for tests of the shim: it speaks attach.h and abi.h as the real one does, and connects a
+ * A worker without a network, for tests of the shim: it speaks control.h and the shared memory as the real one does, and connects a
  * CONNECT to whatever listens on that port among its applications, moving bytes between the two FIFOs. It trusts its
  * applications, sleeps as a worker does (so wake-ups are tested), and fails on command by the port connected to:
  *
@@ -28,8 +28,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <gazelle/attach.h>
+#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
 #include <gazelle/wake.h>
+#include <gazelle/worker_page.h>
 
 #include "fake_worker.h"
 

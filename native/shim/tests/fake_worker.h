@@ -6,7 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/channel.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
 
 #define APPS 32 /* bits of sock.holders */
 #define ARENA_BYTES (1ull << 30)

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <gazelle/abi.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
 
 #include "group.h"
 

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/worker_page.h>
 
 /* The stack's address in tests, and one that is reached through it. Neither is any interface's. */
 #define STACK_ADDR "192.0.2.2"

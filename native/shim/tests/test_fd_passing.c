@@ -11,7 +11,10 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-#include <gazelle/attach.h>
+#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/group_page.h>
+#include <gazelle/same_host.h>
 
 #include "kit.h"
 #include "process/passed_sock.h"

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include <gazelle/address.h>
+
 #include "udp/dgram.h"
 #include "udp/dgram_entry.h"
 #include "udp/dgram_message.h"

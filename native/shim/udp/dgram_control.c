@@ -3,6 +3,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include <gazelle/address.h>
+
 #include "udp/dgram_control.h"
 #include "udp/dgram_entry.h"
 #include "core/route.h"

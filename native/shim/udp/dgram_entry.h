@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
 
 #include "udp/dgram_options.h"
 #include "worker/attachment.h"

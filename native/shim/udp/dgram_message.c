@@ -4,6 +4,8 @@
 #include <sched.h>
 #include <string.h>
 
+#include <gazelle/address.h>
+
 #include "udp/dgram.h"
 #include "udp/dgram_control.h"
 #include "udp/dgram_entry.h"

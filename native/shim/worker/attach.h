@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/attach.h>
+#include <gazelle/control.h>
 
 struct attachment;
 

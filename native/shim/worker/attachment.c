@@ -5,7 +5,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <gazelle/attach.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/channel.h>
+#include <gazelle/control.h>
 
 #include "worker/attach.h"
 #include "worker/control.h"

@@ -14,7 +14,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/arena.h>
+#include <gazelle/atomic.h>
+#include <gazelle/bell.h>
+#include <gazelle/channel.h>
+#include <gazelle/group_page.h>
+#include <gazelle/worker_page.h>
 
 #include "core/lock.h"
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <gazelle/abi.h>
+#include <gazelle/control.h>
 #include <gazelle/wake.h>
 
 #include "core/real.h"

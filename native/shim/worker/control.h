@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include <gazelle/attach.h>
+#include <gazelle/control.h>
 
 /* Sends a message with one descriptor (-1: none). 0 or -errno. a->post held, or the attachment is not public yet. */
 int control_send(int control_fd, struct gz_message *message, int fd);

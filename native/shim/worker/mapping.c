@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <gazelle/abi.h>
+
 #include "worker/attachment.h"
 #include "samehost/pair.h"
 #include "core/real.h"

@@ -26,7 +26,7 @@ from gazelled.queue_planner import plan
 
 @pytest.fixture(scope="module")
 def abi() -> dict[str, Any]:
-    """What the compiler makes of native/include/gazelle/abi.h."""
+    """What the compiler makes of native/include/gazelle."""
     lstack = fake_native() / "lstack/lstack"
     said = subprocess.run([lstack, "--abi"], check=True, capture_output=True, timeout=10).stdout
     data: dict[str, Any] = json.loads(said)
@@ -57,7 +57,7 @@ def test_the_run_directory_stays_reasonable() -> None:
 
 
 def test_python_and_c_agree_on_the_reasons_for_the_kernel() -> None:
-    header = Path(__file__).parents[3] / "native/include/gazelle/abi.h"
+    header = Path(__file__).parents[3] / "native/include/gazelle/kernel_reason.h"
     text = header.read_text().split("enum gz_kernel_reason {")[1].split("}")[0]
     names = [word.strip(",") for word in text.split() if word.startswith("GZ_KERNEL_") and "REASONS" not in word]
     assert [f"GZ_KERNEL_{reason.upper()}" for reason in worker_page.KERNEL_REASONS] == names
@@ -65,7 +65,7 @@ def test_python_and_c_agree_on_the_reasons_for_the_kernel() -> None:
 
 
 def test_python_and_c_agree_on_what_is_explained() -> None:
-    header = Path(__file__).parents[3] / "native/include/gazelle/abi.h"
+    header = Path(__file__).parents[3] / "native/include/gazelle/explain.h"
     text = header.read_text().split("enum gz_explained {")[1].split("}")[0]
     names = re.findall(r"GZ_EXPLAINED_(\w+)", text)
     assert [kind.upper() for kind in explain.KINDS] + ["KINDS"] == names

@@ -38,8 +38,8 @@
  * A number means nothing to a worker, nor to who receives a socket, but with a proof that the sender held it: the end is it.
  * A worker that cannot serve answers REFUSED {status = errno, text} and closes.
  */
-#ifndef GAZELLE_ATTACH_H
-#define GAZELLE_ATTACH_H
+#ifndef GAZELLE_CONTROL_H
+#define GAZELLE_CONTROL_H
 
 #include <stdint.h>
 

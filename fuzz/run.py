@@ -39,13 +39,15 @@ class Target:
 
     @property
     def command(self) -> list[str]:
-        return [str(BUILD / f"fuzz_{self.name}")]
+        program = ROOT / "fuzz" / f"{self.name}.py"
+        return [sys.executable, str(program)] if program.exists() else [str(BUILD / f"fuzz_{self.name}")]
 
 
 TARGETS = [
     Target("frames", 1500, 1500),
     Target("control", 800, 2000),
     Target("hostile", 1000, 1200),
+    Target("configuration", 20000, 1500),
 ]
 
 
@@ -130,7 +132,7 @@ def fuzz(target: Target, seconds: float | None) -> Outcome:
 def report(outcome: Outcome) -> None:
     rate = outcome.executions / outcome.seconds if outcome.seconds else 0
     print(
-        f"{outcome.target.name:8}  {outcome.executions:9,} executions  {rate:6,.0f}/s  {outcome.coverage:6,} edges  ",
+        f"{outcome.target.name:13}  {outcome.executions:9,} executions  {rate:6,.0f}/s  {outcome.coverage:6,} edges  ",
         end="",
     )
     if outcome.trouble:

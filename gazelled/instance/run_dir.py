@@ -31,6 +31,7 @@ from gazelled.base.exitcode import ExitCode
 from gazelled.base.printable import printable
 from gazelled.base.process_identity import ProcessIdentity
 from gazelled.base.run_root import run_root
+from gazelled.base.typed import check_types
 
 # The longest name in it that is the path of a UNIX socket must fit sun_path, and the directory itself the group page.
 _PATH_MAX = 107 - len("/worker.127.sock")
@@ -77,7 +78,9 @@ class StateRecord:
         workers = (
             WorkerRecord(**{**worker, "process": _identity_from_json(worker["process"])}) for worker in data["workers"]
         )
-        return cls(supervisor, tuple(workers))
+        state = cls(supervisor, tuple(workers))
+        check_types(state)
+        return state
 
 
 def live_supervisor(state: StateRecord | None) -> ProcessIdentity | None:

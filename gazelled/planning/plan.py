@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from gazelled.base.json_text import json_text
+from gazelled.base.typed import check_types
 from gazelled.planning.findings import Finding
 
 COMM_MAX = 15  # bytes of a process name the kernel keeps
@@ -186,7 +187,7 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Read back what `to_json` wrote; ValueError, KeyError or TypeError if it is something else."""
         data = json.loads(text)
-        return cls(
+        plan = cls(
             **{
                 **data,
                 "stack": StackPlan(**data["stack"]),
@@ -212,6 +213,8 @@ class Plan:
                 "findings": tuple(Finding(**finding) for finding in data["findings"]),
             }
         )
+        check_types(plan)
+        return plan
 
     def difference(self, other: Plan) -> list[str]:
         """Say what `other` does differently, as "workers[1].cpu: 1 -> 3"; empty if starting either gives the same.

@@ -8,7 +8,7 @@ DESTDIR ?=
 
 MINUTES ?= 10
 
-.PHONY: help run stop test bench fuzz setup build lint format unit ctest asan net conformance programs cpython install clean architecture
+.PHONY: help run stop test bench fuzz setup build lint format unit ctest asan tsan net conformance programs cpython install clean architecture
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +21,7 @@ run: ## redis on the stack, end to end (KEEP=1 leaves it running)
 stop: ## stop what `make run KEEP=1` left running
 	@$(PYTHON) scripts/demo.py --stop
 
-test: ## everything that must hold: format, lint, types, unit, C, C under sanitizers, fuzzers, network, programs, conformance
+test: ## everything that must hold: format, lint, types, unit, C, C under sanitizers, threads, fuzzers, network, programs, conformance
 	@scripts/check
 
 bench: ## kernel and gazelled side by side; BENCH_ARGS=--quick
@@ -31,7 +31,7 @@ bench: ## kernel and gazelled side by side; BENCH_ARGS=--quick
 
 fuzz: ## hostile input of every kind for MINUTES=10; findings into build-fuzz/findings
 	@scripts/setup test
-	@fuzz/build
+	@CC=clang scripts/build build-fuzz -Dfuzz=true --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -- fuzz
 	@$(PYTHON) fuzz/run.py --minutes $(MINUTES) $(FUZZ_ARGS)
 
 setup: ## packages and .venv
@@ -41,7 +41,7 @@ build: ## native/ into build/
 	@scripts/setup run
 	@scripts/build
 
-lint unit ctest asan net conformance programs: ## one stage of `make test`
+lint unit ctest asan tsan net conformance programs: ## one stage of `make test`
 	@scripts/check setup build $@
 
 cpython: ## CPython's own network tests, on the kernel and on the stack (8 to 10 minutes; not in `make test`)
@@ -60,4 +60,4 @@ install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file
 	@scripts/install "$(DESTDIR)"
 
 clean: ## what was built; not .venv and not the fetched lwIP
-	@rm -rf build build-asan build-fuzz
+	@rm -rf build build-asan build-tsan build-fuzz

@@ -128,12 +128,52 @@ static void the_last_change_is_always_seen(void **state)
 		assert_int_equal(seen[n], gz_load(&changed[n]));
 }
 
+/* Plain memory, written before the ring. Nobody writes it again, so whoever takes the bit may read it. */
+static uint32_t told[GZ_BELL_SOCKS];
+
+static void *tell(void *arg)
+{
+	for (uint32_t i = 0; i < GZ_BELL_SOCKS; i++) {
+		uint32_t n = i * 4099 % GZ_BELL_SOCKS;
+
+		told[n] = n + 1;
+		gz_bell_ring(&bell, n);
+	}
+	return arg;
+}
+
+static void read_told(void *ctx, uint32_t n)
+{
+	uint32_t *wrong = ctx;
+
+	*wrong += told[n] != n + 1;
+}
+
+static void what_was_written_before_a_ring_is_seen(void **state)
+{
+	uint32_t taken = 0, wrong = 0;
+	pthread_t teller;
+
+	(void)state;
+	assert_int_equal(pthread_create(&teller, NULL, tell, NULL), 0);
+	while (taken < GZ_BELL_SOCKS) {
+		uint32_t n = gz_bell_take(&bell, 64, read_told, &wrong);
+
+		taken += n;
+		if (!n)
+			sched_yield();
+	}
+	pthread_join(teller, NULL);
+	assert_int_equal(wrong, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(every_ring_is_taken_once, silence),
 		cmocka_unit_test_setup(a_budget_leaves_the_rest_rung, silence),
 		cmocka_unit_test_setup(the_last_change_is_always_seen, silence),
+		cmocka_unit_test_setup(what_was_written_before_a_ring_is_seen, silence),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

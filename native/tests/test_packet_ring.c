@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* Rings between workers: order, wrap-around, a full ring, either side's restart, and a ring full of nonsense. */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -209,6 +211,40 @@ static void many_workers_have_small_rings_that_do_not_overlap(void **state)
 	rings = end[0];
 }
 
+#define RECORDS 20000u
+
+/* The worker at the other end is a thread, with the same mapping: so ThreadSanitizer sees both. */
+static void *produce_all(void *arg)
+{
+	struct packet_ring *ring = packet_ring_of(rings, 1, 0);
+
+	for (uint32_t i = 0; i < RECORDS;) {
+		if (produce(ring, i, 14 + i * 97 % 3000))
+			i++;
+		else
+			sched_yield();
+	}
+	return arg;
+}
+
+static void two_workers_need_nothing_else(void **state)
+{
+	struct packet_ring *ring = packet_ring_of(rings, 1, 0);
+	pthread_t producer;
+
+	assert_int_equal(pthread_create(&producer, NULL, produce_all, NULL), 0);
+	for (uint32_t i = 0; i < RECORDS;) {
+		if (packet_ring_pending(ring)) {
+			consume(ring, i, 14 + i * 97 % 3000);
+			i++;
+		} else {
+			sched_yield();
+		}
+	}
+	pthread_join(producer, NULL);
+	assert_false(packet_ring_pending(ring));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -220,6 +256,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_file_for_other_workers_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(all_memory_is_there_before_a_ring_is_touched, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_file_whose_maker_died_is_made_again, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(two_workers_need_nothing_else, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(many_workers_have_small_rings_that_do_not_overlap, set_up, tear_down),
 	};
 

@@ -24,7 +24,7 @@ from gazelled.config import load_config
 from gazelled.configuration.model import parse_config
 from gazelled.host.journal import Journal
 from gazelled.instance.run_dir import RunDir
-from gazelled.lifecycle.instance import instance_name
+from gazelled.lifecycle.chosen_plan import instance_name
 from gazelled.observe.plan_view import print_plan
 from gazelled.observe.status import read_status
 from gazelled.planning.topology import load_topology, parse_topology

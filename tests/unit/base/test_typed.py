@@ -27,7 +27,9 @@ class Record:
 
 def test_what_a_class_says_is_taken() -> None:
     check_types(Record())
-    check_types(Record(perhaps=3, kind="b", many=(), inner=()))
+    some = Record(perhaps=3, kind="b", many=(), inner=())
+    check_types(some)
+    assert some.perhaps == 3
 
 
 @pytest.mark.parametrize(

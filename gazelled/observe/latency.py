@@ -17,8 +17,8 @@ from gazelled.base.exitcode import ExitCode
 from gazelled.instance.run_dir import RunDir
 from gazelled.pages.worker_page import ABI_VERSION, STAGES, WorkerPage
 
-_MAGIC = 0x68636174617A67
-_TRACE = 13  # GZ_MESSAGE_TRACE
+MAGIC = 0x68636174617A67
+TRACE = 13  # GZ_MESSAGE_TRACE
 _PATIENCE_S = 2.0
 
 
@@ -90,7 +90,7 @@ def traced(run_dir: RunDir, queue_ids: Sequence[int]) -> Iterator[dict[int, Work
 
 def trace_request() -> bytes:
     """Return the message that asks a worker to time requests until its connection ends; from root only."""
-    return bytes(_Message(_MAGIC, ABI_VERSION, _TRACE))
+    return bytes(_Message(MAGIC, ABI_VERSION, TRACE))
 
 
 def _ask(run_dir: RunDir, queue_id: int) -> socket.socket:

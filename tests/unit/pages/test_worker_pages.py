@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_native import fake_native
+from fake_native import compile_c, fake_native
 from machines import machine, plain, split
 
+from gazelled.configuration.settings import ALLOWED_MAX
 from gazelled.instance.access import Access
 from gazelled.instance.planned_page import planned_page
 from gazelled.observe import explain, latency
@@ -56,19 +57,51 @@ def test_the_run_directory_stays_reasonable() -> None:
     assert all(need < 16.5 * workers for workers, need in needs.items())
 
 
+HEADERS = sorted((Path(__file__).parents[3] / "native/include/gazelle").glob("*.h"))
+
+
+def enumerators(name: str) -> list[str]:
+    """Return the names of a C enumeration, wherever it stands in the shared headers."""
+    (text,) = (text for header in HEADERS if f"enum {name} {{" in (text := header.read_text()))
+    return re.findall(r"^\s*(GZ_\w+)", text.split(f"enum {name} {{")[1].split("}")[0], re.MULTILINE)
+
+
 def test_python_and_c_agree_on_the_reasons_for_the_kernel() -> None:
-    header = Path(__file__).parents[3] / "native/include/gazelle/kernel_reason.h"
-    text = header.read_text().split("enum gz_kernel_reason {")[1].split("}")[0]
-    names = [word.strip(",") for word in text.split() if word.startswith("GZ_KERNEL_") and "REASONS" not in word]
-    assert [f"GZ_KERNEL_{reason.upper()}" for reason in worker_page.KERNEL_REASONS] == names
+    names = [f"GZ_KERNEL_{reason.upper()}" for reason in worker_page.KERNEL_REASONS]
+    assert [*names, "GZ_KERNEL_REASONS"] == enumerators("gz_kernel_reason")
     assert set(explain.REASONS) == set(worker_page.KERNEL_REASONS)
 
 
 def test_python_and_c_agree_on_what_is_explained() -> None:
-    header = Path(__file__).parents[3] / "native/include/gazelle/explain.h"
-    text = header.read_text().split("enum gz_explained {")[1].split("}")[0]
-    names = re.findall(r"GZ_EXPLAINED_(\w+)", text)
-    assert [kind.upper() for kind in explain.KINDS] + ["KINDS"] == names
+    names = [f"GZ_EXPLAINED_{kind.upper()}" for kind in explain.KINDS]
+    assert [*names, "GZ_EXPLAINED_KINDS"] == enumerators("gz_explained")
+
+
+def test_python_and_c_agree_on_every_constant(tmp_path: Path) -> None:
+    enums = {"ROLE": group_page.Role, "DRIVER": group_page.Driver, "IDLE": group_page.Idle, "WORKER": WorkerPageState}
+    constants = {
+        "GROUP_MAGIC": group_page.MAGIC,
+        "WORKER_MAGIC": worker_page.MAGIC,
+        "ATTACH_MAGIC": latency.MAGIC,
+        "MESSAGE_TRACE": latency.TRACE,
+        "ABI_VERSION": group_page.ABI_VERSION,
+        "WORKERS_MAX": group_page.WORKERS_MAX,
+        "RETA_SIZE": group_page.RETA_SIZE,
+        "RSS_KEY_SIZE": group_page.RSS_KEY_SIZE,
+        "NO_ID": group_page.NO_ID,
+        "ALLOWED_MAX": ALLOWED_MAX,
+        "LISTENERS_MAX": worker_page.LISTENERS_MAX,
+        "APPS_MAX": worker_page.APPS_MAX,
+        "KERNEL_REASONS": worker_page.KERNEL_REASONS_SIZE,
+        "STAGES": len(worker_page.STAGES),
+        "HISTOGRAM_BUCKETS": worker_page.HISTOGRAM_BUCKETS,
+        **{f"{name}_{each.name}": each.value for name, enum in enums.items() for each in enum},
+    }
+    lines = [f"#include <gazelle/{header.name}>" for header in HEADERS if header.name != "uplink.h"]
+    lines += [f'_Static_assert(GZ_{name} == {value}ull, "{name}");' for name, value in constants.items()]
+    source = tmp_path / "constants.c"
+    source.write_text("\n".join(lines) + "\nint main(void) { return 0; }\n")
+    compile_c([source], tmp_path / "constants", "-I", str(HEADERS[0].parents[1]))
 
 
 ROOT_ONLY = Access(everybody=False, uids=(), gids=(), own_gid=8)

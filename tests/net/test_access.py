@@ -19,7 +19,7 @@ from kit.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
 from kit.lab import Kit, until
 from kit.strangers import GUEST, STRANGER, Installed, as_user, own_gid
 
-from gazelled.observe.latency import _MAGIC, _Message
+from gazelled.observe.latency import MAGIC, _Message
 from gazelled.pages.worker_page import ABI_VERSION
 
 HELLO = 1  # GZ_MESSAGE_HELLO
@@ -65,7 +65,7 @@ def refused_by_the_worker(instance: Instance, uid: int) -> str:
             control.settimeout(5)
             control.connect(str(instance.run_dir / "worker.0.sock"))
             with suppress(BrokenPipeError):
-                control.send(bytes(_Message(_MAGIC, ABI_VERSION, HELLO)))
+                control.send(bytes(_Message(MAGIC, ABI_VERSION, HELLO)))
             with suppress(ConnectionResetError):
                 said = control.recv(256, socket.MSG_PEEK)
             said = control.recv(256)

@@ -27,7 +27,7 @@ test: ## everything that must hold: format, lint, types, unit, C, C under saniti
 bench: ## kernel and gazelled side by side; BENCH_ARGS=--quick
 	@scripts/setup bench
 	@scripts/build
-	@$(PYTHON) -m bench $(BENCH_ARGS)
+	@PYTHONPATH=tests $(PYTHON) -m bench $(BENCH_ARGS)
 
 fuzz: ## hostile input of every kind for MINUTES=10; findings into build-fuzz/findings
 	@scripts/setup test

@@ -21,12 +21,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+
+from kit.namespaces import Namespace
+from kit.waiting import until as wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NATIVE_SOURCES = Path(__file__).resolve().parent / "native"
@@ -34,21 +36,13 @@ _LOOK_EVERY_S = 0.002
 _END_S = 5.0
 _CONGESTION = "reno"  # in every namespace there is; bbr, a default here and there, halves the kernel's own bulk
 
-T = TypeVar("T")
-
 
 class BenchError(Exception):
     """Something could not be measured; the message is the reason the report gives."""
 
 
-def until(condition: Callable[[], T], what: str, seconds: float) -> T:
-    """Wait until a condition holds and return what it returned; BenchError when the time is over."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise BenchError(f"waited {seconds:g} s for {what}")
-        time.sleep(_LOOK_EVERY_S)
-    return value
+# Looks often, as what it waits for is measured; what does not come is a figure that is missing, not a fault of ours.
+until = partial(wait_until, look_every=_LOOK_EVERY_S, error=BenchError)
 
 
 @dataclass(frozen=True)
@@ -138,20 +132,19 @@ class Lab:
 
     def _namespace(self, role: str) -> str:
         name = self.prefix + role
-        run("ip", "netns", "add", name)
-        self.later(lambda: run("ip", "netns", "del", name))
-        run("ip", "-n", name, "link", "set", "lo", "up")
-        off = ("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
-        run(*self.inside(name), "sysctl", "-qw", *off, f"net.ipv4.tcp_congestion_control={_CONGESTION}")
+        try:
+            namespace = Namespace.make(name, f"net.ipv4.tcp_congestion_control={_CONGESTION}")
+        except AssertionError as error:
+            raise BenchError(last_words(str(error))) from None
+        self.later(namespace.remove)
         return name
 
     def veth(self, home: str, home_end: str, client_end: str, queues: int) -> None:
         """Connect a namespace with the clients'; the pair goes with them."""
-        ends = ("numrxqueues", str(queues), "numtxqueues", str(queues))
-        run("ip", "-n", home, "link", "add", home_end, *ends, "type", "veth",
-            "peer", "name", client_end, "netns", self.client, *ends)  # fmt: skip
-        run("ip", "-n", home, "link", "set", home_end, "up")
-        run("ip", "-n", self.client, "link", "set", client_end, "up")
+        try:
+            Namespace(home).connect(home_end, Namespace(self.client), client_end, queues)
+        except AssertionError as error:
+            raise BenchError(last_words(str(error))) from None
 
     def address(self, device: str, address: str, namespace: str) -> None:
         """Give a device an address."""

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, Namespace
+from kit.lab import Kit
+from kit.namespaces import Namespace
 
 from conformance.registry import HOST, HOST6, STACK, STACK6, Mode
 from conformance.runner import Rig, Wrap
@@ -82,7 +83,7 @@ class Places:
     def _kernel_namespaces(self) -> tuple[Namespace, Namespace]:
         if self._kernel is None:
             near, far = self._kit.namespace("k"), self._kit.namespace("m")
-            self._kit.veth(near, "gzk", far, "gzm")
+            near.connect("gzk", far, "gzm")
             for namespace, device, address, address6 in ((near, "gzk", STACK, STACK6), (far, "gzm", HOST, HOST6)):
                 namespace.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
                 namespace.run("ip", "address", "add", f"{address}/24", "dev", device)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from kit.lab import until
+from kit.waiting import until
 
 from conformance.places import Places, placed
 from conformance.registry import MODES

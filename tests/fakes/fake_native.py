@@ -7,8 +7,6 @@ import atexit
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -56,12 +54,3 @@ def compile_c(sources: list[Path], output: Path, *options: str) -> None:
         str(output),
     ]
     subprocess.run(command, check=True, timeout=60)
-
-
-def until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
-    """Wait until a condition holds and return what it returned; AssertionError when the time is over."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for: {what}"
-        time.sleep(0.01)
-    return value

@@ -14,7 +14,8 @@ import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from fake_native import fake_native, until
+from fake_native import fake_native
+from kit.waiting import until
 from machines import machine, plain
 
 from gazelled.base.process_identity import read_start_time

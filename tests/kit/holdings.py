@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psutil
 
 from kit.instance import Instance
-from kit.lab import until
+from kit.waiting import until
 
 GAUGES = ("connections", "sockets", "attachments")
 MEMORY_SLACK = 2 << 20  # bytes: a worker's caches may grow by this over a thousand programs, which is 2 KB for each

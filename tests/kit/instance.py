@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gazelled.pages.worker_page import WorkerPage
-from kit.lab import Kit, Namespace, Process, cpus, until
+from kit.lab import Kit, Process, cpus
+from kit.namespaces import Namespace
+from kit.waiting import until
 
 RUN_ROOT = Path(os.environ.get("GAZELLED_RUN_ROOT", "/run/gazelled"))
 _COMMAND_S = 60
@@ -204,11 +206,11 @@ def on_veth(kit: Kit, workers: int, stack: str = "", relayed: bool = False, ipv6
     home, client = kit.namespace("s"), kit.namespace("c")
     middle = kit.namespace("m") if relayed else None
     if middle is not None:
-        kit.veth(home, "gzs", middle, "ma", workers)
-        kit.veth(client, "gzc", middle, "mb")
+        home.connect("gzs", middle, "ma", workers)
+        client.connect("gzc", middle, "mb")
         client.run("ethtool", "-K", "gzc", "tx", "off", "tso", "off", "gso", "off", "gro", "off")
     else:
-        kit.veth(home, "gzs", client, "gzc", workers)
+        home.connect("gzs", client, "gzc", workers)
     client.run("ip", "address", "add", "10.92.0.1/24", "dev", "gzc")
     if ipv6:
         client.run("sysctl", "-qw", "net.ipv6.conf.gzc.disable_ipv6=0")
@@ -238,7 +240,7 @@ def on_uplink(kit: Kit, workers: int, over: str = "veth", ipv6: bool = False) ->
     `over` says what the interface is: "veth", a "bridge" that one is a port of, or a "macvlan" on one.
     """
     home, client = kit.namespace("s"), kit.namespace("c")
-    kit.veth(home, "gzs", client, "gzc", workers)
+    home.connect("gzs", client, "gzc", workers)
     names = {home: {"veth": "gzs", "bridge": "gzsb", "macvlan": "gzsm"}[over], client: "gzc"}
     if over == "bridge":
         home.run("ip", "link", "add", "gzsb", "type", "bridge")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""The test kit: namespaces, veth pairs and processes, all with names of their own, all removed in one place.
+"""What one test makes: namespaces and processes, all with names of their own, all removed in one place.
 
 A test asks the `kit` fixture for what it needs; `Kit.close` undoes everything in reverse, whatever has happened.
-Nothing here sleeps for a while and hopes: `until` waits for a condition with a deadline.
 """
 
 from __future__ import annotations
@@ -12,52 +11,16 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+
+from kit.namespaces import Namespace as Namespace  # to be had from here as well, as most tests need all three
+from kit.waiting import until as until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_LOOK_EVERY_S = 0.02
 _numbers = itertools.count()
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], what: str, seconds: float = 10.0) -> T:
-    """Wait until a condition holds and return what it returned; AssertionError when the time is over."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for: {what}"
-        time.sleep(_LOOK_EVERY_S)
-    return value
-
-
-@dataclass(frozen=True)
-class Namespace:
-    """A network namespace."""
-
-    name: str
-
-    def argv(self, *command: str) -> list[str]:
-        """Return a command line that runs a command here; it replaces `ip`, so its pid is the command's."""
-        return ["ip", "netns", "exec", self.name, *command]
-
-    def run(self, *command: str, timeout: float = 30, env: Mapping[str, str] | None = None) -> str:
-        """Run a command here to its end and return what it printed; AssertionError with all it said if it failed."""
-        done = self.try_run(*command, timeout=timeout, env=env)
-        assert done.returncode == 0, f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    def try_run(
-        self, *command: str, timeout: float = 30, env: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command here to its end, however it ends."""
-        return subprocess.run(
-            self.argv(*command), capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}
-        )
 
 
 @dataclass(frozen=True)
@@ -141,20 +104,9 @@ class Kit:
 
     def namespace(self, role: str) -> Namespace:
         """Make a namespace with its loopback up."""
-        namespace = Namespace(f"{self.prefix}{role}")
-        _ip("netns", "add", namespace.name)
-        self.later(lambda: _ip("netns", "del", namespace.name))
-        namespace.run("ip", "link", "set", "lo", "up")
-        # No neighbour discovery of the kernel's among the packets.
-        namespace.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+        namespace = Namespace.make(f"{self.prefix}{role}")
+        self.later(namespace.remove)
         return namespace
-
-    def veth(self, a: Namespace, a_name: str, b: Namespace, b_name: str, queues: int = 1) -> None:
-        """Connect two namespaces by a veth pair that is up; it goes with its namespaces."""
-        ends = ("numrxqueues", str(queues), "numtxqueues", str(queues))
-        a.run("ip", "link", "add", a_name, *ends, "type", "veth", "peer", "name", b_name, "netns", b.name, *ends)
-        for namespace, name in ((a, a_name), (b, b_name)):
-            namespace.run("ip", "link", "set", "dev", name, "up")
 
     def spawn(self, namespace: Namespace, *command: str, env: Mapping[str, str] | None = None) -> Process:
         """Start a program; close() ends it if nobody has."""
@@ -172,11 +124,6 @@ class Kit:
         process = Process(popen, log)
         self.later(process.kill_group)
         return process
-
-
-def _ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=10)
-    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
 
 
 def compiled(source: Path, directory: Path, *more: str) -> Path:

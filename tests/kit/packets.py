@@ -16,16 +16,19 @@ import random
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from kit.instance import Instance
+from kit.instance import Instance, on_tap
+from kit.lab import Kit, Process
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 ICMP, TCP, UDP, FRAGMENT, ICMP6 = 1, 6, 17, 44, 58
+NEIGHBOUR = "10.91.0.77"
 MAC = bytes.fromhex("02aa00000077")
 MSS_OPTION = b"\x02\x04\x05\xb4"
 _ETH_IP, _ETH_ARP, _ETH_IP6 = 0x0800, 0x0806, 0x86DD
@@ -342,6 +345,20 @@ def kit_wire(instance: Instance) -> Wire:
     wire = Wire(instance.home.name, instance.device, mac)
     instance.kit.later(wire.close)
     return wire
+
+
+def served(kit: Kit, program: str, says: str = "serving") -> tuple[Instance, Process]:
+    """Start an instance on a tap, and a Python program on it that says when it serves."""
+    instance = on_tap(kit, 1)
+    instance.start()
+    server = instance.spawn(sys.executable, "-c", program)
+    server.said(says)
+    return instance, server
+
+
+def neighbour(instance: Instance, port: int) -> Connection:
+    """Return a connection, not yet opened, of the neighbour 10.91.0.77 to a port of the stack."""
+    return Connection(kit_wire(instance), NEIGHBOUR, instance.address, port)
 
 
 class Connection:

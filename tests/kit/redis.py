@@ -7,7 +7,8 @@ import csv
 import io
 
 from kit.instance import Instance
-from kit.lab import Process, until
+from kit.lab import Process
+from kit.waiting import until
 
 PORT = 6379
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 from kit.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
-from kit.lab import Kit, until
+from kit.lab import Kit
 from kit.strangers import GUEST, STRANGER, Installed, as_user, own_gid
+from kit.waiting import until
 
 from gazelled.observe.latency import MAGIC, _Message
 from gazelled.pages.worker_page import ABI_VERSION

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from kit.holdings import Holdings, assert_nothing_lost, holdings, settled
 from kit.instance import Instance, started
-from kit.lab import Kit, compiled, until
+from kit.lab import Kit, compiled
 from kit.redis import load, start_redis
+from kit.waiting import until
 
 KILLS = 1000
 AT_ONCE = 10

@@ -25,15 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.full_disk import fill, on_a_small_file_system, stopped
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, Process, full, until
+from kit.lab import Kit, Process, full
 from kit.redis import PORT, start_redis
+from kit.waiting import until
 
 from gazelled.base.process_identity import read_start_time
 from gazelled.instance.run_dir import RunDir
 from gazelled.instance.worker_process import find_workers
 from gazelled.pages.worker_page import WorkerPage, WorkerPageState
-from net.test_full_run_dir import fill, on_a_small_file_system, stopped
 
 CLIENT = Path(__file__).with_name("steady_client.py")
 CONNECTIONS = 6

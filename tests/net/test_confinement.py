@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, on_nothing, on_tap, on_veth, started, wait_running
-from kit.lab import Kit, compiled, until
+from kit.lab import Kit, compiled
 from kit.redis import start_redis
 from kit.strangers import as_user
+from kit.waiting import until
 
 INJECT = Path(__file__).with_name("inject_call.c")
 SOCKET, KILL, EXECVE = 41, 62, 59

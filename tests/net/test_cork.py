@@ -6,12 +6,10 @@ invented neighbour, 10.91.0.77 -- tap gz-NAME -- stack 10.91.0.2
 
 from __future__ import annotations
 
-import sys
 import time
 
-from kit.instance import on_tap
 from kit.lab import Kit
-from kit.packets import ACK, PSH, Connection, kit_wire
+from kit.packets import ACK, PSH, neighbour, served
 
 SERVER = """
 import socket, sys
@@ -30,11 +28,8 @@ while connection.recv(1) == b"?":
 
 
 def test_a_cork_holds_bytes_for_a_while_and_acknowledgments_not_at_all(kit: Kit) -> None:
-    instance = on_tap(kit, 1)
-    instance.start()
-    server = instance.spawn(sys.executable, "-c", SERVER)
-    server.said("serving")
-    peer = Connection(kit_wire(instance), "10.91.0.77", instance.address, 7410)
+    instance, server = served(kit, SERVER)
+    peer = neighbour(instance, 7410)
     peer.open()
 
     peer.send(ACK | PSH, b"?")

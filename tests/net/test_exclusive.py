@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import started
-from kit.lab import Kit, Process, until
+from kit.lab import Kit, Process
+from kit.waiting import until
 
 SERVER = str(Path(__file__).with_name("prefork_accept.py"))
 CLIENT = "import socket, sys; print(socket.create_connection((sys.argv[1], 7300), 5).recv(100).decode())"

@@ -11,7 +11,8 @@ import sys
 
 import pytest
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, until
+from kit.lab import Kit
+from kit.waiting import until
 
 PORT = 7007
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, on_nothing
-from kit.lab import Kit, compiled, until
+from kit.lab import Kit, compiled
+from kit.waiting import until
 
 PORT = "7310"
 NATIVE = Path(__file__).parents[2] / "native"

@@ -15,8 +15,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from kit.instance import Instance, on_tap, wait_running
-from kit.lab import Kit, Process, until
+from kit.full_disk import fill, on_a_small_file_system, stopped
+from kit.instance import Instance, wait_running
+from kit.lab import Kit, Process
+from kit.waiting import until
 
 from gazelled.instance.run_dir import RunDir
 from gazelled.instance.worker_process import find_workers
@@ -24,28 +26,6 @@ from gazelled.pages.run_memory import run_dir_bytes
 
 ECHO = Path(__file__).with_name("echo_server.py")
 CLIENT = Path(__file__).with_name("echo_client.py")
-
-
-def on_a_small_file_system(kit: Kit, kib: int) -> Instance:
-    """Make an instance whose run directory is a tmpfs of this size."""
-    instance = on_tap(kit, 2)
-    instance.run_dir.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k,mode=755", "gazelled-test", str(instance.run_dir)]
-    subprocess.run(mount, check=True, timeout=10)
-    kit.later(lambda: subprocess.run(["umount", "-l", str(instance.run_dir)], check=True, timeout=10))
-    return instance
-
-
-def fill(instance: Instance) -> Path:
-    """Take what is left of the file system, to the last byte."""
-    path = instance.run_dir / "filler"
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            with suppress(OSError):
-                while True:
-                    file.write(b"\0" * size)
-    assert os.statvfs(instance.run_dir).f_bfree == 0
-    return path
 
 
 def log(instance: Instance) -> str:
@@ -61,15 +41,6 @@ def serving(instance: Instance) -> Process:
     server = instance.spawn(sys.executable, str(ECHO), instance.address, "80")
     server.said("serving")
     return server
-
-
-def stopped(instance: Instance) -> None:
-    """Stop it; all but the mount point is gone."""
-    done = instance.call("stop")
-    assert done.returncode == 0, done.stderr
-    assert list(instance.run_dir.iterdir()) == []
-    assert find_workers(instance.run_dir) == []
-    assert instance.device not in instance.home.run("ip", "link")
 
 
 def test_a_start_without_room_says_what_it_needs_and_changes_nothing(kit: Kit) -> None:

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, started
-from kit.lab import Kit, Process, compiled, full, until
+from kit.lab import Kit, Process, compiled, full
+from kit.waiting import until
 
 GREEDY, OTHER = 65534, 65533
 ECHO_PORT = 7000

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, on_nothing
-from kit.lab import Kit, compiled, until
+from kit.lab import Kit, compiled
+from kit.waiting import until
 
 PORT, OTHER_PORT = "7300", "7301"
 ROUNDS = 8

@@ -16,8 +16,9 @@ import time
 import psutil
 import pytest
 from kit.instance import Instance, started
-from kit.lab import Kit, full, until
+from kit.lab import Kit, full
 from kit.redis import start_redis
+from kit.waiting import until
 
 LIMIT = 0.03  # of one CPU, for all processes of the instance together
 SECONDS = 30 if full() else 10

@@ -19,12 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kit.datagrams import CLIENT
 from kit.instance import Instance, accelerated, on_tap, on_veth
 from kit.lab import Kit
 from kit.redis import load, start_redis
-
-from net.test_transfer import SERVER, make_file
-from net.test_udp import CLIENT
+from kit.transfer import SERVER, make_file
 
 REQUESTS = 100_000
 DATAGRAMS = Path(__file__).with_name("udp_echo.py")
@@ -81,7 +80,7 @@ def test_the_host_forwards_to_the_stack_at_once(kit: Kit) -> None:
     """
     instance = on_tap(kit, 1, ipv6=True, routed=True)
     away = kit.namespace("a")
-    kit.veth(instance.home, "out", away, "in")
+    instance.home.connect("out", away, "in")
     for namespace, device, address in ((instance.home, "out", "fd00:94::1/64"), (away, "in", "fd00:94::2/64")):
         namespace.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0")
         namespace.run("ip", "-6", "address", "add", address, "dev", device, "nodad")
@@ -180,7 +179,7 @@ def test_datagrams_find_a_path_that_takes_less_than_the_device(kit: Kit, workers
     instance = on_tap(kit, workers, ipv6=True, routed=True)
     instance.start()
     beyond = kit.namespace("b")
-    kit.veth(instance.home, "near", beyond, "far")
+    instance.home.connect("near", beyond, "far")
     for place, device, own in ((instance.home, "near", "1"), (beyond, "far", "2")):
         place.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0", "net.ipv6.conf.all.forwarding=1")
         place.run("ip", "link", "set", device, "mtu", "1300", "up")

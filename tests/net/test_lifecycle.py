@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, on_tap, on_veth, wait_running
-from kit.lab import Kit, until
+from kit.lab import Kit
+from kit.waiting import until
 
 from gazelled.instance.run_dir import RunDir
 
@@ -99,7 +100,7 @@ def test_the_tap_has_no_queueing_discipline(kit: Kit, queues: int) -> None:
 def test_what_is_for_the_stack_never_takes_the_default_route(kit: Kit, address: str) -> None:
     instance = on_tap(kit, 1, ipv6=True)
     away = kit.namespace("a")
-    kit.veth(instance.home, "out", away, "in")
+    instance.home.connect("out", away, "in")
     instance.home.run("sysctl", "-qw", "net.ipv6.conf.out.disable_ipv6=0")
     for command in (
         "address add 10.88.0.1/24 dev out",

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, until
+from kit.lab import Kit
 from kit.packets import ACK, PSH, SYN, Connection, Wire, advertisement, arp, icmp, kit_wire, packed, tcp
+from kit.waiting import until
 
 ECHO = """
 import selectors, socket

@@ -7,11 +7,10 @@ invented neighbour, 10.91.0.77 -- tap gz-NAME -- stack 10.91.0.2
 from __future__ import annotations
 
 import struct
-import sys
 
-from kit.instance import Instance, on_tap
+from kit.instance import Instance
 from kit.lab import Kit, Process
-from kit.packets import ACK, FIN, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire
+from kit.packets import ACK, FIN, MSS_OPTION, PSH, RST, SYN, Connection, neighbour, served
 
 # Says what it receives; ends a connection itself when it is sent "end".
 SERVER = """
@@ -31,11 +30,8 @@ def _stamp(value: int, echo: int = 0) -> bytes:
 
 
 def _opened(kit: Kit, stamp: int) -> tuple[Instance, Process, Connection]:
-    instance = on_tap(kit, 1)
-    instance.start()
-    server = instance.spawn(sys.executable, "-c", SERVER)
-    server.said("serving")
-    peer = Connection(kit_wire(instance), "10.91.0.77", instance.address, 7450)
+    instance, server = served(kit, SERVER)
+    peer = neighbour(instance, 7450)
     _open(peer, stamp)
     server.said("accepted")
     return instance, server, peer

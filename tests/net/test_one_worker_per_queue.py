@@ -12,7 +12,8 @@ import signal
 
 import pytest
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, Process, until
+from kit.lab import Kit, Process
+from kit.waiting import until
 
 from gazelled.base.native_build import worker_program
 from gazelled.instance.run_dir import RunDir

@@ -16,8 +16,9 @@ import time
 
 import pytest
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, until
+from kit.lab import Kit
 from kit.packets import ACK, FIN, MSS_OPTION, PSH, SYN, Connection, kit_wire
+from kit.waiting import until
 
 SACK_PERMITTED = b"\x04\x02"
 SOURCES = {"ipv4": "10.91.0.77", "ipv6": "fd00:91::77"}

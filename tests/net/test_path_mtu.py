@@ -11,7 +11,8 @@ import time
 
 import pytest
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, Namespace
+from kit.lab import Kit
+from kit.namespaces import Namespace
 from kit.packets import ACK, UDP, Connection, icmp, ip, kit_wire, tcp, too_big, udp
 
 SIZE = 4_000_000
@@ -40,7 +41,7 @@ NARROW = {"10.91.0.2": 900, "fd00:91::2": 1280}
 def _behind(kit: Kit, instance: Instance, mtu: int) -> Namespace:
     """Make a namespace behind a link of so much; the host's kernel is the router before it."""
     beyond = kit.namespace("b")
-    kit.veth(instance.home, "near", beyond, "far")
+    instance.home.connect("near", beyond, "far")
     instance.home.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     for place, device, own in ((instance.home, "near", "1"), (beyond, "far", "2")):
         place.run("ip", "link", "set", device, "mtu", str(mtu), "up")

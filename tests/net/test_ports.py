@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
-from kit.lab import Kit, Process, compiled, until
+from kit.lab import Kit, Process, compiled
+from kit.waiting import until
 
 NOBODY = "65534"
 PORT = "8080"

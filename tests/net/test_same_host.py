@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, accelerated, on_nothing, on_tap, wait_running
-from kit.lab import Kit, until
+from kit.lab import Kit
 from kit.redis import PORT, start_redis
+from kit.waiting import until
 
 NOBODY = "65534"
 REQUESTS = 400_000

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, on_nothing
-from kit.lab import Kit, Process, until
+from kit.lab import Kit, Process
+from kit.waiting import until
 
 PROGRAM = str(Path(__file__).with_name("fork_talk.py"))
 PORT = "7200"

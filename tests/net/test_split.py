@@ -13,8 +13,7 @@ from __future__ import annotations
 from kit.instance import Instance, accelerated, on_tap
 from kit.lab import Kit
 from kit.redis import load, start_redis
-
-from net.test_transfer import curl, digest_of, make_file, serve_in_kernel
+from kit.transfer import curl, digest_of, make_file, serve_in_kernel
 
 
 def counted(instance: Instance, what: str) -> dict[str, int]:

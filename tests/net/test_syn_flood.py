@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, Process, compiled, until
+from kit.lab import Kit, Process, compiled
+from kit.waiting import until
 
 HALF_OPEN_MAX = 1023  # of a worker, see syncookie.c
 ECHO = Path(__file__).with_name("echo_server.py")

@@ -13,66 +13,20 @@ stack, 2 workers                                                      kernel
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from kit.instance import Instance, accelerated, on_veth, started
-from kit.lab import REPOSITORY, Kit, Namespace, Process, full, until
+from kit.instance import accelerated, on_veth, started
+from kit.lab import REPOSITORY, Kit, full
+from kit.namespaces import Namespace
+from kit.transfer import MIB, curl, digest_of, make_file, serve_in_kernel, serve_on_stack
+from kit.waiting import until
 
-SERVER = Path(__file__).with_name("http_files.py")
-PORT = 8080
-MIB = 1 << 20
 LARGE = 1024 if full() else 256
 LOSSY = 64
 AT_LEAST = 1e6  # bytes/s through the bad cable
-
-
-def make_file(directory: Path, mebibytes: int) -> tuple[Path, str]:
-    """Write a file whose every block differs; return it and its SHA-256."""
-    path, digest = directory / "file", hashlib.sha256()
-    block = random.Random(7).randbytes(MIB - 8)
-    with path.open("wb") as file:
-        for number in range(mebibytes):
-            piece = number.to_bytes(8, "big") + block
-            digest.update(piece)
-            file.write(piece)
-    return path, digest.hexdigest()
-
-
-def serve_on_stack(instance: Instance) -> Process:
-    server = instance.spawn(sys.executable, str(SERVER), instance.address, str(PORT), str(instance.kit.directory))
-    server.said("serving")
-    return server
-
-
-def serve_in_kernel(instance: Instance) -> Process:
-    arguments = (str(SERVER), instance.peer, str(PORT), str(instance.kit.directory))
-    server = instance.kit.spawn(instance.client, sys.executable, *arguments)
-    server.said("serving")
-    return server
-
-
-def curl(address: str, *options: str) -> list[str]:
-    return [
-        "curl",
-        "--silent",
-        "--show-error",
-        "--fail",
-        "--max-time",
-        "200",
-        *options,
-        f"http://{address}:{PORT}/file",
-    ]
-
-
-def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def exchange(where: Namespace, download: list[str], upload: list[str], fetched: Path, expected: str) -> list[float]:

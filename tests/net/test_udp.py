@@ -9,21 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from kit.datagrams import CLIENT
 from kit.instance import Instance, started, wait_running
 from kit.lab import Kit, Process
 
 SERVER = str(Path(__file__).with_name("udp_echo.py"))
-CLIENT = """
-import socket, sys
-for number in range(8):
-    client = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
-    client.settimeout(3)
-    client.connect((sys.argv[1], 5300))
-    for size in (0, 1, 1400, 5000, 65000):
-        data = bytes([number]) * size
-        client.send(data)
-        assert client.recv(65536) == data, (number, size)
-"""
 CALLS = """
 import errno, socket
 peer = ("10.91.0.1", 5300)

@@ -25,8 +25,9 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, accelerated, on_uplink, wait_running
-from kit.lab import Kit, Process, compiled, full, until
+from kit.lab import Kit, Process, compiled, full
 from kit.redis import PORT, ask, load, start_redis
+from kit.waiting import until
 
 ECHO = Path(__file__).with_name("echo_server.py")
 OTHER_PORT = 7007

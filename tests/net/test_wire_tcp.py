@@ -6,11 +6,10 @@ invented neighbours, 10.91.0.x -- tap gz-NAME -- stack 10.91.0.2
 
 from __future__ import annotations
 
-import sys
-
 from kit.instance import on_tap
-from kit.lab import Kit, until
-from kit.packets import ACK, FIN, MAC, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire, tcp
+from kit.lab import Kit
+from kit.packets import ACK, FIN, MAC, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire, neighbour, served, tcp
+from kit.waiting import until
 
 CLOSES_FIRST = """
 import socket, sys
@@ -26,11 +25,8 @@ sys.stdin.read()
 
 
 def test_a_syn_that_ends_a_time_wait_without_a_listener_is_refused_by_us(kit: Kit) -> None:
-    instance = on_tap(kit, 1)
-    instance.start()
-    server = instance.spawn(sys.executable, "-c", CLOSES_FIRST)
-    server.said("listening")
-    peer = Connection(kit_wire(instance), "10.91.0.77", instance.address, 7100)
+    instance, server = served(kit, CLOSES_FIRST, "listening")
+    peer = neighbour(instance, 7100)
     peer.open()
     peer.send(ACK | PSH, b"x")
     end = peer.wait(lambda packet: bool(packet.flags & FIN))
@@ -76,11 +72,8 @@ def test_a_frame_with_a_priority_and_no_vlan_is_heard(kit: Kit) -> None:
 
 
 def test_a_retransmission_after_a_timeout_counts(kit: Kit) -> None:
-    instance = on_tap(kit, 1)
-    instance.start()
-    server = instance.spawn(sys.executable, "-c", CLOSES_FIRST)
-    server.said("listening")
-    peer = Connection(kit_wire(instance), "10.91.0.77", instance.address, 7100)
+    instance, server = served(kit, CLOSES_FIRST, "listening")
+    peer = neighbour(instance, 7100)
     peer.open()
     peer.send(ACK | PSH, b"x")
     server.said("closed")  # its FIN is never acknowledged

@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 from kit.instance import Instance, started, wait_running
-from kit.lab import Kit, Process, until
+from kit.lab import Kit, Process
 from kit.redis import PORT, start_redis
 from kit.steering import owner
+from kit.waiting import until
 
 CLIENT = Path(__file__).with_name("steady_client.py")
 CONNECTIONS = 40

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from kit.instance import Instance
-    from kit.lab import Namespace
+    from kit.namespaces import Namespace
 
     from programs.cpython_compare import Report
 

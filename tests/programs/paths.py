@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from kit.instance import Instance
-from kit.lab import Namespace, Process, until
+from kit.lab import Process
+from kit.namespaces import Namespace
+from kit.waiting import until
 
 LOOPBACK = "127.0.0.1"
 

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 
 from kit.holdings import Holdings, assert_nothing_lost, settled
 from kit.instance import Instance
-from kit.lab import Process, full, until
-from net.test_transfer import digest_of, make_file
+from kit.lab import Process, full
+from kit.transfer import digest_of, make_file
+from kit.waiting import until
 
 from programs.paths import LOOPBACK, accepted_by_workers, asker, counted, family, listens, on_the_stack
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance
-from kit.lab import Kit, until
+from kit.lab import Kit
+from kit.waiting import until
 
 from programs.conftest import LAYOUTS, laid_out
 from programs.paths import LOOPBACK, asker, counted, kernel_counted, listens, on_the_stack

@@ -11,7 +11,8 @@ kernel ---- tap ---- stack
 from __future__ import annotations
 
 from kit.instance import Instance
-from kit.lab import Process, until
+from kit.lab import Process
+from kit.waiting import until
 
 from programs.paths import LOOPBACK, accepted_by_workers, asker, kernel_paths, listens, on_the_stack
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_native import until
+from kit.waiting import until
 from supervised import Supervised
 
 from gazelled.instance.worker_process import WorkerProcess

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_native import compile_c, fake_native, until
+from fake_native import compile_c, fake_native
+from kit.waiting import until
 
 CPUS = sorted(os.sched_getaffinity(0))
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.lab import REPOSITORY, BenchError, Lab, last_words, run
+from bench.lab import REPOSITORY, BenchError, Lab, end_of_output, run
 from gazelled.base.run_root import run_root
 from gazelled.pages.worker_page import WorkerPage
 
@@ -82,7 +82,7 @@ class Instance:
         done = self.command("start", "-c", str(self.config))
         took = time.monotonic() - before
         if done.returncode != 0:
-            raise BenchError(f"gazelled start: status {done.returncode}: {last_words(done.stdout + done.stderr)}")
+            raise BenchError(f"gazelled start: status {done.returncode}: {end_of_output(done.stdout + done.stderr)}")
         self.environment = self._attach_environment()
         return took
 
@@ -92,14 +92,14 @@ class Instance:
             return
         done = self.command("stop")
         if done.returncode != 0:
-            raise BenchError(f"gazelled stop: status {done.returncode}: {last_words(done.stdout + done.stderr)}")
+            raise BenchError(f"gazelled stop: status {done.returncode}: {end_of_output(done.stdout + done.stderr)}")
         self._started = False
 
     def status(self) -> dict[str, Any]:
         """Return what `status --json` says."""
         done = self.command("status", "--json")
         if not done.stdout:
-            raise BenchError(f"gazelled status: status {done.returncode}: {last_words(done.stderr)}")
+            raise BenchError(f"gazelled status: status {done.returncode}: {end_of_output(done.stderr)}")
         said: dict[str, Any] = json.loads(done.stdout)
         return said
 
@@ -144,7 +144,7 @@ class Instance:
         script = "import json, os; print(json.dumps(dict(os.environ)))"
         done = self.command("run", "--", sys.executable, "-c", script)
         if done.returncode != 0:
-            raise BenchError(f"gazelled run: status {done.returncode}: {last_words(done.stdout + done.stderr)}")
+            raise BenchError(f"gazelled run: status {done.returncode}: {end_of_output(done.stdout + done.stderr)}")
         whole: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
         return {key: value for key, value in whole.items() if value != os.environ.get(key) and key != "_"}
 

@@ -77,7 +77,7 @@ class Process:
         self.popen.wait(_END_S)
 
 
-def last_words(text: str, lines: int = 2) -> str:
+def end_of_output(text: str, lines: int = 2) -> str:
     """Return the end of a program's output on one line, for a message."""
     said = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(said[-lines:])[:300]
@@ -135,7 +135,7 @@ class Lab:
         try:
             namespace = Namespace.make(name, f"net.ipv4.tcp_congestion_control={_CONGESTION}")
         except AssertionError as error:
-            raise BenchError(last_words(str(error))) from None
+            raise BenchError(end_of_output(str(error))) from None
         self.later(namespace.remove)
         return name
 
@@ -144,7 +144,7 @@ class Lab:
         try:
             Namespace(home).connect(home_end, Namespace(self.client), client_end, queues)
         except AssertionError as error:
-            raise BenchError(last_words(str(error))) from None
+            raise BenchError(end_of_output(str(error))) from None
 
     def address(self, device: str, address: str, namespace: str) -> None:
         """Give a device an address."""
@@ -210,8 +210,8 @@ class Lab:
         except subprocess.TimeoutExpired:
             raise BenchError(f"{name}: not done after {seconds:g} s") from None
         if done.returncode != 0:
-            words_left = last_words(done.stdout + done.stderr)
-            raise BenchError(f"{name}: status {done.returncode}: {words_left}")
+            said = end_of_output(done.stdout + done.stderr)
+            raise BenchError(f"{name}: status {done.returncode}: {said}")
         return done.stdout
 
     def compiled(self, name: str) -> str:
@@ -230,7 +230,7 @@ def run(*argv: str) -> str:
     except FileNotFoundError:
         raise BenchError(f"{argv[0]}: not installed") from None
     if done.returncode != 0:
-        raise BenchError(f"{' '.join(argv)}: {last_words(done.stdout + done.stderr)}")
+        raise BenchError(f"{' '.join(argv)}: {end_of_output(done.stdout + done.stderr)}")
     return done.stdout
 
 

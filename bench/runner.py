@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from bench.cpu import CpuMeter, machine_busy_seconds, softirq_threads
-from bench.lab import BenchError, last_words, pin, until
+from bench.lab import BenchError, end_of_output, pin, until
 from bench.limits import MANNERS
 from bench.programs import Load, Outcome, Program, Server
 from bench.side import BASELINE, OTHER, Field, Side, Site
@@ -115,7 +115,7 @@ class Runner:
         def answers(side: Side) -> bool:
             if not process.alive:
                 raise BenchError(
-                    f"{program.name} ended with {process.popen.returncode}: {last_words(process.output())}"
+                    f"{program.name} ended with {process.popen.returncode}: {end_of_output(process.output())}"
                 )
             return program.answers(side)
 

@@ -8,7 +8,7 @@ import json
 import select
 from types import TracebackType
 
-from bench.lab import BenchError, Process, last_words, until
+from bench.lab import BenchError, Process, end_of_output, until
 from bench.side import Side, Site
 
 PORT = 7007
@@ -35,7 +35,7 @@ class Echo:
 
     def _ready(self) -> bool:
         if not self.process.alive:
-            raise BenchError(f"echo ended: {last_words(self.process.output())}")
+            raise BenchError(f"echo ended: {end_of_output(self.process.output())}")
         if "ready" not in self.process.output():
             return False
         try:
@@ -96,7 +96,7 @@ class Talker:
             stdin.write(command + "\n")
             stdin.flush()
         except BrokenPipeError:
-            raise BenchError(f"load ended: {last_words(self.process.output())}") from None
+            raise BenchError(f"load ended: {end_of_output(self.process.output())}") from None
 
     def ask(self, command: str, seconds: float = 30.0) -> dict[str, float]:
         """Give a command and return what it measured."""
@@ -115,6 +115,6 @@ class Talker:
             raise BenchError(f"load: no answer after {seconds:g} s")
         line = stdout.readline()
         if not line:
-            raise BenchError(f"load ended: {last_words(self.process.output())}")
+            raise BenchError(f"load ended: {end_of_output(self.process.output())}")
         said: dict[str, float] = json.loads(line)
         return said

@@ -319,7 +319,7 @@ class Supervisor:
                 slot.process.kill()
 
     def _launch(self, slot: _Slot) -> None:
-        """Make the worker's process, unless one that nobody has recorded holds the queue: then that one is taken."""
+        """Make the worker's process, unless a worker that no record names holds the queue: then it is adopted."""
         plan, run_dir = slot.plan, self.run_dir
         if run_dir.queue_held(plan.queue_id):
             self._map_page(slot)
@@ -402,7 +402,7 @@ class Supervisor:
             self._turn()
         return put_back(self.run_dir, self.report)
 
-    # ---- what others see
+    # ---- what other processes see
 
     def _status_line(self) -> str:
         running = sum(slot.worker.state is State.RUNNING for slot in self._slots)
@@ -434,7 +434,7 @@ class Supervisor:
     def _write_state(self, text: str) -> None:
         """Write state.json. Without room for it workers are served all the same; each tick tries again.
 
-        Who looks for workers meanwhile asks the processes themselves: those are found by their command lines.
+        Until then commands find workers by the command lines of the processes.
         """
         since = self._unrecorded_since
         try:

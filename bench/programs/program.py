@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bench.cpu import children_of
-from bench.lab import Lab, Process, last_words
+from bench.lab import Lab, Process, end_of_output
 from bench.side import PLACEMENTS, Side, Site
 
 MILLION = 1e6
@@ -61,7 +61,7 @@ class Server:
 
     def said(self) -> str:
         """Return its last words."""
-        return last_words(self.process.output())
+        return end_of_output(self.process.output())
 
 
 class Program(ABC):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""Text that others wrote, made fit for a terminal.
+"""Text from other programs, made fit for a terminal.
 
 Names and arguments of processes are chosen by their users, and a log repeats what they sent: none of them is to move
-the cursor, or to turn the reading order, of whoever looks.
+the cursor, or to turn the reading order, of the reader's terminal.
 """
 
 from __future__ import annotations

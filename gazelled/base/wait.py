@@ -20,7 +20,7 @@ _LOOK_EVERY_S = 0.02
 def locked(directory: Path, *, for_commands: bool = False) -> Iterator[None]:
     """Hold the lock of an existing directory, waiting for another holder up to a minute.
 
-    With `for_commands` the commands run meanwhile hold it too: if we are killed, whoever comes next waits until the
+    With `for_commands` the commands run meanwhile hold it too: if we are killed, the next process waits until the
     orphaned command is done with the device.
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -25,14 +25,14 @@ _WORDS = {
 
 @click.command()
 @instance_option
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="How long to look.")
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="How long to trace.")
 @json_option
 def latency(instance: str | None, seconds: float, as_json: bool) -> int:
     """Time requests on their way through the stack, and show p50, p99, p99.9 and the longest of each stage.
 
     One request of each connection at a time is stamped, from the burst it came with to the burst its answer left with.
-    Off unless this command runs; Ctrl-C ends it early and shows what there is. Connections between two programs of this
-    host do not pass the stack and are not seen.
+    Workers stamp requests only while this command runs; Ctrl-C ends it early and shows what there is. Connections
+    between two programs of this host do not pass the stack and are not seen.
     """
     from gazelled.base.errors import GazelledError
     from gazelled.instance.run_dir import RunDir

@@ -43,7 +43,7 @@ def start(
 @click.command()
 @instance_option
 def stop(instance: str | None) -> None:
-    """Stop an instance and put the host back. Nothing to stop is no error."""
+    """Stop an instance and put the host back. If nothing runs, that is no error."""
     from gazelled.instance.run_dir import RunDir
     from gazelled.lifecycle.instance import stop as stop_instance
 
@@ -84,7 +84,7 @@ def restart(config_file: Path | None, instance: str | None, nic: str | None, pas
 def status(instance: str | None, as_json: bool) -> int:
     """Show workers, applications and which path their sockets took.
 
-    Ends with 0 if all workers run, 2 if some do not or no supervisor watches them, 3 if nothing runs.
+    Exits with 0 if all workers run, 2 if some do not or no supervisor watches them, 3 if nothing runs.
     """
     from gazelled.instance.run_dir import RunDir
     from gazelled.observe.status import read_status

@@ -53,7 +53,7 @@ def nics(as_json: bool, instance: str | None) -> None:
 @click.option(
     "--driver", default="vfio-pci", show_default=True, help="DPDK driver: vfio-pci, uio_pci_generic or igb_uio."
 )
-@click.option("--force", is_flag=True, help="Also if the NIC carries the default route or an ssh session.")
+@click.option("--force", is_flag=True, help="Bind it even if it carries the default route or an ssh session.")
 @instance_option
 def bind(nic: str, driver: str, force: bool, instance: str | None) -> None:
     """Give NIC, an interface or a PCI address, to DPDK until `gazelled unbind`.

@@ -54,7 +54,7 @@ def uplink_options(command: _F) -> _F:
     command = click.option(
         "--past-firewall",
         is_flag=True,
-        help="With --nic: although netfilter rules of this host do not see the stack's packets.",
+        help="With --nic: start although this host filters packets; the stack's do not pass its netfilter rules.",
     )(command)
     return click.option(
         "--nic",

@@ -47,7 +47,7 @@ def plan(
 ) -> int:
     """Show which worker, queue, CPU and memory go together, and what is wrong.
 
-    Changes nothing and needs no root. `start` carries out exactly this. Ends with 78 if an error was found.
+    Changes nothing and needs no root. `start` carries out exactly this. Exits with 78 if an error was found.
     """
     from gazelled.queue_planner import plan as make_plan
 

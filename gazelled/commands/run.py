@@ -36,12 +36,12 @@ from gazelled.planning.plan import Plan
     type=click.Choice(["kernel", "fail"]),
     default="fail",
     show_default=True,
-    help="What to do without a running instance, or with a program that cannot be put on the stack.",
+    help="What to do if no instance runs, or if the program cannot run on the stack.",
 )
 @click.option("--explain", is_flag=True, help="Say at its end which path its sockets took, and why.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(instance: str | None, process_index: int, fallback: str, explain: bool, command: tuple[str, ...]) -> NoReturn:
-    """Run COMMAND on the stack. Its exit status is ours.
+    """Run COMMAND on the stack. Exits with the command's status.
 
     Sockets the stack cannot serve are the kernel's, each counted by reason in `gazelled status`.
     """

@@ -127,7 +127,7 @@ class Config:
 
 
 # Small rings and pools for the embedded tap: quick to create, and a tap's packets come in super-frames anyway. It is
-# for trying things out: everybody may attach, as everybody may use the kernel's stack.
+# for trying things out: all users may attach, as all may use the kernel's stack.
 BUILT_IN = Config(
     port=PortConfig(rx_queue_size=1024, tx_queue_size=1024),
     security=SecurityConfig(allow_users=(EVERYBODY,), allow_groups=()),

@@ -111,8 +111,8 @@ class HostAddress:
 class UnreachableSubnet:
     """A last route to the stack's subnet, for every moment in which the tap's own is not there.
 
-    While the tap is made, gone with a crash, or set down by somebody, what programs of the host send to the stack would
-    take the default route, to somebody else. This one refuses it.
+    While the tap is being made, has gone with a crash, or was set down, packets of the host's programs to the stack
+    would take the default route and reach another machine. This route refuses them.
     """
 
     kind: ClassVar[str] = "unreachable-subnet"
@@ -225,7 +225,7 @@ class DpdkRunDir:
 
     @property
     def path(self) -> Path:
-        """Return where it is; DPDK looks elsewhere for those who are not root."""
+        """Return where it is; DPDK looks elsewhere if it does not run as root."""
         root = Path("/var/run" if os.geteuid() == 0 else "/tmp")  # noqa: S108  DPDK's own choice
         return root / "dpdk" / self.prefix
 

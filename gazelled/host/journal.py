@@ -6,8 +6,8 @@ in reverse and marks each entry once the host is as before. A process killed bet
 entry that is pending although its change may be not made, half made, or already undone: that is why `undo` of every
 change must be idempotent and safe in all three cases. When nothing is pending any more the file is removed.
 
-One writer at a time: whoever opens a journal to write holds a lock of its own (the supervisor's instance lock, the NIC
-lock). Readers need none.
+One writer at a time: a process that opens a journal to write holds a lock of its own (the supervisor's instance lock,
+the NIC lock). Readers need none.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Journal:
         return [self._change(entry) for entry in self._read()[0]]
 
     def pending_of(self, cls: type[_Change]) -> list[_Change]:
-        """As `pending`, but only the changes of one class: for readers who do not know the others."""
+        """As `pending`, but only the changes of one class: for readers that do not know the other classes."""
         changes = [self._change(entry) for entry in self._read()[0] if entry.kind == cls.kind]
         return [change for change in changes if isinstance(change, cls)]
 
@@ -173,7 +173,7 @@ class Journal:
                         pending[key] = _Entry(key, number, kind, data)
                         last = max(last, key)
                     case {"op": "done", "id": int()}:
-                        pass  # for people who read the file; undo does not trust it
+                        pass  # for a person who reads the file; undo does not trust it
                     case {"op": "undone", "id": int(key)}:
                         pending.pop(key, None)
                     case _:

@@ -129,7 +129,7 @@ def _address_text(message: Any) -> str:  # noqa: ANN401  pyroute2 has no types
 def create_tap(name: str, alias: str, mtu: int) -> None:
     """Make a persistent multi-queue tap with vnet headers, which root alone may open; nothing if there is one already.
 
-    Its owner must be somebody: of a tap without an owner everybody who may open /dev/net/tun may open a queue.
+    It must have an owner: any user who may open /dev/net/tun may open a queue of a tap without one.
     It carries `alias`, and no IPv6 address of its own: what the kernel would send for that would keep workers awake.
     Like a veth it has no queueing discipline: a tap never asks the kernel to wait, so none would ever hold a packet.
     Its queues hold what comes at once, say some thousand SYNs: each that is dropped costs its sender a second.

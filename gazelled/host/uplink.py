@@ -42,7 +42,7 @@ def read_state(interface: str) -> UplinkState:
 
 
 def set_addresses(interface: str, addresses: Sequence[str]) -> None:
-    """Have packets to these addresses, and to no others, looked at."""
+    """Make the programs look at packets to these addresses, and at no other packets."""
     command.run([str(uplink_control()), "addresses", interface, *addresses])
 
 
@@ -103,7 +103,7 @@ class UplinkPrograms:
         return None
 
     def undo(self) -> None:
-        """Detach them, and take the qdisc away if it was ours and nobody else's program hangs from it."""
+        """Detach them, and remove the qdisc if we added it and no other program is attached to it."""
         command.run([str(uplink_control()), "detach", self.interface, self.tap])
         if self.new_qdisc and not netlink.has_filters(self.interface):
             netlink.remove_clsact(self.interface)

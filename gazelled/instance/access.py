@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 """Who may attach: said in words, as numbers for the group page, and as modes of the run directory.
 
-The worker decides, by what the kernel says of who connects. The run directory is closed to all others as well: they are
-not to read what the instance shows of itself.
+The worker decides, by the credentials that the kernel gives of a connecting process. The run directory is closed to all
+other users: they are not to read what the instance shows of itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NO_ID = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Access:
-    """Who may attach, as numbers. `own_gid`: the group workers have, who must reach the run directory, too."""
+    """Who may attach, as numbers. `own_gid`: the group of workers, which must reach the run directory, too."""
 
     everybody: bool
     uids: tuple[int, ...]
@@ -48,9 +48,9 @@ def resolve(security: SecurityPlan, own_gid: int) -> Access:
     """Look the names up; GazelledError if there is none of that name any more."""
     mine = (
         (os.geteuid(),) if os.geteuid() else ()
-    )  # root always may; who starts an instance without root may use it, too
+    )  # root always may; a user who starts an instance without root may use it, too
     users = (*mine, *(_number(user, "user") for user in security.users))
-    # Without root an instance serves who started it; there need be no group of that name then.
+    # Without root an instance serves the user who started it; a group of that name is not needed then.
     wanted = [group for group in security.groups if not (mine and group == OWN_NAME and not _exists(group))]
     groups = tuple(_number(group, "group") for group in wanted)
     return Access(security.everybody, tuple(dict.fromkeys(users)), tuple(dict.fromkeys(groups)), own_gid)
@@ -85,7 +85,7 @@ def attachers(security: SecurityPlan) -> str:
 
 
 def close_directory(path: Path, access: Access) -> None:
-    """Let those who may attach into the run directory, and nobody else, whoever might before."""
+    """Open the run directory to the users who may attach, and close it to all others, whatever it allowed before."""
     if _ACL in os.listxattr(path):
         os.removexattr(path, _ACL)
     if access.everybody:

@@ -134,7 +134,7 @@ def _prepare_tap(plan: Plan, journal: Journal, report: Report) -> None:
             f"{name}: a device of this name exists, and no running instance owns it",
             hint=f"`ip link delete {name}` if nothing needs it, or another instance name (-i)",
         )
-    if link is not None:  # a tap somebody made for us: its addresses are theirs
+    if link is not None:  # a tap made beforehand: its addresses are the administrator's
         if netlink.tap_flags(name) != netlink.TAP_FLAGS:
             raise GazelledError(
                 f"{name}: not a multi-queue tap with vnet headers",
@@ -142,7 +142,7 @@ def _prepare_tap(plan: Plan, journal: Journal, report: Report) -> None:
             )
         if netlink.tap_owner(name) != 0:
             report(
-                f"warning: {name}: its owner is not root: others may open further queues of it and get a part of the "
+                f"warning: {name}: its owner is not root: that user may open more queues of it and get a part of the "
                 f"traffic; `ip tuntap add dev {name} mode tap user root multi_queue vnet_hdr` makes one for us alone"
             )
         _set_up(name, journal, report)
@@ -167,7 +167,7 @@ def _prepare_tap(plan: Plan, journal: Journal, report: Report) -> None:
     journal.make(tap)
     for _, _, peer in ours:
         journal.make(HostAddress(name, peer))
-    if network.host_addr6:  # without one the host asks nobody for the neighbours of those it forwards for
+    if network.host_addr6:  # without one the host does not ask for neighbours when it forwards
         journal.make(HostAddress(name, LINK_LOCAL))
     journal.make(LinkUp(name))
 
@@ -183,7 +183,7 @@ def _prepare_uplink(plan: Plan, uplink: str, journal: Journal, report: Report) -
     if filters:
         raise GazelledError(
             f"port.uplink {uplink}: netfilter rules here would not see the stack's packets ({', '.join(filters)})",
-            hint="--past-firewall (port.past_firewall = true) if whoever reaches the interface may reach those ports",
+            hint="--past-firewall (port.past_firewall = true) if all who reach the interface may reach those ports",
         )
     name, network = plan.device.name, plan.network
     journal.make(TapDevice(name, plan.instance, plan.device.mtu))
@@ -195,7 +195,7 @@ def _prepare_uplink(plan: Plan, uplink: str, journal: Journal, report: Report) -
 
 
 def _check_xdp(name: str) -> None:
-    """Refuse a device that somebody else's XDP program has; all else was the planner's to see."""
+    """Refuse a device that has an XDP program of another owner; the planner has checked all else."""
     link = _existing(name)
     if link.xdp is not None:
         raise GazelledError(

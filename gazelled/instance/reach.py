@@ -13,7 +13,7 @@ HIDDEN = 0  # the kernel's name for a process of another PID namespace
 
 
 def listener(path: Path) -> int | None:
-    """Return the pid of the worker that listens on a socket, HIDDEN if we cannot see it; None if nobody listens.
+    """Return the pid of the worker that listens on a socket, HIDDEN if we cannot see it; None if no process listens.
 
     A socket we may not connect to says nothing: None.
     """
@@ -21,7 +21,7 @@ def listener(path: Path) -> int | None:
         try:
             asker.connect(str(path))
         except BlockingIOError:
-            return HIDDEN  # it listens, and has no time for one more; who it is we do not learn
+            return HIDDEN  # it listens, its backlog is full, and its pid stays unknown
         except OSError:
             return None
         credentials = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))

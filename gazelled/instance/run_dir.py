@@ -10,7 +10,7 @@ rings                            packet rings between workers
 plan.json, journal               what runs, and what was changed on the host for it
 state.json                       the supervisor and its workers, rewritten with every change
 restart                          there while `restart` is between its stop and its start: what is to outlive it, stays
-lock                             held (flock) by the supervisor, or by whoever cleans up after a dead one
+lock                             held (flock) by the supervisor, or by the command that cleans up after a dead one
 supervisor.log                   its decisions, when it runs in the background
 """
 
@@ -43,7 +43,7 @@ _RESERVED = ("nics",)  # the NIC commands keep their own journal beside the inst
 
 @dataclass(frozen=True)
 class WorkerRecord:
-    """What is known of one worker to those who look from outside, and to the next supervisor."""
+    """What commands and the next supervisor know of one worker."""
 
     queue_id: int
     state: str
@@ -159,7 +159,7 @@ class RunDir:
         return self.path / f"worker.{queue_id}.log"
 
     def queue_held(self, queue_id: int) -> bool:
-        """Tell whether a worker serves a queue, whoever made it and in whichever PID namespace. For root only.
+        """Tell whether a worker serves a queue, in whatever PID namespace, of whatever supervisor. For root only.
 
         It asks for the lock without taking it, even for a moment: a worker that starts just now must not fail for it.
         """
@@ -188,7 +188,7 @@ class RunDir:
             fd = self._open_lock()
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever held it may just have removed the directory: then this is the lock of nothing.
+                # Its last holder may just have removed the directory: then this locks nothing.
                 if os.path.samestat(os.fstat(fd), os.stat(self.path / "lock")):
                     return fd
             except BlockingIOError:
@@ -228,7 +228,7 @@ class RunDir:
         self.write("state.json", state.to_json())
 
     def write(self, name: str, text: str) -> None:
-        """Replace a small file, whole or not at all; everyone who gets into the directory may read it."""
+        """Replace a small file, whole or not at all; each user who may enter the directory may read it."""
         draft = self.path / f"{name}.new"
         draft.write_text(text)
         draft.chmod(0o644)

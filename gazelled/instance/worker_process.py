@@ -158,7 +158,7 @@ class WorkerProcess:
 
 def verify(pid: int, name: str, comm: str, cpu: int | None) -> list[str]:
     """Compare a running worker with the plan: both its names, and the CPU it is bound to. Returns the differences."""
-    import psutil  # late: nobody waits for this check
+    import psutil  # late: slow to load, and no command waits for this check
 
     try:
         process = psutil.Process(pid)
@@ -186,7 +186,7 @@ class RunningWorker:
 
 
 def find_workers(run_dir: Path) -> list[RunningWorker]:
-    """Find the workers of an instance by their command line, whoever made them and whether or not that is recorded."""
+    """Find the workers of an instance by their command line, also those that no record names."""
     prefix = os.fsencode(run_dir) + b"/group."
     found = []
     for entry in Path("/proc").iterdir():

@@ -195,7 +195,7 @@ def _tick(worker: Worker, tick: Tick, now: float, policy: Policy) -> Step:
 def _own_time(elapsed: float, before: Look | None, look: Look | None) -> float:
     """Return how much of a time a worker spent on anything but waiting for a CPU.
 
-    Of one that is runnable nobody knows how long it has waited by now, but what it ran is exact. Of one that is not,
+    How long a runnable one has waited by now is not known, but what it ran is exact. Of one that is not,
     the waits are all counted.
     """
     if look is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""Standing in for a program that runs as our child: whoever sees us should see as little difference as possible."""
+"""Standing in for a program that runs as our child: our parent is to see as little difference as possible."""
 
 from __future__ import annotations
 

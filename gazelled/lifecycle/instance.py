@@ -19,7 +19,7 @@ Report = Callable[[str], None]
 
 _DIFFERENCES_SHOWN = 8
 _STOP_S = 20.0  # workers drain for 2 s at most; the rest is netlink
-_HELD_S = 5.0  # how long somebody may hold the lock without having said who he is
+_HELD_S = 5.0  # how long a process may hold the lock before state.json names it
 
 
 def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Report) -> int:
@@ -44,8 +44,8 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
         )
     source = find_config(config_file)
     source = source.absolute() if source is not None else None
-    _end_of_stop(run_dir, plan, report)
-    _first_words(run_dir, plan, source, lock, report)
+    _release_what_a_restart_kept(run_dir, plan, report)
+    _prepare(run_dir, plan, source, lock, report)
     if foreground:
         try:
             return supervise(plan, source, report, lambda: report(ready_sentence(plan)))
@@ -56,7 +56,7 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
     return int(ExitCode.OK)
 
 
-def _end_of_stop(run_dir: RunDir, plan: Plan, report: Report) -> None:
+def _release_what_a_restart_kept(run_dir: RunDir, plan: Plan, report: Report) -> None:
     """Let go of what a restart has kept from the instance before, as far as the new one has not the same."""
     from ipaddress import ip_interface
 
@@ -72,7 +72,7 @@ def _end_of_stop(run_dir: RunDir, plan: Plan, report: Report) -> None:
     run_dir.between.unlink(missing_ok=True)
 
 
-def _first_words(run_dir: RunDir, plan: Plan, source: Path | None, lock: int, report: Report) -> None:
+def _prepare(run_dir: RunDir, plan: Plan, source: Path | None, lock: int, report: Report) -> None:
     """See that there is room for a new instance, and write down its configuration; a failure leaves nothing."""
     from gazelled.instance.clean_up import put_back
     from gazelled.pages.run_memory import check_room
@@ -120,7 +120,7 @@ def _undo_leftovers(run_dir: RunDir, plan: Plan, lock: int, report: Report) -> b
 
     workers = live_workers(run_dir)
     if run_dir.between.exists() and not (workers or run_dir.held_queues() or run_dir.plan.exists()):
-        return False  # see _end_of_stop
+        return False  # see _release_what_a_restart_kept
     if not (workers or run_dir.held_queues() or run_dir.plan.exists() or run_dir.journal.exists()):
         return False
     problems: list[str] = []
@@ -178,7 +178,7 @@ def stop(run_dir: RunDir, report: Report, *, restarts: bool = False) -> bool:
     if restarts:
         run_dir.between.touch()
     try:
-        lock = _stopped(run_dir)
+        lock = _stop_supervisor(run_dir)
     except GazelledError:
         run_dir.between.unlink(missing_ok=True)
         raise
@@ -186,7 +186,7 @@ def stop(run_dir: RunDir, report: Report, *, restarts: bool = False) -> bool:
     return True
 
 
-def _stopped(run_dir: RunDir) -> int:
+def _stop_supervisor(run_dir: RunDir) -> int:
     """End the supervisor, if there is one, and return the lock of the run directory."""
     from gazelled.instance.reach import HIDDEN, answering
 

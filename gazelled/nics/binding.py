@@ -309,7 +309,7 @@ def bind_nics(journal: Journal, devices: Sequence[str], driver: str, *, force: b
 def _by_hand(root: Path) -> Iterator[Journal]:
     """Open the journal of binds made by hand, alone; its directory goes when nothing is pending."""
     directory = root / "nics"
-    # Not the directory's own lock: whoever waits for that could be given one that is deleted by then.
+    # Not the directory's own lock: a process that waits for it could get the lock of a directory deleted by then.
     with locked(Host.from_environment().sys("class/net")):
         try:
             yield Journal(directory / "journal")

@@ -161,7 +161,7 @@ class NicRow:
 
 
 def _addresses(interface: Interface, network: Network) -> tuple[str, ...]:
-    """Return the addresses somebody gave an interface; link-local ones come by themselves."""
+    """Return the addresses that were configured on an interface; the kernel adds link-local ones itself."""
     return tuple(
         f"{entry['local']}/{entry['prefixlen']}"
         for entry in network.addresses.get(interface.name, [])

@@ -2,7 +2,7 @@
 """What the kernel's network keeps on an interface and loses when its driver goes: captured before, put back after.
 
 Name, MAC, MTU, master, up-state, addresses and routes. Read and written with `ip`, whose JSON is kept as it is in the
-journal. Putting back only adds what is missing: what somebody else configured meanwhile stays.
+journal. Putting back only adds what is missing: what was configured meanwhile stays.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def _address_words(entry: Entry) -> list[str]:
 def route_commands(wanted: InterfaceState, now: Sequence[Entry]) -> list[list[str]]:
     """Return the commands that add the routes an interface lacks, those that reach a gateway last. Pure.
 
-    `append`, not `replace`: a route to the same place that came by meanwhile is somebody's wish.
+    `append`, not `replace`: a route to the same place that was added meanwhile stays.
     """
     present = [_route_words(route) for route in now]
     missing = [route for route in wanted.routes if _route_words(route) not in present]

@@ -32,7 +32,7 @@ REASONS = {
     "loopback": ("on loopback, where no attached program listens", "start the other program by `gazelled run`, too"),
     "no_route": ("to a peer to which the stack has no route", "set network.gateway_addr in the configuration"),
     "not_attached": ("made while no worker could be attached", "`gazelled status` says how the workers are"),
-    "no_resource": ("made when the stack had no free socket", "`gazelled status` says who has them"),
+    "no_resource": ("made when the stack had no free socket", "`gazelled status` says which programs have them"),
     "client": ("accepted from plain clients on loopback or at the host's own addresses", ""),
     "option": ("with an option that the stack does not have", "docs/reference/support.md lists them"),
 }

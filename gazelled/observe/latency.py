@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""Where the time of a request goes: the stages a worker times while somebody is connected to it for that.
+"""Where the time of a request goes: the stages a worker times while a tracing client is connected to it.
 
 NIC rx -> stack -> FIFO -> application reads -> application writes -> stack -> NIC tx; enum gz_stage of worker_page.h.
 """

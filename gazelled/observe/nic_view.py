@@ -18,7 +18,7 @@ def print_nics(rows: Sequence[NicRow]) -> None:
     """Print the NICs as a table, then what one can do next."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        console.width = 400  # whoever reads a pipe cuts for himself
+        console.width = 400  # a program that reads a pipe cuts lines itself
     table = Table(*_COLUMNS, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in rows:
         table.add_row(

@@ -103,7 +103,9 @@ class GroupPage:
     allow_uids: tuple[int, ...] = ()
     allow_gids: tuple[int, ...] = ()
     foreign_listen: bool = False
-    file_gid: int | None = None  # whose the files in the run directory are; None: all who get into it may read them
+    file_gid: int | None = (
+        None  # the group of the files in the run directory; None: each user who may enter it may read them
+    )
 
 
 class _WorkerPlan(ctypes.Structure):
@@ -207,7 +209,7 @@ def pack(page: GroupPage) -> bytes:
     if len(page.rss_key) != RSS_KEY_SIZE or len(page.mac) != 6:
         raise ValueError("RSS key or MAC of the wrong length")
     if max(len(page.allow_uids), len(page.allow_gids)) > ALLOWED_MAX:
-        raise ValueError(f"a group page holds {ALLOWED_MAX} users and as many groups who may attach")
+        raise ValueError(f"a group page holds {ALLOWED_MAX} users and as many groups that may attach")
     raw = _GroupPage(
         magic=MAGIC,
         abi_version=ABI_VERSION,

@@ -24,7 +24,7 @@ def formula_mbufs(config: Config, num_queue: int) -> int:
 
 
 def held_mbufs(config: Config) -> int:
-    """Return how many mbufs a worker's rings, one burst and the pool's cache can hold back from everybody else."""
+    """Return how many mbufs a worker's rings, one burst and the pool's cache can keep from the pool's other users."""
     return config.port.rx_queue_size + config.port.tx_queue_size + config.stack.nic_read_number + CACHE_MBUFS
 
 

@@ -30,7 +30,7 @@ class Cpu:
     core: int  # -1: unknown
     socket: int  # -1: unknown
     online: bool
-    allowed: bool = True  # in the cpuset of whoever asks
+    allowed: bool = True  # in the cpuset of this process
     siblings: tuple[int, ...] = ()  # CPUs that share its core, itself included; empty: those of equal core and socket
 
 

@@ -8,6 +8,7 @@ long as they are attached, and are found again by the interface they are attache
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -39,6 +40,22 @@ def read_state(interface: str) -> UplinkState:
     return UplinkState(
         **{**said, "kernel_flows": bool(said["kernel_flows"]), "addresses": tuple(sorted(said["addresses"]))}
     )
+
+
+def index_of(interface: str) -> int:
+    """Return the kernel's number of an interface, which a rename leaves as it is; 0: there is none."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0
+
+
+def name_of(index: int) -> str | None:
+    """Return the name that the interface of this number has now, None if it is gone."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return None
 
 
 def set_addresses(interface: str, addresses: Sequence[str]) -> None:
@@ -75,11 +92,14 @@ class UplinkPrograms:
     tap: str
     workers: int
     new_qdisc: bool  # the interface needs clsact and had none before
+    index: int = 0  # the interface's number, by which undo finds a renamed one
 
     @classmethod
     def between(cls, interface: str, tap: str, workers: int) -> Self:
         """Return the change for an interface as it is now."""
-        return cls(interface, tap, workers, needs_qdisc(interface) and not netlink.has_clsact(interface))
+        return cls(
+            interface, tap, workers, needs_qdisc(interface) and not netlink.has_clsact(interface), index_of(interface)
+        )
 
     def describe(self) -> str:
         """Name the change for a person."""
@@ -104,9 +124,10 @@ class UplinkPrograms:
 
     def undo(self) -> None:
         """Detach them, and remove the qdisc if we added it and no other program is attached to it."""
-        command.run([str(uplink_control()), "detach", self.interface, self.tap])
-        if self.new_qdisc and not netlink.has_filters(self.interface):
-            netlink.remove_clsact(self.interface)
+        interface = name_of(self.index) or self.interface
+        command.run([str(uplink_control()), "detach", interface, self.tap])
+        if self.new_qdisc and not netlink.has_filters(interface):
+            netlink.remove_clsact(interface)
 
     def to_json(self) -> dict[str, object]:
         """Return this as the journal keeps it."""
@@ -115,4 +136,10 @@ class UplinkPrograms:
     @classmethod
     def from_json(cls, data: dict[str, object]) -> Self:
         """Rebuild it from the journal."""
-        return cls(str(data["interface"]), str(data["tap"]), int(str(data["workers"])), bool(data["new_qdisc"]))
+        return cls(
+            str(data["interface"]),
+            str(data["tap"]),
+            int(str(data["workers"])),
+            bool(data["new_qdisc"]),
+            int(str(data.get("index", 0))),
+        )

@@ -28,6 +28,8 @@ class UplinkWatch:
     addresses: tuple[str, ...]
     run_dir: RunDir
     report: Report
+    _index: int = 0  # of the interface
+    _gone: bool = False
     _taken: tuple[str, ...] = ()  # the addresses the programs look at
     _kernel_since: float | None = None  # no worker has lived since
     _next: float = 0.0
@@ -36,6 +38,7 @@ class UplinkWatch:
 
     def __post_init__(self) -> None:
         """Begin with what the start has set."""
+        self._index = uplink.index_of(self.interface)
         self._taken = self.addresses
 
     def look(self, living: int, now: float) -> None:
@@ -52,15 +55,34 @@ class UplinkWatch:
             return
         self._next = now + LOOK_EVERY
         try:
+            if not self._find_interface():
+                return
             self._follow_addresses()
             state = uplink.read_state(self.interface)
             if state.kernel_flows and living:
                 self._settle()
-            self._write(json.dumps(asdict(state)))
+            self._write(json.dumps({"interface": self.interface, **asdict(state)}))
         except (GazelledError, OSError) as error:
             self._tell_once(str(error))
         else:
             self._wrong = ""
+
+    def _find_interface(self) -> bool:
+        """Follow a rename; False: the interface is gone, and the programs with it."""
+        name = uplink.name_of(self._index)
+        if name is None:
+            if not self._gone:
+                self._gone = True
+                self.report(
+                    f"{self.interface}: the interface is gone, so no packet reaches the stack; "
+                    "once there is one again: gazelled restart"
+                )
+                self._write(json.dumps({"gone": True}))
+            return False
+        if name != self.interface:
+            self.report(f"{self.interface}: the interface is called {name} now")
+            self.interface = name
+        return True
 
     def _follow_addresses(self) -> None:
         have = {str(ip_interface(address).ip) for address in netlink.addresses(self.interface)}

@@ -62,6 +62,8 @@ def _confinement(workers: Sequence[WorkerStatus]) -> Iterable[str]:
 
 def _uplink_line(uplink: Mapping[str, Any]) -> str:
     line = f"beside the kernel on {uplink['interface']}"
+    if uplink.get("gone"):
+        return f"{line}, which is gone: no packet reaches the stack (gazelled restart, once there is one again)"
     if "taken" not in uplink:
         return line
     line += f": {uplink['taken']} packets to the stack"

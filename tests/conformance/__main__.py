@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""Run cases by hand: `PYTHONPATH=tests python -m conformance [--kernel-only] [--mode MODE] [-v] [GLOB ...]`."""
+"""Run cases by hand: `PYTHONPATH=tests python -m conformance [OPTION]... [GLOB]...`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def main() -> int:
     )
     parser.add_argument("--mode", action="append", choices=sorted(MODES))
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--uplink", action="store_true", help="the stack beside the kernel, instead of on a tap")
     parser.add_argument("--slow", type=float, default=1.0, help="name cases that take longer, in seconds")
     parser.add_argument("--all", action="store_true", help="also what the stack is not yet said to have")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the kernel's trace of every case")
@@ -36,7 +37,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         kit = Kit(Path(directory))
         try:
-            places = Places(kit, wanted.workers)
+            places = Places(kit, wanted.workers, wanted.uplink)
             for name, case in load().items():
                 if not any(fnmatchcase(name, glob) for glob in wanted.globs):
                     continue

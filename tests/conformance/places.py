@@ -5,6 +5,7 @@
     kernel, same host          both in namespace k
     stack, over the wire       namespace s: the stack [10.91.0.2] --tap-- [10.91.0.1] kernel
     stack, same host           both attached in namespace s
+    stack, with an uplink      the stack beside the kernel of s [10.91.0.2] --veth-- [10.91.0.1] namespace c
 
 The addresses are the same on both sides, so the traces are comparable as they are.
 """
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from kit.instance import Instance, on_tap
+from kit.instance import Instance, on_tap, on_uplink
 from kit.lab import Kit
 from kit.namespaces import Namespace
 
@@ -27,8 +28,8 @@ from conformance.runner import Rig, Wrap
 class Places:
     """The namespaces, the instance and the rigs; everything is made when it is first needed."""
 
-    def __init__(self, kit: Kit, workers: int = 1) -> None:
-        self._kit, self._workers = kit, workers
+    def __init__(self, kit: Kit, workers: int = 1, uplink: bool = False) -> None:
+        self._kit, self._workers, self._uplink = kit, workers, uplink
         self._rigs: dict[str, Rig] = {}
         self._kernel: tuple[Namespace, Namespace] | None = None
         self._instance: Instance | None = None
@@ -54,6 +55,8 @@ class Places:
 
         if mode.peer_on_stack:
             return self._rig("stack-both", attached, attached)
+        if not mode.wire:  # another program of the same machine
+            return self._rig("stack-local", attached, lambda argv: instance.home.argv(*argv))
         return self._rig("stack-one", attached, plain)
 
     def run(self, case: str, mode: Mode) -> tuple[list[str], list[str]]:
@@ -65,7 +68,10 @@ class Places:
     def instance(self) -> Instance:
         """Return the instance, started."""
         if self._instance is None:
-            self._instance = on_tap(self._kit, self._workers, ipv6=True)
+            if self._uplink:
+                self._instance = on_uplink(self._kit, self._workers, ipv6=True, net=91)
+            else:
+                self._instance = on_tap(self._kit, self._workers, ipv6=True)
             self._instance.start()
         return self._instance
 

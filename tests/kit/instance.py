@@ -234,7 +234,7 @@ host_addr = "10.92.0.2/24"
     return replace(_instance(kit, home, client, 92, "gzs", toml), middle=middle)
 
 
-def on_uplink(kit: Kit, workers: int, over: str = "veth", ipv6: bool = False) -> Instance:
+def on_uplink(kit: Kit, workers: int, over: str = "veth", ipv6: bool = False, net: int = 93) -> Instance:
     """Make an instance beside the kernel on a namespace's only interface; its peer is the kernel of another namespace.
 
     `over` says what the interface is: "veth", a "bridge" that one is a port of, or a "macvlan" on one.
@@ -250,10 +250,10 @@ def on_uplink(kit: Kit, workers: int, over: str = "veth", ipv6: bool = False) ->
     for namespace in (home, client):
         address = {home: "2", client: "1"}[namespace]
         namespace.run("ip", "link", "set", names[namespace], "up")
-        namespace.run("ip", "address", "add", f"10.93.0.{address}/24", "dev", names[namespace])
+        namespace.run("ip", "address", "add", f"10.{net}.0.{address}/24", "dev", names[namespace])
         if ipv6:
-            namespace.run("sysctl", "-qw", f"net.ipv6.conf.{names[namespace]}.disable_ipv6=0")
-            namespace.run("ip", "-6", "address", "add", f"fd00:93::{address}/64", "dev", names[namespace], "nodad")
+            namespace.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")  # lo, too
+            namespace.run("ip", "-6", "address", "add", f"fd00:{net}::{address}/64", "dev", names[namespace], "nodad")
     toml = f"""
 [[process]]
 cpus = {cpus(workers)}
@@ -262,7 +262,7 @@ uplink = "{names[home]}"
 rx_queue_size = 1024
 tx_queue_size = 1024
 """
-    return _instance(kit, home, client, 93, None, toml)
+    return _instance(kit, home, client, net, None, toml)
 
 
 def started(kit: Kit, port: str, workers: int) -> Instance:

@@ -301,6 +301,32 @@ def test_an_address_the_interface_loses_is_served_no_more(kit: Kit) -> None:
     instance.stop()
 
 
+def test_a_renamed_interface_is_followed_and_left_as_it_was(kit: Kit) -> None:
+    instance = on_uplink(kit, 1)
+    instance.start()
+    start_redis(instance, bind="0.0.0.0")
+    instance.home.run("ip", "link", "set", "gzs", "down")
+    instance.home.run("ip", "link", "set", "gzs", "name", "gzr")
+    instance.home.run("ip", "link", "set", "gzr", "up")
+    until(lambda: instance.status()["uplink"]["interface"] == "gzr", "the supervisor to follow", 15)
+    until(lambda: stack_serves(instance), "the stack to serve again", 15)
+    assert "uplink_in" in instance.home.run("bpftool", "net")
+    instance.stop()
+    assert "uplink_in" not in instance.home.run("bpftool", "net")
+
+
+def test_an_interface_that_is_gone_is_told_and_stops_nothing(kit: Kit) -> None:
+    instance = on_uplink(kit, 1)
+    instance.start()
+    start_redis(instance, bind="0.0.0.0")
+    instance.home.run("ip", "link", "del", "gzs")
+    until(lambda: instance.status()["uplink"].get("gone"), "the supervisor to notice", 15)
+    assert "which is gone" in instance.call("status").stdout
+    assert instance.home.run("timeout", "5", "redis-cli", "-h", "127.0.0.1", "PING").strip() == "PONG"
+    instance.stop()
+    assert instance.left_over() == []
+
+
 def test_a_firewall_is_passed_only_if_that_is_meant(kit: Kit) -> None:
     instance = on_uplink(kit, 1)
     as_it_was = before(instance)

@@ -13,7 +13,7 @@ from gazelled.base.errors import GazelledError
 from gazelled.config import AUTO, Config, Uplink, load_config
 from gazelled.configuration.model import parse_config
 from gazelled.host.uplink import UplinkState
-from gazelled.instance.run_dir import RunDir
+from gazelled.instance.run_dir import UPLINK_FILE, RunDir
 from gazelled.instance.uplink_watch import UplinkWatch
 from gazelled.planning.plan import Plan
 from gazelled.planning.topology import Nic, Topology
@@ -80,7 +80,10 @@ class FakePrograms:
         self.kernel_flows = True
         self.connections = True
         self.settled = 0
+        self.name: str | None = "eth0"
         module = "gazelled.instance.uplink_watch"
+        monkeypatch.setattr(f"{module}.uplink.index_of", lambda _name: 7)
+        monkeypatch.setattr(f"{module}.uplink.name_of", lambda _index: self.name)
         monkeypatch.setattr(f"{module}.netlink.addresses", lambda _name: list(self.addresses))
         monkeypatch.setattr(f"{module}.netlink.has_connections", lambda _addresses, _ports: self.connections)
         monkeypatch.setattr(f"{module}.uplink.set_addresses", lambda _name, addresses: self.set.append(addresses))
@@ -153,3 +156,20 @@ def test_what_goes_wrong_is_told_once_and_ends_nothing(tmp_path: Path, programs:
     for now in (0.0, 5.0, 10.0):
         watching.look(1, now)
     assert said[1:] == ["uplink eth0: eth0: no program of gazelled is attached to it"]
+
+
+def test_a_rename_is_followed_and_an_interface_that_is_gone_is_told_once(
+    tmp_path: Path, programs: FakePrograms
+) -> None:
+    watching, said = watch(tmp_path)
+    programs.name = "lan0"
+    watching.look(1, 0.0)
+    watching.look(1, 100.0)
+    programs.name = None
+    watching.look(1, 200.0)
+    watching.look(1, 300.0)
+    assert said == [
+        "eth0: the interface is called lan0 now",
+        "lan0: the interface is gone, so no packet reaches the stack; once there is one again: gazelled restart",
+    ]
+    assert '"gone": true' in (tmp_path / UPLINK_FILE).read_text()

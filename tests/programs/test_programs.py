@@ -30,6 +30,7 @@ class Place:
 
     instance: Instance
     files: Files
+    environment: dict[str, str]  # what `run` adds to a program's: clients go without it, servers are started by it
     port: int = 20000
 
 
@@ -39,7 +40,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     kit = Kit(directory)
     try:
         with laid_out(kit, request.param) as instance:
-            yield Place(instance, make_files(directory, instance.home.run))
+            yield Place(instance, make_files(directory, instance.home.run), instance.attach_environment())
     finally:
         kit.close()
 
@@ -82,7 +83,7 @@ def test_program(place: Place, program: Program, way: Way) -> None:
     before = paths(instance)
     client = program.client(address, port, place.files)
     where = asker(instance, address, way.attached)
-    said = where.try_run(*(instance.attached(*client) if way.attached else client), timeout=60)
+    said = where.try_run(*client, timeout=60, env=place.environment if way.attached else {})
     assert said.returncode == 0, f"{said.stdout}{said.stderr}\nserver: {server.output()}{instance.logs()}"
     program.proved(said.stdout + said.stderr, place.files)
     after = paths(instance)

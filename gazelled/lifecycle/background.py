@@ -30,7 +30,8 @@ def start_in_background(run_dir: RunDir, plan: Plan, config_file: Path | None, l
     """Run a supervisor that outlives us, and return when all its workers are ready.
 
     It inherits the lock of the run directory, which is closed here. `config_file`, an absolute path, is what it reads
-    again on SIGHUP. Raises what went wrong there as if it had happened here.
+    again on SIGHUP. What the environment names relative to our directory would be another place from there. Raises what
+    went wrong there as if it had happened here.
     """
     plan_reader, plan_writer = os.pipe()
     reader, writer = os.pipe()
@@ -46,7 +47,7 @@ def start_in_background(run_dir: RunDir, plan: Plan, config_file: Path | None, l
             pass_fds=(lock, plan_reader, writer),
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": _package_path()},
+            env={**os.environ, "PYTHONPATH": _package_path(), "GAZELLED_RUN_ROOT": str(run_dir.path.parent)},
         )
     os.close(plan_reader)
     os.close(writer)

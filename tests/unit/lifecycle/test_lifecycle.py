@@ -120,6 +120,15 @@ def test_start_status_stop(gazelled: Gazelled) -> None:
     nothing_left(gazelled)
 
 
+def test_the_run_root_may_be_relative(gazelled: Gazelled) -> None:
+    absolute = gazelled.root
+    gazelled.root = absolute.relative_to(gazelled.tmp_path)
+    started, stopped = gazelled("start"), gazelled("stop")
+    gazelled.root = absolute
+    assert (started.returncode, stopped.returncode) == (0, 0), started.stderr
+    nothing_left(gazelled)
+
+
 def test_stop_and_recover_with_nothing_to_do(gazelled: Gazelled) -> None:
     for command in ("stop", "recover"):
         assert gazelled(command, "-i", "t").returncode == 0

@@ -7,8 +7,9 @@ PYTHON := .venv/bin/python
 DESTDIR ?=
 
 MINUTES ?= 10
+FRAMES ?= 1000000
 
-.PHONY: help run stop test bench fuzz setup build lint format unit ctest asan tsan net conformance programs cpython install clean architecture
+.PHONY: help run stop test bench fuzz noise setup build lint format unit ctest asan tsan net conformance programs cpython install clean architecture
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +34,11 @@ fuzz: ## hostile input of every kind for MINUTES=10; findings into build-fuzz/fi
 	@scripts/setup test
 	@CC=clang scripts/build build-fuzz -Dfuzz=true --buildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false -- fuzz
 	@$(PYTHON) fuzz/run.py --minutes $(MINUTES) $(FUZZ_ARGS)
+
+noise: ## FRAMES=1000000 hostile frames of each kind, through a tap into a running instance with a transfer
+	@scripts/setup test
+	@scripts/build
+	@NOISE_FRAMES=$(FRAMES) $(PYTHON) -m pytest -q tests/net/test_wire_noise.py
 
 setup: ## packages and .venv
 	@scripts/setup test

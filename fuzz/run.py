@@ -36,6 +36,7 @@ class Target:
     name: str
     longest: int  # bytes of an input
     smoke_runs: int
+    leaks: bool = True  # looked for
 
     @property
     def command(self) -> list[str]:
@@ -47,6 +48,9 @@ TARGETS = [
     Target("frames", 1500, 1500),
     Target("control", 800, 2000),
     Target("hostile", 1000, 1200),
+    # The library's tables are mappings of its own, where a leak checker does not look.
+    Target("passed_sock", 600, 300, leaks=False),
+    Target("pair", 600, 300, leaks=False),
     Target("configuration", 20000, 1500),
 ]
 
@@ -74,6 +78,9 @@ def once(target: Target, options: list[str], deadline: float, outcome: Outcome) 
         path.mkdir(parents=True, exist_ok=True)
     known = set(findings.glob(f"{target.name}-*"))
     log = findings / f"{target.name}.log"
+    environment = DEFAULTS | dict(os.environ)
+    if not target.leaks:
+        environment["ASAN_OPTIONS"] += ":detect_leaks=0"
     begin = time.monotonic()
     with log.open("wb") as out:
         directories = ([] if options[0].startswith("-runs") else [str(corpus)]) + (
@@ -93,7 +100,7 @@ def once(target: Target, options: list[str], deadline: float, outcome: Outcome) 
             ],
             stdout=out,
             stderr=out,
-            env=DEFAULTS | dict(os.environ),
+            env=environment,
             cwd=BUILD,
             timeout=max(deadline - time.monotonic(), 0) + 120,
             check=False,

@@ -17,6 +17,7 @@
 #include "api/api.h"
 #include "core/real.h"
 #include "core/shim.h"
+#include "worker/group.h"
 
 /*
  * A child of vfork runs in the parent's memory, where its close() and dup2() would be taken for the parent's. A fork is
@@ -132,7 +133,7 @@ EXPORT long syscall(long number, ...)
 #endif
 	case SYS_io_uring_setup:
 		/* Sets of sockets changed through a ring pass us by (libuv since 1.45); whoever asks can do without. */
-		if (shim_on()) {
+		if (group_on()) {
 			errno = ENOSYS;
 			return -1;
 		}

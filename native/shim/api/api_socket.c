@@ -17,6 +17,8 @@
 #include "core/route.h"
 #include "core/sock.h"
 #include "stream/stream.h"
+#include "worker/group.h"
+#include "stream/accept.h"
 
 /* The socket of a descriptor with a reference, or NULL. */
 static struct sock *borrow(int fd)
@@ -35,7 +37,7 @@ static struct sock *borrow(int fd)
 EXPORT int socketpair(int domain, int type, int protocol, int ends[2])
 {
 	if (domain == AF_UNIX)
-		shim_expect_passing();
+		group_expect_passing();
 	return REAL(socketpair)(domain, type, protocol, ends);
 }
 
@@ -47,7 +49,7 @@ EXPORT int socket(int domain, int type, int protocol)
 	if (!inet)
 		return REAL(socket)(domain, type, protocol);
 	if (kind == SOCK_STREAM && (!protocol || protocol == IPPROTO_TCP)) {
-		if (shim_on())
+		if (group_on())
 			return (int)api_return(sock_open(domain, type, protocol));
 		if (shim.fallback_fail) {
 			errno = ENETDOWN;
@@ -59,7 +61,7 @@ EXPORT int socket(int domain, int type, int protocol)
 		return fd;
 	}
 	/* Never the reason to fail: the kernel serves datagrams as well. */
-	if (kind == SOCK_DGRAM && (!protocol || protocol == IPPROTO_UDP) && shim_on())
+	if (kind == SOCK_DGRAM && (!protocol || protocol == IPPROTO_UDP) && group_on())
 		return (int)api_return(sock_open(domain, type, protocol));
 	fd = REAL(socket)(domain, type, protocol);
 	if (fd >= 0 && shim_active())
@@ -158,7 +160,7 @@ EXPORT int accept4(int fd, __SOCKADDR_ARG addr, socklen_t *len, int flags)
 		errno = EINVAL;
 		return -1;
 	}
-	return (int)api_return(listen_accept(s, fd, sa, len, flags));
+	return (int)api_return(accept_start(s, fd, sa, len, flags));
 }
 
 EXPORT int accept(int fd, __SOCKADDR_ARG addr, socklen_t *len)

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* How the parts are put together: what a lower part calls without knowing which of the higher ones does it. */
+#include "core/attachment.h"
 #include "core/eventq.h"
 #include "core/fdtable.h"
 #include "core/inside.h"
 #include "core/sock.h"
 #include "core/watch.h"
+#include "process/fork.h"
+#include "samehost/pair.h"
 #include "stream/listen.h"
 #include "stream/stream.h"
 #include "udp/dgram.h"
 #include "wait/epoll.h"
+#include "worker/answer.h"
+#include "worker/group.h"
+#include "worker/peer.h"
 
 const struct sock_ops *const sock_ops[SOCK_KINDS] = {
 	[KIND_LISTENER] = &listen_ops,
@@ -28,5 +34,14 @@ const struct watch_ops watch = {
 	.closing = epoll_closing,
 	.forget = epoll_forget,
 };
+
+const struct peer_ops *const peer_ops[PEER_KINDS] = {
+	[PEER_WORKER] = &worker_peer,
+	[PEER_PROGRAM] = &pair_peer,
+};
+
+void (*const answer_unasked)(struct attachment *a, const struct gz_message *message, int *fds, int count) = pair_introduced;
+
+void (*const group_opened)(void) = fork_prepare_library;
 
 void (*const inside_wake)(uint32_t queue) = eventq_wake;

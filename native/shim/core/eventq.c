@@ -9,7 +9,7 @@
 
 #include "core/eventq.h"
 #include "core/fdtable.h"
-#include "worker/attachment.h"
+#include "core/attachment.h"
 #include "core/real.h"
 #include "core/shim.h"
 
@@ -101,11 +101,23 @@ static void set_asleep(uint32_t queue, uint32_t asleep)
 {
 	ATTACHMENT_EACH(a, i)
 	{
-		struct gz_bell *bell = attachment_is_open(a) ? attachment_bell(a, queue) : NULL;
+		struct gz_bell *bell = attachment_bell(a, queue);
 
 		if (bell && (asleep || gz_load(&bell->asleep)))
 			gz_store(&bell->asleep, asleep);
 	}
+}
+
+/* Makes sure that the peer can wake this queue. */
+static void announce(struct attachment *a, uint32_t queue)
+{
+	int fd;
+
+	if (gz_load(&a->announced) & 1ull << queue)
+		return;
+	fd = eventq_out(queue);
+	if (fd >= 0)
+		a->ops->announce(a, queue, fd);
 }
 
 void eventq_declare(uint32_t queue)
@@ -113,7 +125,7 @@ void eventq_declare(uint32_t queue)
 	ATTACHMENT_EACH(a, i)
 	{
 		if (attachment_is_open(a))
-			attachment_announce(a, queue);
+			announce(a, queue);
 	}
 	lock_take(&place[queue].lock);
 	gz_add(&place[queue].sleepers, 1);
@@ -139,7 +151,7 @@ bool eventq_rung(uint32_t queue)
 {
 	ATTACHMENT_EACH(a, i)
 	{
-		struct gz_bell *bell = attachment_is_open(a) ? attachment_bell(a, queue) : NULL;
+		struct gz_bell *bell = attachment_bell(a, queue);
 
 		if (bell && gz_bell_pending(bell))
 			return true;

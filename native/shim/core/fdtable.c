@@ -4,9 +4,9 @@
 #include <linux/close_range.h>
 #include <sys/resource.h>
 
+#include "core/counts.h"
 #include "core/fdtable.h"
 #include "core/real.h"
-#include "core/shim.h"
 
 _Atomic uintptr_t fd_table[FD_MAX];
 static _Atomic unsigned int highest;         /* no word beyond it was ever set */
@@ -47,7 +47,7 @@ static void *pointer_of(uintptr_t word)
 static void drop(uintptr_t word)
 {
 	if ((word & 3) == FD_KERNEL)
-		shim_count_kernel((enum gz_kernel_reason)(word >> 2), -1);
+		count_kernel((enum gz_kernel_reason)(word >> 2), -1);
 	else if (pointer_of(word) && fd_ops[word & 3])
 		fd_ops[word & 3]->put(pointer_of(word));
 }
@@ -56,7 +56,7 @@ void fd_set_kernel(int fd, enum gz_kernel_reason reason)
 {
 	if ((unsigned int)fd >= FD_MAX)
 		return;
-	shim_count_kernel(reason, 1);
+	count_kernel(reason, 1);
 	drop(fd_put(fd, (uintptr_t)reason << 2 | FD_KERNEL));
 }
 

@@ -26,7 +26,8 @@
 #include "core/lock.h"
 
 struct attachment;
-struct sock;
+
+#define ATTACHMENTS_MAX (GZ_WORKERS_MAX + 64u)
 
 /* The one global of the library. Everything here is of this process; a child of fork repairs it (fork.c). */
 struct shim {
@@ -41,10 +42,10 @@ struct shim {
 	uint32_t workers; /* of our group */
 	uint32_t queue_id[GZ_WORKERS_MAX]; /* by index in the group */
 	uint32_t role[GZ_WORKERS_MAX];
-	_Atomic(struct attachment *) attachments[GZ_WORKERS_MAX + 64]; /* SHIM_LINKS slots; NULL while the worker is away */
-	uint32_t attachments_end;                                      /* slots beyond are unused */
-	uint64_t attachments_serial;                                   /* of the youngest attachment */
-	_Atomic uint32_t members;                                      /* of all pairs */
+	_Atomic(struct attachment *) attachments[ATTACHMENTS_MAX]; /* workers by their index in the group, then programs; NULL: none */
+	uint32_t attachments_end;                                  /* slots beyond are unused */
+	uint64_t attachments_serial;                               /* of the youngest attachment */
+	_Atomic uint32_t members;                                  /* of all pairs */
 	_Atomic uint32_t missing;    /* workers of the group we are not attached to, once we are to any */
 	int attach_error;            /* why the last attempt to attach failed, a positive errno */
 	char refusal[64];            /* ... and in the worker's words, if it was refused */
@@ -52,12 +53,11 @@ struct shim {
 	_Atomic uint32_t tries;      /* in vain, since one was lost or came back */
 	_Atomic uint64_t checked_ns; /* when the control sockets were last looked at */
 	_Atomic uint32_t turn;       /* round robin of outgoing connections */
-	_Atomic bool passes;         /* shim_expect_passing() was called */
+	_Atomic bool passes;         /* group_expect_passing() was called */
 	_Atomic uint32_t forks;      /* forks of this process so far, its ancestors' included */
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* sockets on the kernel path; copied to a worker */
 	_Atomic uint32_t paired;                    /* connections with programs of this host; copied to a worker */
 	struct gz_explain *explain;                 /* `run --explain` counts there; NULL: nobody does */
-	struct sock *listeners;                     /* for workers that come back */
 	int template_fd[2]; /* IPv4, IPv6: accepted sockets are duplicates of it; 0 = none yet */
 	int scratch_fd[2];  /* where options of accepted sockets are checked by the kernel; 0 = none yet */
 };
@@ -71,18 +71,6 @@ extern struct shim shim;
 void shim_lock(void);
 bool shim_try_lock(void);
 void shim_unlock(void);
-
-/*
- * True if the stack can serve sockets. The first call maps the group page and attaches to the workers; it may take some
- * milliseconds. Called where a program makes a socket, never before.
- */
-bool shim_on(void);
-
-/* The program has made a pair of UNIX sockets, by which it may pass sockets to a child: it is attached before its next fork. */
-void shim_expect_passing(void);
-
-/* exec.c, before main: maps the group page, attaches to nobody. False: there is none. */
-bool shim_inherit(void);
 
 /* True once attached; no side effects. */
 static inline bool shim_active(void)
@@ -106,14 +94,5 @@ void shim_refused(const char *why);
 
 /* The once-only word on stderr; `so`: what follows from it, NULL: the program has no worker. */
 void shim_complain(const char *what, const char *detail, const char *so);
-
-/* A socket entered or left the kernel path. */
-void shim_count_kernel(enum gz_kernel_reason reason, int by);
-
-/* A connection with a program of this host began or ended. */
-void shim_count_paired(int by);
-
-/* A connection of this host was dropped, since what it was called could not be. */
-void shim_count_refused(void);
 
 #endif

@@ -108,6 +108,14 @@ int sock_template(int family, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
+uint64_t sock_netns(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	return fd < 0 || REAL(getsockopt)(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ? 0 : cookie;
+}
+
 bool sock_v6only(const struct sock *s, int fd)
 {
 	int on = 0;
@@ -137,15 +145,9 @@ void sock_attach(struct sock *s, struct attachment *a, uint32_t n)
 {
 	s->attachment = a;
 	s->n = n;
-	if (a->pair) {
-		s->shared = pair_entry(a, n, &s->me, &s->peer);
-	} else {
-		s->shared = attachment_sock(a, n);
-		s->me = &s->shared->app;
-		s->peer = &s->shared->worker;
-	}
+	s->shared = a->ops->entry(a, n, &s->me, &s->peer);
 	s->rx_block = s->tx_block = s->rx_size = s->tx_size = 0;
-	s->grow_refused = a->pair ? GZ_PAIR_BLOCK : 0;
+	s->grow_refused = a->ops->block_max;
 	s->rx_mem = s->tx_mem = NULL;
 	s->told_connected = s->told_refused = false;
 	gz_store(&s->error_taken, false);
@@ -176,7 +178,7 @@ struct sock *sock_adopt(struct attachment *a, uint32_t n, int family, int flags)
 	sock_attach(s, a, n);
 	s->told_connected = true;
 	gz_store_release(&s->kind, KIND_STREAM);
-	shim_explain(a->pair ? GZ_EXPLAINED_SAME_HOST : GZ_EXPLAINED_ACCEPTED);
+	shim_explain(attachment_is_program(a) ? GZ_EXPLAINED_SAME_HOST : GZ_EXPLAINED_ACCEPTED);
 	return s;
 }
 

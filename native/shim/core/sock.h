@@ -19,17 +19,15 @@
 #include <gazelle/fifo.h>
 #include <gazelle/kernel_reason.h>
 
-#include "worker/program.h"
 #include "core/fdtable.h"
-#include "worker/attachment.h"
+#include "core/attachment.h"
 #include "core/lock.h"
 #include "core/options.h"
-#include "samehost/pair.h"
 #include "core/route.h"
 #include "core/shim.h"
 
+struct entries;
 struct item;
-struct listener;
 
 enum sock_kind { KIND_FRESH = 0, KIND_LISTENER = 1, KIND_STREAM = 2, KIND_DGRAM = 3, SOCK_KINDS };
 
@@ -84,8 +82,8 @@ struct sock {
 	struct gz_name name; /* STREAM of a pair: as it was when it was made; the other program can write what is shared */
 	struct item *items; /* epoll sets it is in; shim.items */
 	struct options options;
-	struct listener *listener; /* LISTENER; DGRAM: its entries */
-	struct sock *next;         /* free list, or shim.listeners */
+	struct entries *entries; /* LISTENER, DGRAM: the socket at the workers (worker/entries.h) */
+	struct sock *next;       /* free list, or shim.listeners */
 };
 
 /* A blank one of kind FRESH, with one reference, that no descriptor stands for yet; NULL: no memory. */
@@ -108,6 +106,9 @@ int sock_template(int family, int flags);
 
 /* A descriptor that stands for s, -1 if the last one is just being closed. */
 int sock_fd(struct sock *s);
+
+/* The cookie of a socket's network namespace; 0: the kernel does not tell. */
+uint64_t sock_netns(int fd);
 
 /* True if its IPV6_V6ONLY is set. */
 bool sock_v6only(const struct sock *s, int fd);
@@ -162,7 +163,7 @@ static inline const struct sock_ops *sock_ops_of(const struct sock *s)
 /* What the connection of a STREAM is called. */
 static inline const struct gz_name *sock_name(const struct sock *s)
 {
-	return s->attachment->pair ? &s->name : &s->shared->name;
+	return attachment_is_program(s->attachment) ? &s->name : &s->shared->name;
 }
 
 /* O_NONBLOCK belongs to the file, not to the process: of a connection it is where all that hold it see it. */
@@ -178,7 +179,8 @@ void sock_set_nonblock(struct sock *s, bool on);
 static inline void sock_ready(struct sock *s)
 {
 	if (__builtin_expect(!attachment_is_open(s->attachment), 0))
-		(void)program_claim(s->attachment); /* an attachment that cannot be claimed is dead, which the caller sees */
+		(void)s->attachment->ops->claim(
+			s->attachment); /* an attachment that cannot be claimed is dead, which the caller sees */
 }
 
 /*
@@ -220,7 +222,7 @@ static inline uint32_t sock_peer_flags(const struct sock *s)
 	uint32_t flags = gz_load_acquire(&s->peer->flags);
 
 	if (__builtin_expect(gz_load(&s->attachment->dead), 0) && !(flags & GZ_WORKER_FIN_ACKED))
-		flags |= s->attachment->pair ? pair_orphan_flags(s) : GZ_WORKER_DEAD;
+		flags |= s->attachment->ops->orphan_flags(s);
 	return __builtin_expect(gz_load(&s->broken), 0) ? flags | GZ_WORKER_DEAD : flags;
 }
 
@@ -233,10 +235,7 @@ int sock_take_error(struct sock *s);
 /* Tells the peer that this socket changed. */
 static inline void sock_ring(struct sock *s)
 {
-	if (s->attachment->pair)
-		pair_ring(s->attachment, s->n);
-	else if (__builtin_expect(s->attachment->channel != NULL, 1))
-		attachment_ring(s->attachment, s->n);
+	attachment_ring(s->attachment, s->n);
 }
 
 #endif

@@ -3,6 +3,8 @@
 #include <linux/tcp.h>
 #include <string.h>
 
+#include <gazelle/same_host.h>
+
 #include "core/sock.h"
 #include "core/tcp_info.h"
 
@@ -41,7 +43,7 @@ int tcp_info_get(struct sock *s, void *value, socklen_t *len)
 		.tcpi_bytes_acked = gz_load(&s->peer->in_tail),
 	};
 
-	if (s->attachment->pair) { /* no packets: a cache line's way there and back, and no window but the FIFO */
+	if (attachment_is_program(s->attachment)) { /* no packets: a cache line's way there and back, and no window but the FIFO */
 		info.tcpi_rtt = 1;
 		info.tcpi_snd_cwnd = GZ_PAIR_BLOCK / mss;
 	}

@@ -16,12 +16,15 @@
 #include "worker/program.h"
 #include "core/fdtable.h"
 #include "process/snapshot.h"
-#include "worker/attachment.h"
+#include "core/attachment.h"
 #include "stream/listen.h"
 #include "samehost/pair.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
+#include "worker/group.h"
+#include "worker/entries.h"
+#include "worker/requests.h"
 
 #define RECORD_MAGIC 0x6365786561677a67ull
 #define NAME_ROOM sizeof(EXEC_VARIABLE "=2147483647")
@@ -123,11 +126,11 @@ static bool needs(struct sock *s, uint32_t slot)
 	    KIND_STREAM) /* workers vouch for what is passed between relatives, also where they have no part in it */
 		return s->attachment->slot == slot || (s->attachment->pair && slot < GZ_WORKERS_MAX);
 	if (sock_kind(s) == KIND_DGRAM)
-		return slot < GZ_WORKERS_MAX && s->listener->entry[slot].attachment;
+		return slot < GZ_WORKERS_MAX && s->entries->entry[slot].attachment;
 	if (sock_kind(s) != KIND_LISTENER)
 		return false;
 	/* Who has connected to us before does so by the same pair again. */
-	return slot < GZ_WORKERS_MAX ? s->listener->entry[slot].attachment != NULL
+	return slot < GZ_WORKERS_MAX ? s->entries->entry[slot].attachment != NULL
 	                             : pair_accepts(gz_load(&shim.attachments[slot]));
 }
 
@@ -139,7 +142,7 @@ static int introduce(struct attachment *a)
 	if (!a->channel)
 		return a->control_fd; /* not claimed by us: let the new image do it */
 	lock_take(&a->post);
-	attachment_settle(a);
+	request_settle(a);
 	fd = program_fork(a);
 	lock_give(&a->post);
 	return fd < 0 ? -1 : fd;
@@ -174,8 +177,8 @@ static void enter(struct sock *s, struct sock_snapshot *snapshot)
 		if (snapshot->kind == KIND_STREAM && s->attachment == a) {
 			keep(i, s->n);
 		} else if ((snapshot->kind == KIND_LISTENER || snapshot->kind == KIND_DGRAM) &&
-		           s->listener->entry[a->slot].attachment == a) {
-			snapshot->entry[a->slot] = s->listener->entry[a->slot].n;
+		           s->entries->entry[a->slot].attachment == a) {
+			snapshot->entry[a->slot] = s->entries->entry[a->slot].n;
 			keep(i, snapshot->entry[a->slot]);
 		}
 	}
@@ -473,7 +476,7 @@ __attribute__((constructor)) static void inherit(void)
 	if (record->magic == RECORD_MAGIC && record->abi_version == GZ_ABI_VERSION && record->pid == getpid() &&
 	    record->size <= (uint64_t)st.st_size && size_of(record) == record->size) {
 		UNCANCELLED(close, fd);
-		if (shim_inherit())
+		if (group_inherit())
 			restore(record);
 	}
 	munmap(record, (size_t)st.st_size);

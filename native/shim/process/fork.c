@@ -10,11 +10,14 @@
 #include "worker/program.h"
 #include "core/fdtable.h"
 #include "process/fork.h"
-#include "worker/attachment.h"
+#include "core/attachment.h"
 #include "samehost/pair.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
+#include "worker/group.h"
+#include "core/lost.h"
+#include "worker/requests.h"
 
 /* The child's ends of its control sockets, between before() and after; -1 = none. shim.lock. */
 static int child_fd[GZ_WORKERS_MAX];
@@ -23,7 +26,7 @@ static void before(void)
 {
 	/* A socket made later can be passed to the child only if the workers know whose it is. */
 	if (gz_load(&shim.passes))
-		(void)shim_on();
+		(void)group_on();
 	/* A child that forks must hold what it inherited first. */
 	WORKER_EACH(a, i)
 	{
@@ -38,7 +41,7 @@ static void before(void)
 		if (a) {
 			lock_take(&a->post);
 			/* The child is to hold what was just accepted, too: claims come before the introduction. */
-			attachment_settle(a);
+			request_settle(a);
 			child_fd[i] = program_fork(a);
 		}
 	}

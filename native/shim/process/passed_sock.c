@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include "process/passed_sock.h"
+#include "worker/requests.h"
+#include "worker/entries.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +19,7 @@
 #include "worker/program.h"
 #include "core/fdtable.h"
 #include "process/snapshot.h"
-#include "worker/attachment.h"
+#include "core/attachment.h"
 #include "stream/listen.h"
 #include "samehost/pair.h"
 #include "core/real.h"
@@ -45,7 +47,7 @@ static int add_end(struct attachment *a, uint32_t n, const struct program_note *
 	if (packed.fds == PASSED_SOCK_FDS)
 		return -ETOOMANYREFS;
 	lock_take(&a->post);
-	attachment_settle(a);
+	request_settle(a);
 	end = program_carry(a, n, note);
 	lock_give(&a->post);
 	if (end < 0)
@@ -64,7 +66,7 @@ static int add_ends(struct sock *s)
 
 	WORKER_EACH(a, i)
 	{
-		int got = s->listener->entry[i].attachment == a ? add_end(a, s->listener->entry[i].n, &note) : err;
+		int got = s->entries->entry[i].attachment == a ? add_end(a, s->entries->entry[i].n, &note) : err;
 
 		if (got == -ETOOMANYREFS)
 			return got;
@@ -157,7 +159,7 @@ int passed_sock_pack(int fd)
 	struct sock *s;
 	int made;
 
-	program_claim_all();
+	attachment_claim_all();
 	s = sock_enter(fd, true);
 	if (!s)
 		return -EBADF; /* closed by another thread just now */
@@ -361,7 +363,7 @@ int passed_sock_unpack(int fd)
 		return 0;
 	if (!shim_active())
 		return -EPERM;
-	program_claim_all();
+	attachment_claim_all();
 	fd_forget(fd); /* what was here may have been closed behind our back */
 	shim_lock();
 	err = unpack(fd, &s);

@@ -4,8 +4,9 @@
 
 #include "udp/dgram_entry.h"
 #include "process/snapshot.h"
-#include "worker/attachment.h"
+#include "core/attachment.h"
 #include "stream/listen.h"
+#include "worker/listener.h"
 #include "core/shim.h"
 #include "core/sock.h"
 
@@ -27,13 +28,13 @@ void snapshot_take(struct sock *s, struct sock_snapshot *snapshot)
 		snapshot->told_connected = s->told_connected;
 		snapshot->told_refused = s->told_refused;
 	} else if (snapshot->kind == KIND_LISTENER) {
-		snapshot->backlog = s->listener->backlog;
-		snapshot->both = s->listener->both;
-		snapshot->shut = s->listener->shut;
-		snapshot->v6only = s->listener->v6only;
+		snapshot->backlog = listener_of(s)->backlog;
+		snapshot->both = s->entries->both;
+		snapshot->shut = listener_of(s)->shut;
+		snapshot->v6only = s->entries->v6only;
 	} else if (snapshot->kind == KIND_DGRAM) {
-		snapshot->both = s->listener->both;
-		snapshot->v6only = s->listener->v6only;
+		snapshot->both = s->entries->both;
+		snapshot->v6only = s->entries->v6only;
 		snapshot->peer = dgram_of(s)->peer;
 		snapshot->shut_how = gz_load(&dgram_of(s)->shut);
 	}
@@ -42,25 +43,25 @@ void snapshot_take(struct sock *s, struct sock_snapshot *snapshot)
 static void restore_entries(struct sock *s, const struct sock_snapshot *snapshot)
 {
 	if (snapshot->kind == KIND_DGRAM)
-		s->listener = dgram_inherit(s, snapshot->both, &snapshot->peer, snapshot->shut_how & 3);
+		(void)dgram_inherit(s, snapshot->both, &snapshot->peer, snapshot->shut_how & 3);
 	else
-		s->listener = listen_inherit(s, snapshot->backlog, snapshot->both, snapshot->shut);
-	if (s->listener)
-		s->listener->v6only = snapshot->v6only;
-	for (uint32_t i = 0; s->listener && i < shim.workers; i++) {
+		(void)listen_inherit(s, snapshot->backlog, snapshot->both, snapshot->shut);
+	if (s->entries)
+		s->entries->v6only = snapshot->v6only;
+	for (uint32_t i = 0; s->entries && i < shim.workers; i++) {
 		struct attachment *a = snapshot->entry[i] ? gz_load(&shim.attachments[i]) : NULL;
 
 		if (!a)
 			continue;
-		s->listener->entry[i].n = snapshot->entry[i] % GZ_SOCKS_MAX;
-		s->listener->entry[i].attachment = a;
-		attachment_hold(a, s->listener->entry[i].n, s);
+		s->entries->entry[i].n = snapshot->entry[i] % GZ_SOCKS_MAX;
+		s->entries->entry[i].attachment = a;
+		attachment_hold(a, s->entries->entry[i].n, s);
 	}
 }
 
 static bool is_possible(const struct sock_snapshot *snapshot, const struct attachment *a)
 {
-	uint32_t numbers = a && a->pair ? GZ_PAIR_SOCKS : GZ_SOCKS_MAX;
+	uint32_t numbers = a ? a->ops->numbers : GZ_SOCKS_MAX;
 
 	if (snapshot->family != AF_INET && snapshot->family != AF_INET6)
 		return false;
@@ -94,7 +95,7 @@ struct sock *snapshot_restore(const struct sock_snapshot *snapshot, struct attac
 	} else if (snapshot->kind == KIND_LISTENER || snapshot->kind == KIND_DGRAM) {
 		restore_entries(s, snapshot);
 	}
-	if ((snapshot->kind == KIND_LISTENER || snapshot->kind == KIND_DGRAM) && !s->listener) {
+	if ((snapshot->kind == KIND_LISTENER || snapshot->kind == KIND_DGRAM) && !s->entries) {
 		sock_free(s);
 		return NULL;
 	}

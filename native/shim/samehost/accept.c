@@ -6,10 +6,12 @@
 #include <gazelle/address.h>
 
 #include "core/eventq.h"
-#include "stream/listen.h"
+#include "worker/listener.h"
 #include "samehost/pair_parts.h"
 #include "core/route.h"
 #include "core/sock.h"
+#include "core/counts.h"
+#include "worker/requests.h"
 
 static _Atomic uint64_t listening; /* event queues that want to hear of arrivals */
 
@@ -97,7 +99,7 @@ bool accept_is_empty(const struct attachment *a)
 
 static bool is_for(const struct sock *s, const struct gz_name *name)
 {
-	return s->local.port == name->local_port && gz_addr_serves(s->local.addr, s->listener->v6only, name->local_addr);
+	return s->local.port == name->local_port && gz_addr_serves(s->local.addr, s->entries->v6only, name->local_addr);
 }
 
 enum stage {
@@ -188,7 +190,7 @@ static bool is_credible(const struct attachment *a, struct sock *s, const struct
 	if (gz_addr_is_loopback(name->local_addr))
 		return gz_addr_is_loopback(name->peer_addr) &&
 		       gz_addr_is4(name->peer_addr) == gz_addr_is4(name->local_addr) && pair->netns &&
-		       pair->netns == listen_netns(s);
+		       pair->netns == listener_netns(s);
 	return route_is_stack(&here) && !memcmp(name->peer_addr, name->local_addr, sizeof(name->peer_addr));
 }
 
@@ -205,7 +207,7 @@ static bool accept_from(struct attachment *a, struct sock *s, uint32_t *n, struc
 		__asm__ __volatile__("" : : "g"(name) : "memory"); /* our copy is read from here on, not theirs */
 		if (!is_credible(a, s, name)) {
 			refuse(a, *n, true);
-			shim_count_refused();
+			count_refused();
 			continue;
 		}
 		pair_hold(a, 1, *n, a->pair->member);
@@ -223,12 +225,12 @@ bool pair_accept(struct sock *s, struct attachment **a, uint32_t *n, struct gz_n
 	uint32_t count = shim.attachments_end > GZ_WORKERS_MAX ? shim.attachments_end - GZ_WORKERS_MAX : 0;
 
 	for (uint32_t tries = 0; tries < count; tries++) {
-		uint32_t i = (s->listener->pair_turn + tries) % count;
+		uint32_t i = (listener_of(s)->pair_turn + tries) % count;
 
 		*a = gz_load_acquire(&shim.attachments[GZ_WORKERS_MAX + i]);
 		if (!*a || !(*a)->pair->side || (*a)->pair->member == PAIR_NOBODY || !accept_from(*a, s, n, name))
 			continue;
-		s->listener->pair_turn = i + 1;
+		listener_of(s)->pair_turn = i + 1;
 		pair_backlog(s);
 		return true;
 	}
@@ -260,7 +262,7 @@ uint32_t pair_accept_count(void)
 
 static void promote(struct attachment *a, const struct sock *s)
 {
-	uint32_t at, slot, waiting = 0, backlog = (uint32_t)s->listener->backlog;
+	uint32_t at, slot, waiting = 0, backlog = (uint32_t)listener_of(s)->backlog;
 
 	if (!find_first(a, s, WANTS_ROOM, &at, &slot))
 		return;
@@ -313,11 +315,11 @@ void pair_refuse_waiting(struct sock *s)
 		if (!a->channel)
 			return; /* the child of a fork that has not claimed: whoever had it before has it still */
 		lock_take(&a->post);
-		attachment_settle(a);
+		request_settle(a);
 		lock_give(&a->post);
 	}
 	gz_fence(); /* pairs with the one after a push */
-	if (pair_listens(listen_netns(s), &s->local))
+	if (pair_listens(listener_netns(s), &s->local))
 		return;
 	ACCEPTING_EACH(a, i)
 	{

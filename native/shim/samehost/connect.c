@@ -7,19 +7,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <gazelle/abi.h>
 #include <gazelle/address.h>
 
-#include "worker/attach.h"
 #include "worker/control.h"
 #include "core/eventq.h"
 #include "core/fdtable.h"
-#include "stream/listen.h"
-#include "worker/mapping.h"
+#include "worker/answer.h"
+#include "worker/entries.h"
+#include "core/mapping.h"
 #include "samehost/pair_parts.h"
 #include "core/real.h"
 #include "core/route.h"
 #include "core/sock.h"
-#include "core/watch.h"
 
 #define ANSWER_PATIENCE_NS 1000000000ull
 
@@ -28,14 +28,6 @@
 static bool same_host(const struct endpoint *to)
 {
 	return gz_addr_is_loopback(to->addr) || route_is_stack(to);
-}
-
-uint64_t pair_netns(int fd)
-{
-	uint64_t cookie = 0;
-	socklen_t len = sizeof(cookie);
-
-	return fd < 0 || REAL(getsockopt)(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) ? 0 : cookie;
 }
 
 /* A loopback address is that of the caller's namespace, the stack's is everybody's. */
@@ -155,6 +147,20 @@ static struct attachment *pair_to_program(const struct served *where)
 
 /* ------------------------------------------------------------------ making a pair */
 
+static int map_pair(struct attachment *a, int fd)
+{
+	struct gz_pair *pair = mapping_sealed(fd, GZ_PAIR_SIZE, a->arena);
+
+	if (!pair)
+		return -errno;
+	a->arena = (struct gz_arena *)pair;
+	a->arena_size = GZ_PAIR_SIZE;
+	a->blocks_from = GZ_PAIR_HEADER;
+	return pair->magic == GZ_PAIR_MAGIC && pair->abi_version == GZ_ABI_VERSION && pair->socks == GZ_PAIR_SOCKS
+	               ? 0
+	               : -EPROTO;
+}
+
 static struct attachment *new_attachment(uint32_t *slot)
 {
 	struct attachment *a;
@@ -164,7 +170,7 @@ static struct attachment *new_attachment(uint32_t *slot)
 			break;
 	if (*slot == ATTACHMENTS_MAX)
 		return NULL;
-	a = attachment_take(true);
+	a = attachment_take(PEER_PROGRAM);
 	if (a && !a->pair)
 		a->pair = calloc(1, sizeof(*a->pair));
 	return a && a->pair ? a : NULL;
@@ -212,7 +218,7 @@ struct attachment *pair_inherit(const struct pair_snapshot *snapshot)
 	if (snapshot->side > 1 || snapshot->member >= GZ_PAIR_MEMBERS || snapshot->members > GZ_PAIR_MEMBERS)
 		return NULL;
 	a = new_attachment(&slot);
-	if (!a || mapping_pair(a, snapshot->memory_fd) || fstat(snapshot->memory_fd, &st))
+	if (!a || map_pair(a, snapshot->memory_fd) || fstat(snapshot->memory_fd, &st))
 		return NULL;
 	start(a, &message, NULL);
 	a->pair->inherited = true;
@@ -267,7 +273,7 @@ struct attachment *pair_take(const struct pair_snapshot *snapshot, uint32_t n, b
 	return a;
 }
 
-void pair_introduced(struct attachment *worker, const struct gz_message *message, int *fds, int count)
+static void introduce_program(struct attachment *worker, const struct gz_message *message, int *fds, int count)
 {
 	struct attachment *a;
 	struct stat st;
@@ -277,7 +283,7 @@ void pair_introduced(struct attachment *worker, const struct gz_message *message
 	    message->other >= GZ_PAIR_MEMBERS || !control_is_workers(fds[GZ_PAIRED_LEG]))
 		goto close_fds;
 	a = new_attachment(&slot);
-	if (!a || mapping_pair(a, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
+	if (!a || map_pair(a, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
 		goto close_fds;
 	start(a, message, worker);
 	a->pair->dev = st.st_dev;
@@ -293,8 +299,7 @@ void pair_introduced(struct attachment *worker, const struct gz_message *message
 		return;
 	/* Connections may have been pushed before we could be rung: whoever holds a listener looks now. */
 	accept_begin(a);
-	for (struct sock *s = shim.listeners; s; s = s->listener->next)
-		watch.activate(s);
+	entries_activate_listeners();
 	eventq_wake_all();
 	return;
 
@@ -303,7 +308,7 @@ close_fds:
 		UNCANCELLED(close, fds[--count]);
 }
 
-void pair_member_introduced(struct attachment *worker, const struct gz_message *message, int *fds, int count)
+static void introduce_member(struct attachment *worker, const struct gz_message *message, int *fds, int count)
 {
 	struct attachment *youngest = NULL;
 
@@ -320,6 +325,16 @@ void pair_member_introduced(struct attachment *worker, const struct gz_message *
 	}
 	while (count > 0)
 		UNCANCELLED(close, fds[--count]);
+}
+
+void pair_introduced(struct attachment *worker, const struct gz_message *message, int *fds, int count)
+{
+	if (message->kind == GZ_MESSAGE_PAIRED)
+		introduce_program(worker, message, fds, count);
+	else if (message->kind == GZ_MESSAGE_LEG)
+		introduce_member(worker, message, fds, count);
+	else
+		control_close(fds, count);
 }
 
 static struct attachment *younger_than(uint64_t serial)
@@ -361,7 +376,7 @@ static struct attachment *ask(const struct pair_caller *from, const struct serve
 			else if (message.kind == GZ_MESSAGE_LEG && more > 0)
 				more--;
 			got = 0;
-			attach_said(worker, &message, fds, count);
+			answer_unasked(worker, &message, fds, count);
 			continue;
 		}
 		left = patience_left(&patience, worker->control_fd);

@@ -9,7 +9,7 @@
 
 #include <gazelle/wake.h>
 
-#include "worker/attach.h"
+#include "core/lost.h"
 #include "worker/control.h"
 #include "core/eventq.h"
 #include "worker/program.h"
@@ -188,17 +188,6 @@ static void drop(struct attachment *a, uint32_t m, uint32_t life)
 	gz_store_release(&side->member[m], GZ_MEMBER(life, GZ_MEMBER_FREE)); /* pairs with the waiting above, and with a taker */
 }
 
-static void activate_all(struct attachment *a)
-{
-	for (uint32_t n = 1; n < GZ_PAIR_SOCKS && gz_load(&a->used); n++) {
-		struct sock *sock = gz_load(&a->socks[n]);
-
-		if (sock)
-			watch.activate(sock);
-	}
-	eventq_wake_all();
-}
-
 static void member_lost(struct attachment *a, uint32_t m)
 {
 	lock_take(&a->post);
@@ -226,7 +215,7 @@ void pair_check(struct attachment *a)
 			member_lost(a, w * 64 + (uint32_t)__builtin_ctzll(bits));
 	if (pair->changed) {
 		pair->changed = false;
-		activate_all(a);
+		attachment_activate(a);
 	}
 	/* What the last ones had connected before they died can still be accepted. */
 	if (!gz_load(&pair->members) && !pair->opposite && (!pair->side || accept_is_empty(a)))

@@ -5,6 +5,7 @@
 
 #include <gazelle/wake.h>
 
+#include "core/counts.h"
 #include "core/eventq.h"
 #include "samehost/pair_parts.h"
 #include "core/real.h"
@@ -12,7 +13,7 @@
 
 #define WAKE_TRIES 16u /* whoever is there may never stop talking */
 
-struct gz_sock *pair_entry(struct attachment *a, uint32_t n, struct gz_end **me, struct gz_end **peer)
+static struct gz_sock *entry_of(struct attachment *a, uint32_t n, struct gz_end **me, struct gz_end **peer)
 {
 	struct gz_pair_sock *e = pair_sock(a, n);
 	uint32_t side = a->pair->side;
@@ -50,7 +51,7 @@ uint32_t pair_queue(struct attachment *a, uint32_t queue)
 	return none - 1;
 }
 
-struct gz_bell *pair_bell(struct attachment *a, uint32_t queue)
+static struct gz_bell *bell_of(struct attachment *a, uint32_t queue)
 {
 	uint32_t q = gz_load(&a->pair->queue[queue]);
 
@@ -70,7 +71,7 @@ void pair_interest(struct attachment *a, uint32_t n, uint32_t queue, bool on)
 		gz_and(&words[q / 64], ~(1ull << q % 64));
 }
 
-uint64_t pair_interested(struct attachment *a, uint32_t n)
+static uint64_t interested(struct attachment *a, uint32_t n)
 {
 	const _Atomic uint64_t *words = pair_our_side(a)->interest[n % GZ_PAIR_SOCKS];
 	uint64_t queues = 0;
@@ -186,7 +187,7 @@ void pair_release(struct attachment *a, uint32_t side, uint32_t n, uint32_t memb
 		close_end(a, side, n);
 }
 
-void pair_let_go(struct attachment *a, uint32_t n)
+static void let_go(struct attachment *a, uint32_t n)
 {
 	struct pair *pair = a->pair;
 
@@ -219,7 +220,26 @@ bool pair_nobody_reads(const struct sock *s)
 	       gz_load(&s->me->out_head) != gz_load(&s->peer->in_tail);
 }
 
-uint32_t pair_orphan_flags(const struct sock *s)
+static uint32_t orphan_flags(const struct sock *s)
 {
 	return gz_load_acquire(&s->peer->flags) & (GZ_WORKER_FIN | GZ_WORKER_DEAD) ? 0 : GZ_WORKER_DEAD;
 }
+
+const struct peer_ops pair_peer = {
+	.kind = PEER_PROGRAM,
+	.numbers = GZ_PAIR_SOCKS,
+	.block_max = GZ_PAIR_BLOCK,
+	.ring = pair_ring,
+	.bell = bell_of,
+	.interest = pair_interest,
+	.interested = interested,
+	.entry = entry_of,
+	.orphan_flags = orphan_flags,
+	.let_go = let_go,
+	.count = count_paired,
+	.announce = pair_announce,
+	.hears = pair_hears,
+	.poll = pair_poll,
+	.check = pair_check,
+	.lost = pair_lost,
+};

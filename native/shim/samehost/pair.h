@@ -51,46 +51,20 @@ bool pair_reaches(const struct pair_caller *from, const struct endpoint *to);
 /* True if an attached program listens there, as far as the workers' pages tell. `netns`: the caller's. */
 bool pair_listens(uint64_t netns, const struct endpoint *to);
 
-/* The cookie of a socket's network namespace. */
-uint64_t pair_netns(int fd);
-
-/* PAIRED, and LEG after it, came over this worker's control socket. Take the descriptors. shim.lock held. */
+/* A worker introduces a program, or a member of one, over its control socket. Takes the descriptors. shim.lock held. */
 void pair_introduced(struct attachment *worker, const struct gz_message *message, int *fds, int count);
-void pair_member_introduced(struct attachment *worker, const struct gz_message *message, int *fds, int count);
 
 /* ---- pair.c */
 
-/* Entry n as stream.c wants it: the two ends by our view, and our name of the connection. */
-struct gz_sock *pair_entry(struct attachment *a, uint32_t n, struct gz_end **me, struct gz_end **peer);
+extern const struct peer_ops pair_peer;
 
 /* Number n changed: rings the event queues of the other side that want to hear of it. */
 void pair_ring(struct attachment *a, uint32_t n);
-
-/* This process lets go of number n. */
-void pair_let_go(struct attachment *a, uint32_t n);
-
-/* Levels of a stream whose attachment is dead: what the other side had not said before. */
-uint32_t pair_orphan_flags(const struct sock *s);
 
 /* The other end takes no more bytes, and has not taken all there are: it is closed, or shut down both ways. */
 bool pair_nobody_reads(const struct sock *s);
 
 /* ---- member.c */
-
-/* Looks at all member sockets without waiting: what is said, who has died. shim.lock held. */
-void pair_check(struct attachment *a);
-
-/* Adds what a sleeper is to watch of this pair, at most `room`. Returns how many. */
-uint32_t pair_poll(struct attachment *a, struct pollfd *fds, uint32_t room);
-
-/* True if everybody on the other side can wake our queue, should it have a say in this pair. */
-bool pair_hears(struct attachment *a, uint32_t queue);
-
-/* Tells all of the other side how to wake our queue. */
-void pair_announce(struct attachment *a, uint32_t queue, int fd);
-
-/* The attachment is dead: what it had open is closed. shim.lock held. */
-void pair_lost(struct attachment *a);
 
 /* What of a pair a new image is told (exec.c). Its side is a child's to the others, see pair_before_fork. */
 struct pair_snapshot {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "worker/attachment.h"
+#include "core/attachment.h"
 #include "samehost/pair.h"
 #include "core/shim.h"
 
@@ -95,7 +95,17 @@ void pair_recall(struct attachment *a, uint32_t n);
 /* The number of an event queue of ours on this pair, taken if need be; GZ_PAIR_QUEUES: all are in use. */
 uint32_t pair_queue(struct attachment *a, uint32_t queue);
 
+/* Wakes nobody: this queue wants to hear of number n, or no longer. */
+void pair_interest(struct attachment *a, uint32_t n, uint32_t queue, bool on);
+
 /* member.c */
+
+/* peer_ops (core/attachment.h). */
+void pair_check(struct attachment *a);
+uint32_t pair_poll(struct attachment *a, struct pollfd *fds, uint32_t room);
+bool pair_hears(struct attachment *a, uint32_t queue);
+void pair_announce(struct attachment *a, uint32_t queue, int fd);
+void pair_lost(struct attachment *a);
 
 /* a socket to a member of the other side; takes fd. a->post held, or the attachment is not public yet. */
 void member_add(struct attachment *a, uint32_t member, uint32_t life, int fd);

@@ -14,6 +14,7 @@
 #include "core/real.h"
 #include "core/sock.h"
 #include "wait/wait.h"
+#include "worker/requests.h"
 
 /* A worker that is just being restarted is worth waiting for, longer where the program waits anyway. */
 #define PATIENCE_MS 500
@@ -38,7 +39,7 @@ static struct attachment *pick_worker(struct sock *s)
 {
 	struct attachment *a;
 
-	attach_check(); /* the one we would ask may just have died */
+	attachment_check_all(); /* the one we would ask may just have died */
 	a = pick_live();
 	if (a || !gz_load(&shim.missing))
 		return a;
@@ -88,7 +89,7 @@ static int begin(struct sock *s, int fd, struct attachment *a, const struct endp
 		.family = to ? s->family : AF_UNSPEC,
 		.type = SOCK_STREAM,
 	};
-	uint32_t n = attachment_take_number(a, s);
+	uint32_t n = request_number(a, s);
 
 	if (!n)
 		return -ENOBUFS;
@@ -99,7 +100,7 @@ static int begin(struct sock *s, int fd, struct attachment *a, const struct endp
 	request.sock = n;
 	sock_attach(s, a, n);
 	options_inherit(s, &s->options);
-	if ((to && request.port && attachment_vouch(a, n, fd)) || attachment_post(a, &request)) {
+	if ((to && request.port && request_vouch(a, n, fd)) || request_post(a, &request)) {
 		attachment_let_go(a, n);
 		return -ENETDOWN;
 	}
@@ -120,9 +121,9 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	uint32_t n;
 	int on = 1, err;
 
-	program_claim_all(); /* in the child of a fork, else we see nobody listen */
+	attachment_claim_all(); /* in the child of a fork, else we see nobody listen */
 	if (gz_addr_is_loopback(to->addr))
-		from.netns = pair_netns(fd);
+		from.netns = sock_netns(fd);
 	if (s->template || !pair_listens(from.netns, to) || (!s->bound && !pair_reaches(&from, to)))
 		return 1;
 	if (!s->bound) {

@@ -11,6 +11,7 @@
 #include "core/sock.h"
 #include "stream/stream.h"
 #include "wait/wait.h"
+#include "samehost/pair.h"
 
 /* Large writes become visible in pieces, so that the peer works on one while the next is copied. */
 #define PIECE 16384u

@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "worker/attachment.h"
+#include "worker/requests.h"
 #include "core/shim.h"
 
 #define THREADS 4
@@ -34,10 +34,11 @@ static void *zeroed(size_t size)
 	return p;
 }
 
-static int open_link(void **state)
+static int open_attachment(void **state)
 {
 	(void)state;
 	memset(&peer, 0, sizeof(peer));
+	peer.ops = peer_ops[PEER_WORKER];
 	peer.channel = zeroed(sizeof(*peer.channel));
 	peer.socks = zeroed(GZ_SOCKS_MAX * sizeof(*peer.socks));
 	peer.page = &page;
@@ -49,7 +50,7 @@ static int open_link(void **state)
 	return 0;
 }
 
-static int close_link(void **state)
+static int close_attachment(void **state)
 {
 	(void)state;
 	munmap(peer.channel, sizeof(*peer.channel));
@@ -103,7 +104,7 @@ static void *post(void *arg)
 	for (uint32_t i = 1; i <= POSTS; i++) {
 		struct gz_request request = { .op = GZ_REQUEST_BACKLOG, .sock = me, .arg = i };
 
-		if (attachment_post(&peer, &request))
+		if (request_post(&peer, &request))
 			return (void *)1;
 	}
 	return NULL;
@@ -134,7 +135,7 @@ static _Atomic uint8_t taken[THREADS * TAKES + 1024];
 static void *take(void *arg)
 {
 	for (uint32_t i = 0; i < TAKES; i++) {
-		uint32_t n = attachment_take_number(&peer, arg);
+		uint32_t n = request_number(&peer, arg);
 
 		if (!n || atomic_fetch_add(&taken[n], 1))
 			return (void *)1;
@@ -166,18 +167,19 @@ static void a_dead_worker_holds_nobody_up(void **state)
 
 	(void)state;
 	for (uint32_t i = 0; i < GZ_REQUESTS; i++)
-		assert_int_equal(attachment_post(&peer, &request), 0);
+		assert_int_equal(request_post(&peer, &request), 0);
 	gz_store(&peer.dead, true);
-	assert_int_equal(attachment_post(&peer, &request), -ECONNRESET); /* the ring is full, and nobody will empty it */
-	assert_int_equal(attachment_take_number(&peer, NULL), 0);
+	assert_int_equal(request_post(&peer, &request), -ECONNRESET); /* the ring is full, and nobody will empty it */
+	assert_int_equal(request_number(&peer, NULL), 0);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(requests_of_many_threads_arrive_in_their_order, open_link, close_link),
-		cmocka_unit_test_setup_teardown(no_number_is_granted_twice, open_link, close_link),
-		cmocka_unit_test_setup_teardown(a_dead_worker_holds_nobody_up, open_link, close_link),
+		cmocka_unit_test_setup_teardown(requests_of_many_threads_arrive_in_their_order, open_attachment,
+		                                close_attachment),
+		cmocka_unit_test_setup_teardown(no_number_is_granted_twice, open_attachment, close_attachment),
+		cmocka_unit_test_setup_teardown(a_dead_worker_holds_nobody_up, open_attachment, close_attachment),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,8 +21,8 @@
 static void close_all(struct sock *s)
 {
 	dgram_entries_close(s);
-	free(s->listener);
-	s->listener = NULL;
+	free(s->entries);
+	s->entries = NULL;
 }
 
 /* FRESH becomes DGRAM; s->local is set. Both locks held. */
@@ -33,11 +33,9 @@ static int become(struct sock *s, int fd, bool both, const struct endpoint *peer
 
 	if (!d)
 		return -ENOMEM;
-	d->entries.both = both;
-	d->entries.v6only = sock_v6only(s, fd);
+	dgram_entries_begin(s, d, both, sock_v6only(s, fd));
 	if (peer)
 		d->peer = *peer;
-	s->listener = &d->entries;
 	s->fd = fd;
 	dgram_options_load(s, fd);
 	d->tx_slot = gz_add(&shim.turn, 1) % shim.workers;
@@ -105,7 +103,7 @@ int dgram_bound(struct sock *s, int fd)
 static bool speaks(struct sock *s, const struct endpoint *to)
 {
 	if (gz_addr_is_any(s->local.addr))
-		return gz_addr_serves(s->local.addr, s->listener->v6only, to->addr);
+		return gz_addr_serves(s->local.addr, s->entries->v6only, to->addr);
 	return gz_addr_is4(s->local.addr) == gz_addr_is4(to->addr);
 }
 
@@ -143,7 +141,7 @@ int dgram_move_aside(struct sock *s, int fd, bool aside)
 	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
 	socklen_t len = sizeof(sa);
 
-	if (!gz_addr_is4(s->local.addr) && s->listener->v6only)
+	if (!gz_addr_is4(s->local.addr) && s->entries->v6only)
 		memcpy(self.addr, &in6addr_loopback, sizeof(self.addr));
 	if (aside)
 		endpoint_to(&self, s->family, (struct sockaddr *)&sa, &len);
@@ -189,7 +187,7 @@ bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t le
 /* A DGRAM gets another peer, or none. Both locks held. */
 static int set_peer(struct sock *s, int fd, const struct endpoint *peer)
 {
-	int err = s->listener->both ? quieten_kernel(s, fd, peer->port != 0) : 0;
+	int err = s->entries->both ? quieten_kernel(s, fd, peer->port != 0) : 0;
 
 	if (err)
 		return err;
@@ -201,7 +199,7 @@ static int set_peer(struct sock *s, int fd, const struct endpoint *peer)
 /* connect() to an address. As dgram_connect. Both locks held. */
 static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
 {
-	bool fresh = sock_kind(s) == KIND_FRESH, both = !fresh && s->listener->both;
+	bool fresh = sock_kind(s) == KIND_FRESH, both = !fresh && s->entries->both;
 	int err;
 
 	if (!to->port || !dgram_routed(s, fd, to, why))
@@ -215,7 +213,7 @@ static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz
 		*why = GZ_KERNEL_NO_RESOURCE; /* the port is ours in the kernel, which may be another namespace's */
 		return 1;
 	}
-	if (!err && s->listener->both)
+	if (!err && s->entries->both)
 		err = quieten_kernel(s, fd, true);
 	return err;
 }
@@ -267,7 +265,7 @@ struct sock *dgram_enter(int fd, bool fresh)
 	sock_hold(s);
 	lock_give(&s->rx);
 	if (__builtin_expect(s->born != gz_load(&shim.forks), 0))
-		program_claim_all();
+		attachment_claim_all();
 	return s;
 }
 
@@ -335,6 +333,6 @@ static uint32_t received(struct sock *s)
 const struct sock_ops dgram_ops = {
 	.level = level_of,
 	.received = received,
-	.interest = listen_interest,
+	.interest = entries_interest,
 	.close = close_all,
 };

@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include "worker/attachment.h"
+#include "core/attachment.h"
 #include "core/sock.h"
 
 /*
@@ -43,9 +43,5 @@ int dgram_name(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len);
 int dgram_shutdown(struct sock *s, int how);
 
 extern const struct sock_ops dgram_ops;
-
-/* attach.c, shim.lock held: a worker died; a worker is there (again). */
-void dgram_lost(struct attachment *a);
-void dgram_restore(struct attachment *a);
 
 #endif

@@ -11,27 +11,26 @@
 #include <gazelle/arena.h>
 
 #include "udp/dgram_options.h"
-#include "worker/attachment.h"
-#include "stream/listen.h"
+#include "core/attachment.h"
+#include "worker/entries.h"
 #include "core/route.h"
 #include "core/sock.h"
 
 /* What a DGRAM socket has beyond its struct sock. */
 struct dgram {
-	struct listener entries; /* entry[] and both; first, s->listener points to it */
-	struct endpoint peer;    /* port 0 = not connected; both locks to change */
-	_Atomic uint32_t shut;   /* 1 << SHUT_RD | 1 << SHUT_WR */
-	uint32_t turn;           /* where the next read looks first; rx */
-	uint32_t tx_slot;        /* the worker that sends; tx */
+	struct entries entries; /* first; s->entries points to it */
+	struct endpoint peer;   /* port 0 = not connected; both locks to change */
+	_Atomic uint32_t shut;  /* 1 << SHUT_RD | 1 << SHUT_WR */
+	uint32_t turn;          /* where the next read looks first; rx */
+	uint32_t tx_slot;       /* the worker that sends; tx */
 	struct dgram_options options;
 	struct endpoint asked; /* the destination route_connect was asked about last, and what it said; tx */
 	enum route route;
-	struct sock *next;
 };
 
 static inline struct dgram *dgram_of(struct sock *s)
 {
-	return (struct dgram *)s->listener;
+	return (struct dgram *)s->entries;
 }
 
 /* The entry at worker i, NULL if there is none or it failed. Any thread. */
@@ -40,11 +39,14 @@ struct gz_sock *dgram_entry_at(struct sock *s, uint32_t i, struct attachment **a
 /* Asks all workers for an entry and waits for their answers. 0, or an error of one of them; -ENETDOWN: there is none. Both locks. */
 int dgram_entries_open(struct sock *s);
 
+/* s has entries from now on, none of which is open yet. */
+void dgram_entries_begin(struct sock *s, struct dgram *d, bool both, bool v6only);
+
 /*
- * exec.c, in the new image: what becomes s->listener, with no entry yet. The options follow when a descriptor is known. NULL: no
- * memory.
+ * snapshot.c: becomes s->entries of a socket that another process, or this one before an exec, had. Its entries are the caller's to
+ * fill in; the options follow when a descriptor is known. NULL: no memory.
  */
-struct listener *dgram_inherit(struct sock *s, bool both, const struct endpoint *peer, uint32_t shut);
+struct entries *dgram_inherit(struct sock *s, bool both, const struct endpoint *peer, uint32_t shut);
 
 /*
  * dgram.c: whether the kernel's side of s is connected to itself, so that others hear on its port; makes it so, or ends that. It has

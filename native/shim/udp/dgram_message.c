@@ -102,7 +102,7 @@ bool dgram_readable(struct sock *s)
 /* The kernel's side, if it may hear somebody. */
 static int kernel_side(struct sock *s, int fd)
 {
-	return s->listener->both && !dgram_of(s)->peer.port && fd_sock(fd) == s ? fd : -1;
+	return s->entries->both && !dgram_of(s)->peer.port && fd_sock(fd) == s ? fd : -1;
 }
 
 /* One look for a datagram: bytes, or -errno. rx held. */
@@ -236,7 +236,7 @@ static int put(struct sock *s, struct gz_datagram *header, struct iov *from)
 	if (shared)
 		gz_store_release(&entry->app.aux[GZ_AUX_WRITE_LOCK], 0);
 	if (!err)
-		attachment_ring(a, s->listener->entry[a->slot].n);
+		attachment_ring(a, s->entries->entry[a->slot].n);
 	return err;
 }
 
@@ -255,7 +255,7 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 		return to->port ? 0 : -EDESTADDRREQ;
 	}
 	if (!dgram_address(s, sa, msg->msg_namelen, to) || !to->port) {
-		if (fresh || s->listener->both)
+		if (fresh || s->entries->both)
 			return 1; /* the kernel finds the right words */
 		return s->family == AF_INET6 || msg->msg_namelen < sizeof(struct sockaddr_in) ||
 		                       sa->sa_family == AF_INET || sa->sa_family == AF_UNSPEC
@@ -265,7 +265,7 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 	if (route_is_broadcast(to) && !fresh && !dgram_of(s)->options.broadcast)
 		return -EACCES;
 	if (!dgram_routed(s, fd, to, &why))
-		return fresh || s->listener->both ? 1 : -ENETUNREACH;
+		return fresh || s->entries->both ? 1 : -ENETUNREACH;
 	if (!fresh)
 		return 0;
 	return dgram_begin(s, fd) ? 1 : 0;

@@ -133,7 +133,7 @@ int dgram_option_set(struct sock *s, int fd, int level, int name, const void *va
 {
 	bool fresh = sock_kind(s) == KIND_FRESH, known = served(level, name);
 
-	if (!fresh && !known && !(multicast(level, name) && s->listener->both))
+	if (!fresh && !known && !(multicast(level, name) && s->entries->both))
 		return -ENOPROTOOPT;
 	if (REAL(setsockopt)(fd, level, name, value, len))
 		return -errno;

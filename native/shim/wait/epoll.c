@@ -54,16 +54,15 @@ static void take_own_bells(struct epoll *ep)
 	}
 	ATTACHMENT_EACH(a, i)
 	{
-		if (a->pair) {
-			struct pair_bells bells = { ep, a };
-			struct gz_bell *bell = attachment_bell(a, ep->queue);
+		struct gz_bell *bell = attachment_bell(a, ep->queue);
+		struct pair_bells bells = { ep, a };
 
-			if (bell && gz_bell_pending(bell))
-				gz_bell_take(bell, BELL_BUDGET, on_pair_bell, &bells);
+		if (!bell || !gz_bell_pending(bell))
 			continue;
-		}
-		if (a->channel && gz_bell_pending(attachment_bell(a, ep->queue)))
-			gz_bell_take(attachment_bell(a, ep->queue), BELL_BUDGET, on_bell, index_of(ep, a));
+		if (a->channel)
+			gz_bell_take(bell, BELL_BUDGET, on_bell, index_of(ep, a));
+		else
+			gz_bell_take(bell, BELL_BUDGET, on_pair_bell, &bells);
 	}
 }
 
@@ -375,7 +374,7 @@ int epoll_wait_for(struct epoll *ep, int epfd, struct epoll_event *events, int m
 	epoll_need_queue(ep);
 	epoll_get(ep);
 	lock_give(&ep->lock);
-	program_claim_all();
+	attachment_claim_all();
 	n = wait_in(ep, epfd, events, most, timeout_ns, sigmask);
 	epoll_put(ep);
 	return n;

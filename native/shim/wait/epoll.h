@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
-#include "worker/attachment.h"
+#include "core/attachment.h"
 
 struct epoll;
 struct sock;

@@ -3,9 +3,9 @@
 
 #include "wait/epoll_index.h"
 #include "wait/epoll_set.h"
-#include "stream/listen.h"
 #include "core/shim.h"
 #include "core/sock.h"
+#include "worker/entries.h"
 
 static struct item **slot_of(struct epoll *ep, struct attachment *a, uint32_t n)
 {
@@ -28,7 +28,7 @@ static struct item **slot_of(struct epoll *ep, struct attachment *a, uint32_t n)
 /* The item's set wants to hear of number n; of an exclusive one the worker wakes one sleeper, whichever process it is in. */
 static void want_bells(struct item *item, struct attachment *a, uint32_t n)
 {
-	if (!a->pair && item->events & EPOLLEXCLUSIVE)
+	if (a->channel && item->events & EPOLLEXCLUSIVE)
 		gz_or(&attachment_sock(a, n)->app.flags, GZ_APP_EXCLUSIVE);
 	attachment_interest(a, n, item->ep->queue);
 }
@@ -56,15 +56,15 @@ void index_sock(struct epoll *ep, struct sock *s, struct item *item)
 		index_put(ep, s->attachment, s->n, item);
 		return;
 	}
-	if (!s->listener)
+	if (!s->entries)
 		return;
 	if (item)
-		pair_listen_interest(ep->queue);
+		sock_ops_of(s)->interest(s, ep->queue, true);
 	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct attachment *a = __atomic_load_n(&s->listener->entry[i].attachment, __ATOMIC_ACQUIRE);
+		struct attachment *a = __atomic_load_n(&s->entries->entry[i].attachment, __ATOMIC_ACQUIRE);
 
 		if (a)
-			index_put(ep, a, s->listener->entry[i].n, item);
+			index_put(ep, a, s->entries->entry[i].n, item);
 	}
 }
 

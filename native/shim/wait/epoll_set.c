@@ -10,10 +10,10 @@
 #include "wait/epoll_set.h"
 #include "core/eventq.h"
 #include "core/fdtable.h"
-#include "stream/listen.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
+#include "worker/entries.h"
 
 static struct epoll *all, *unused; /* type-stable, as sockets are; pool */
 static struct lock pool;
@@ -306,7 +306,7 @@ int epoll_real_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_e
 static int add(struct epoll *ep, int epfd, struct sock *s, int fd, struct epoll_event *event)
 {
 	bool stack = sock_kind(s) != KIND_FRESH;
-	bool in_real = !stack || (sock_kind(s) != KIND_STREAM && s->listener->both);
+	bool in_real = !stack || (sock_kind(s) != KIND_STREAM && s->entries->both);
 	struct item *item;
 	int err;
 

@@ -9,12 +9,12 @@
 #include "core/eventq.h"
 #include "worker/program.h"
 #include "core/fdtable.h"
-#include "stream/listen.h"
 #include "wait/poll_set.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
 #include "wait/wait.h"
+#include "worker/entries.h"
 
 #define FEW 32u
 #define SET_QUEUES 32u /* of epoll sets; with more a sleep is short */
@@ -76,11 +76,11 @@ static void enter(struct poll *p)
 			if (sock_kind(s) == KIND_STREAM)
 				sock_ready(s);
 			else if (sock_kind(s) == KIND_LISTENER)
-				program_claim_all();
+				attachment_claim_all();
 			sock_hold(s);
 			lock_give(&s->rx);
 			p->who[i].s = s;
-			if (sock_kind(s) == KIND_STREAM || (sock_kind(s) != KIND_FRESH && !s->listener->both))
+			if (sock_kind(s) == KIND_STREAM || (sock_kind(s) != KIND_FRESH && !s->entries->both))
 				p->kernel[i].fd = -1;
 			p->any_stack = true;
 		} else if (p->fds[i].events & (POLLIN | POLLRDNORM)) {

@@ -7,8 +7,7 @@
 
 #include "worker/attach.h"
 #include "core/eventq.h"
-#include "worker/attachment.h"
-#include "samehost/pair.h"
+#include "core/attachment.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
@@ -30,7 +29,7 @@ void wait_skipped(void)
 	if (++skips % SKIPS_PER_CLOCK)
 		return;
 	if (now_ns() - gz_load(&shim.checked_ns) > CHECK_NS)
-		attach_check();
+		attachment_check_all();
 	attach_retry();
 }
 
@@ -81,7 +80,7 @@ static bool worker_waits_here(uint32_t queue)
 
 	WORKER_EACH(a, i)
 	{
-		struct gz_bell *bell = attachment_is_open(a) && queue != EVENTQ_SHARED ? attachment_bell(a, queue) : NULL;
+		struct gz_bell *bell = queue != EVENTQ_SHARED ? attachment_bell(a, queue) : NULL;
 		uint32_t asleep;
 
 		if (!bell || gz_load(&a->dead))
@@ -117,7 +116,7 @@ enum wait_next wait_next(struct wait *w)
 		return WAIT_LOOK;
 	w->kernel_looked = w->now;
 	if (w->now - gz_load(&shim.checked_ns) > CHECK_NS)
-		attach_check();
+		attachment_check_all();
 	return WAIT_KERNEL;
 }
 
@@ -159,11 +158,8 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 	{
 		if (own == need - count)
 			break; /* attachments that came just now are looked after next time */
-		deaf |= !attachment_hears(a, w->queue);
-		if (a->pair)
-			own += pair_poll(a, all + own, need - count - own);
-		else
-			all[own++] = (struct pollfd){ .fd = a->control_fd, .events = POLLIN };
+		deaf |= !a->ops->hears(a, w->queue);
+		own += a->ops->poll(a, all + own, need - count - own);
 	}
 	memcpy(all + own, fds, count * sizeof(*fds));
 	w->now = now_ns();
@@ -186,7 +182,7 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 	if (all != few)
 		free(all);
 	if (hung_up)
-		attach_check();
+		attachment_check_all();
 	attach_retry();
 	errno = kept; /* a call that finds what it waited for leaves it alone */
 	return err;

@@ -8,11 +8,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/attachment.h"
+#include "core/lost.h"
+#include "core/mapping.h"
+#include "worker/answer.h"
 #include "worker/attach.h"
 #include "worker/control.h"
 #include "core/fdtable.h"
-#include "worker/attachment.h"
-#include "worker/mapping.h"
+#include "worker/mapped.h"
+#include "worker/requests.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
@@ -29,7 +33,7 @@ static int ask_for_end(struct attachment *a, struct gz_message *message)
 		return -ENOTCONN;
 	err = control_send(a->control_fd, message, -1);
 	if (!err)
-		err = attach_await(a, a->control_fd, GZ_MESSAGE_FORKED, message, fds, &count, ANSWER_PATIENCE_MS);
+		err = answer_await(a, a->control_fd, GZ_MESSAGE_FORKED, message, fds, &count, ANSWER_PATIENCE_MS);
 	if (err)
 		return err;
 	if (!message->status && count == 1)
@@ -61,11 +65,11 @@ int program_adopt(struct attachment *a, int end, struct program_note *note, uint
 
 	lock_take(&a->post);
 	if (a->channel && !gz_load(&a->dead)) {
-		attachment_settle(a); /* what we have let go of before must not take this away again */
+		request_settle(a); /* what we have let go of before must not take this away again */
 		err = control_send(a->control_fd, &message, end);
 	}
 	if (!err)
-		err = attach_await(a, a->control_fd, GZ_MESSAGE_ADOPTED, &message, fds, &count, ANSWER_PATIENCE_MS);
+		err = answer_await(a, a->control_fd, GZ_MESSAGE_ADOPTED, &message, fds, &count, ANSWER_PATIENCE_MS);
 	lock_give(&a->post);
 	if (err)
 		return err;
@@ -110,7 +114,7 @@ void program_dropped(struct attachment *a, uint32_t n)
 
 struct attachment *program_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size)
 {
-	struct attachment *a = attachment_take(false);
+	struct attachment *a = attachment_take(PEER_WORKER);
 
 	if (!a || arena_size < sizeof(struct gz_arena) || !control_is_workers(control_fd))
 		return NULL;
@@ -137,13 +141,13 @@ static int claim(struct attachment *a)
 
 	err = control_send(a->control_fd, &message, -1);
 	if (!err)
-		err = attach_await(a, a->control_fd, GZ_MESSAGE_WELCOME, &message, fds, &count, ANSWER_PATIENCE_MS);
+		err = answer_await(a, a->control_fd, GZ_MESSAGE_WELCOME, &message, fds, &count, ANSWER_PATIENCE_MS);
 	if (err)
 		return err;
 	if (count != GZ_WELCOME_FDS)
 		err = -EPROTO;
 	else
-		err = a->unmapped ? mapping_all(a, &message, fds) : mapping_channel(a, fds[GZ_WELCOME_CHANNEL]);
+		err = a->unmapped ? mapped_all(a, &message, fds) : mapped_channel(a, fds[GZ_WELCOME_CHANNEL]);
 	a->unmapped = a->unmapped && err;
 	control_close(fds, count);
 	return err;
@@ -171,7 +175,7 @@ int program_claim(struct attachment *a)
 		for (uint64_t bits = dropped[w]; bits; bits &= bits - 1) {
 			struct gz_request request = { .op = GZ_REQUEST_RELEASE,
 				                      .sock = w * 64 + (uint32_t)__builtin_ctzll(bits) };
-			(void)attachment_post(a, &request);
+			(void)request_post(a, &request);
 		}
 	free(dropped);
 	for (uint32_t n = 1; n < GZ_SOCKS_MAX && gz_load(&a->used); n++) {
@@ -183,13 +187,4 @@ int program_claim(struct attachment *a)
 out:
 	shim_unlock();
 	return err;
-}
-
-void program_claim_all(void)
-{
-	WORKER_EACH(a, i)
-	{
-		if (__builtin_expect(!a->channel, 0))
-			(void)program_claim(a); /* an attachment that cannot be claimed is dead, which the caller sees */
-	}
 }

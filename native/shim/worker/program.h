@@ -14,9 +14,6 @@ struct attachment;
 /* In a child, on first use: takes over what the parent held at the fork. 0 or -errno; the attachment is dead then. No locks held. */
 int program_claim(struct attachment *a);
 
-/* In a child that uses the stack by itself: claims what it holds at each worker, if it has not yet. No locks held. */
-void program_claim_all(void);
-
 /* In a child, before the claim: number n is not wanted. No locks held. */
 void program_dropped(struct attachment *a, uint32_t n);
 

@@ -1,37 +1,16 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
+#include "worker/requests.h"
+
 #include <errno.h>
 #include <sched.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include <gazelle/arena.h>
-#include <gazelle/atomic.h>
-#include <gazelle/channel.h>
-#include <gazelle/control.h>
-
-#include "worker/attach.h"
-#include "worker/control.h"
-#include "core/eventq.h"
-#include "worker/program.h"
-#include "worker/attachment.h"
-#include "samehost/pair.h"
-#include "core/real.h"
 #include "core/shim.h"
+#include "worker/control.h"
 
 /* A worker answers within microseconds; this long we wait before we believe it cannot. */
 #define PATIENCE_NS 1000000000ull
 /* And this long where we could go on without. */
 #define SHORT_PATIENCE_NS 50000000ull
-
-void attachment_wake(struct attachment *a, uint32_t sleep)
-{
-	struct gz_message message = { .kind = GZ_MESSAGE_WAKE };
-
-	/* Noted after it was sent: another thread that finds it noted relies on it. */
-	if (!control_send(a->wake_fd, &message, -1))
-		gz_store(&a->woken, sleep);
-}
 
 struct turns {
 	uint32_t count;
@@ -50,7 +29,7 @@ static bool wait_turn(struct attachment *a, struct turns *turns)
 		patience_begin(&turns->patience, PATIENCE_NS);
 	else if (!patience_left(&turns->patience, a->control_fd))
 		return false;
-	attach_check();
+	attachment_check_all();
 	return true;
 }
 
@@ -67,7 +46,7 @@ static uint32_t pop_stock(struct gz_stock *stock)
 	}
 }
 
-uint32_t attachment_take_number(struct attachment *a, struct sock *sock)
+uint32_t request_number(struct attachment *a, struct sock *sock)
 {
 	uint32_t n = pop_stock(&a->channel->stock);
 	struct turns turns = { 0 };
@@ -83,37 +62,7 @@ uint32_t attachment_take_number(struct attachment *a, struct sock *sock)
 	return n;
 }
 
-void attachment_hold(struct attachment *a, uint32_t n, struct sock *sock)
-{
-	gz_store_release(&a->socks[n % GZ_SOCKS_MAX], sock);
-	gz_add(&a->used, 1);
-	if (a->pair)
-		shim_count_paired(1);
-}
-
-void attachment_let_go(struct attachment *a, uint32_t n)
-{
-	struct gz_request request = { .op = GZ_REQUEST_RELEASE, .sock = n };
-
-	gz_store(&a->socks[n % GZ_SOCKS_MAX], NULL);
-	gz_add(&a->used, (uint32_t)-1);
-	if (a->pair)
-		shim_count_paired(-1);
-	if (gz_load(&a->dead))
-		return;
-	if (a->pair) {
-		pair_let_go(a, n);
-		return;
-	}
-	if (!a->channel) {
-		program_dropped(a, n);
-		return;
-	}
-	gz_store(&a->channel->interest[n % GZ_SOCKS_MAX], 0);
-	(void)attachment_post(a, &request);
-}
-
-int attachment_vouch(struct attachment *a, uint32_t n, int fd)
+int request_vouch(struct attachment *a, uint32_t n, int fd)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_VOUCH, .number = n };
 	struct turns turns = { 0 };
@@ -128,7 +77,7 @@ int attachment_vouch(struct attachment *a, uint32_t n, int fd)
 	return err;
 }
 
-int attachment_post(struct attachment *a, const struct gz_request *request)
+int request_post(struct attachment *a, const struct gz_request *request)
 {
 	struct gz_request_ring *ring = &a->channel->requests;
 	struct turns turns = { 0 };
@@ -155,7 +104,7 @@ out:
 	return err;
 }
 
-void attachment_settle(struct attachment *a)
+void request_settle(struct attachment *a)
 {
 	struct gz_request_ring *ring = &a->channel->requests;
 	struct turns turns = { 0 };
@@ -168,7 +117,7 @@ void attachment_settle(struct attachment *a)
 	}
 }
 
-void attachment_await(struct attachment *a)
+void request_await(struct attachment *a)
 {
 	struct gz_request_ring *ring = &a->channel->requests;
 	uint32_t upto = gz_load(&ring->head);
@@ -181,48 +130,15 @@ void attachment_await(struct attachment *a)
 			continue;
 		if (now_ns() > until)
 			return;
-		attach_check();
+		attachment_check_all();
 	}
 }
 
-void attachment_announce(struct attachment *a, uint32_t queue)
+void request_await_all(void)
 {
-	uint64_t bit = 1ull << queue;
-	int fd;
-
-	if (gz_load(&a->announced) & bit)
-		return;
-	fd = eventq_out(queue);
-	if (fd < 0)
-		return;
-	if (a->pair) {
-		pair_announce(a, queue, fd);
-		return;
+	WORKER_EACH(a, i)
+	{
+		if (a->channel)
+			request_await(a);
 	}
-	lock_take(&a->post);
-	if (!(gz_load(&a->announced) & bit)) {
-		struct gz_message message = { .kind = GZ_MESSAGE_EVENT_QUEUE, .number = queue };
-
-		if (!control_send(a->control_fd, &message, fd))
-			gz_or(&a->announced, bit);
-	}
-	lock_give(&a->post);
-}
-
-bool attachment_hears(struct attachment *a, uint32_t queue)
-{
-	if (a->pair)
-		return pair_hears(a, queue);
-	return !a->channel || gz_load(&a->announced) >> queue & 1;
-}
-
-uint8_t *attachment_block(struct attachment *a, uint32_t block)
-{
-	uint32_t order = block & 31u;
-	uint64_t offset = GZ_BLOCK_OFFSET(block);
-
-	if (order < GZ_BLOCK_ORDER_MIN || order > GZ_BLOCK_ORDER_MAX || offset < a->blocks_from ||
-	    offset + (1ull << order) > a->arena_size)
-		return NULL;
-	return (uint8_t *)a->arena + offset;
 }

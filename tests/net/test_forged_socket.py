@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MulanPSL-2.0
-"""Who receives descriptors from strangers gets none of his own sockets by their parcels, and outlives them."""
+"""A program that receives forged sockets from strangers gets none of its own sockets by them, and outlives them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ way.bind("\0" + sys.argv[3])
 way.listen()
 print("ready", flush=True)
 client, _ = listener.accept()
-parcels = 0
+forged = 0
 while True:
     stranger, _ = way.accept()
     with stranger:
@@ -32,14 +32,14 @@ while True:
             print("was given", socket.socket(fileno=rights[0]), flush=True)
         if data == b"e":
             break
-        parcels += 1
+        forged += 1
         stranger.send(b"y")
 client.sendall(b"to my client alone")
 client.close()
 another, _ = listener.accept()
 another.sendall(b"still here")
 another.close()
-print("parcels", parcels, flush=True)
+print("forged", forged, flush=True)
 """
 
 CLIENT = """
@@ -66,9 +66,9 @@ def instance(kit: Kit) -> Instance:
     return made
 
 
-def test_a_forged_parcel_brings_nothing(kit: Kit, instance: Instance) -> None:
+def test_a_forged_socket_brings_nothing(kit: Kit, instance: Instance) -> None:
     program = compiled(
-        Path(__file__).with_name("forged_parcel.c"),
+        Path(__file__).with_name("forged_socket.c"),
         kit.directory,
         "-D_GNU_SOURCE",
         f"-I{NATIVE / 'include'}",
@@ -84,5 +84,5 @@ def test_a_forged_parcel_brings_nothing(kit: Kit, instance: Instance) -> None:
     assert server.wait(10) == 0, server.output()
     assert client.wait(10) == 0, client.output()
     assert "was given" not in server.output()
-    assert "parcels 193" in server.output()
+    assert "forged 193" in server.output()
     assert client.output().split("\n")[1:4] == ["b'to my client alone'", "b''", "b'still here'"]

@@ -7,7 +7,7 @@
 #include "core/sock.h"
 #include "core/watch.h"
 #include "process/fork.h"
-#include "samehost/pair.h"
+#include "samehost/introduce.h"
 #include "stream/listen.h"
 #include "stream/stream.h"
 #include "udp/dgram.h"
@@ -15,6 +15,7 @@
 #include "worker/answer.h"
 #include "worker/group.h"
 #include "worker/peer.h"
+#include "samehost/peer.h"
 
 const struct sock_ops *const sock_ops[SOCK_KINDS] = {
 	[KIND_LISTENER] = &listen_ops,
@@ -37,10 +38,10 @@ const struct watch_ops watch = {
 
 const struct peer_ops *const peer_ops[PEER_KINDS] = {
 	[PEER_WORKER] = &worker_peer,
-	[PEER_PROGRAM] = &pair_peer,
+	[PEER_PROGRAM] = &program_peer,
 };
 
-void (*const answer_unasked)(struct attachment *a, const struct gz_message *message, int *fds, int count) = pair_introduced;
+void (*const answer_unasked)(struct attachment *a, const struct gz_message *message, int *fds, int count) = introduce;
 
 void (*const group_opened)(void) = fork_prepare_library;
 

@@ -18,13 +18,14 @@
 #include "process/snapshot.h"
 #include "core/attachment.h"
 #include "stream/listen.h"
-#include "samehost/pair.h"
+#include "samehost/children.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
 #include "worker/group.h"
 #include "worker/entries.h"
 #include "worker/requests.h"
+#include "samehost/introduce.h"
 
 #define RECORD_MAGIC 0x6365786561677a67ull
 #define NAME_ROOM sizeof(EXEC_VARIABLE "=2147483647")
@@ -135,7 +136,7 @@ static bool needs(struct sock *s, uint32_t slot)
 }
 
 /* The new image's control socket for one worker, -1 if there is none to be had. */
-static int introduce(struct attachment *a)
+static int join_worker(struct attachment *a)
 {
 	int fd;
 
@@ -214,7 +215,7 @@ static void pass_workers(void)
 {
 	WORKER_EACH(a, i)
 	{
-		int control_fd = needed(i) ? introduce(a) : -1;
+		int control_fd = needed(i) ? join_worker(a) : -1;
 
 		if (control_fd >= 0)
 			pass_worker(a, control_fd);
@@ -294,7 +295,7 @@ static void set_cloexec(bool on)
 
 		REAL(fcntl)(pair->memory_fd, F_SETFD, flags);
 		for (uint32_t l = 0; l < pair->members; l++)
-			REAL(fcntl)(pair->member_fd[l].fd, F_SETFD, flags);
+			REAL(fcntl)(pair->socket[l].fd, F_SETFD, flags);
 	}
 }
 
@@ -421,7 +422,7 @@ static void restore(struct record *record)
 	for (uint32_t i = 0; i < record->workers; i++)
 		workers += restore_worker(&workers_of(record)[i]) != NULL;
 	for (; pair_count < record->pairs && pair_count < ATTACHMENTS_MAX - GZ_WORKERS_MAX; pair_count++)
-		pairs[pair_count] = pair_inherit(&pairs_of(record)[pair_count]);
+		pairs[pair_count] = introduce_inherited(&pairs_of(record)[pair_count]);
 	for (uint32_t i = 0; i < record->socks; i++)
 		socks[i] = restore_sock(&socks_of(record)[i], pairs, pair_count);
 	for (uint32_t i = 0; i < record->fds; i++) {

@@ -11,7 +11,7 @@
 #include "core/fdtable.h"
 #include "process/fork.h"
 #include "core/attachment.h"
-#include "samehost/pair.h"
+#include "samehost/children.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"

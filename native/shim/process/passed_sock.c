@@ -2,6 +2,7 @@
 #include "process/passed_sock.h"
 #include "worker/requests.h"
 #include "worker/entries.h"
+#include "samehost/introduce.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +22,7 @@
 #include "process/snapshot.h"
 #include "core/attachment.h"
 #include "stream/listen.h"
-#include "samehost/pair.h"
+#include "samehost/children.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "core/sock.h"
@@ -106,7 +107,7 @@ static int add_pair(struct sock *s)
 	packed.pair.keep[s->n % GZ_PAIR_SOCKS / 64] = 1ull << s->n % 64;
 	fds[PAIR_MEMORY] = packed.pair.memory_fd;
 	for (uint32_t i = 0; i < packed.pair.members; i++)
-		fds[PAIR_MEMBER_SOCKETS + i] = packed.pair.member_fd[i].fd;
+		fds[PAIR_MEMBER_SOCKETS + i] = packed.pair.socket[i].fd;
 	packed.fds = PAIR_MEMBER_SOCKETS + packed.pair.members;
 	return 0;
 }
@@ -283,14 +284,14 @@ static int open_paired(struct sock **s, bool *taken)
 	snapshot->netns = note.netns;
 	snapshot->memory_fd = fds[PAIR_MEMORY];
 	for (uint32_t i = 0; i < snapshot->members; i++) {
-		snapshot->member_fd[i].fd = fds[PAIR_MEMBER_SOCKETS + i];
-		if (!control_is_pair_end(snapshot->member_fd[i].fd))
+		snapshot->socket[i].fd = fds[PAIR_MEMBER_SOCKETS + i];
+		if (!control_is_pair_end(snapshot->socket[i].fd))
 			return -EPROTO;
 	}
 	memset(snapshot->keep, 0, sizeof(snapshot->keep));
 	snapshot->keep[note.n / 64] = 1ull << note.n % 64;
 	packed.snapshot.n = note.n;
-	a = pair_take(snapshot, note.n, taken);
+	a = introduce_passed(snapshot, note.n, taken);
 	if (!a)
 		return -EPERM;
 	*s = holder(a, note.n);

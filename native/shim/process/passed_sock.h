@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "process/snapshot.h"
-#include "samehost/pair.h"
+#include "samehost/snapshot.h"
 
 #define PASSED_SOCK_MAGIC 0x6c65637261707a67ull
 #define PASSED_SOCK_FDS 253u /* descriptors of one message: the kernel's SCM_MAX_FD */

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
+#include "samehost/accept.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
 
 #include <gazelle/address.h>
 
-#include "core/eventq.h"
-#include "worker/listener.h"
-#include "samehost/pair_parts.h"
+#include "core/counts.h"
 #include "core/route.h"
 #include "core/sock.h"
-#include "core/counts.h"
+#include "samehost/pair.h"
+#include "samehost/served.h"
+#include "worker/listener.h"
 #include "worker/requests.h"
 
 static _Atomic uint64_t listening; /* event queues that want to hear of arrivals */
@@ -319,7 +321,7 @@ void pair_refuse_waiting(struct sock *s)
 		lock_give(&a->post);
 	}
 	gz_fence(); /* pairs with the one after a push */
-	if (pair_listens(listener_netns(s), &s->local))
+	if (served_any(listener_netns(s), &s->local))
 		return;
 	ACCEPTING_EACH(a, i)
 	{

@@ -1,126 +1,34 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include <errno.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "samehost/connect.h"
 
-#include <gazelle/abi.h>
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
 #include <gazelle/address.h>
 
-#include "worker/control.h"
-#include "core/eventq.h"
-#include "core/fdtable.h"
-#include "worker/answer.h"
-#include "worker/entries.h"
-#include "core/mapping.h"
-#include "samehost/pair_parts.h"
 #include "core/real.h"
-#include "core/route.h"
 #include "core/sock.h"
+#include "samehost/accept.h"
+#include "samehost/introduce.h"
+#include "samehost/pair.h"
+#include "samehost/served.h"
+#include "worker/answer.h"
+#include "worker/control.h"
 
 #define ANSWER_PATIENCE_NS 1000000000ull
-
-/* ------------------------------------------------------------------ who listens where */
-
-static bool same_host(const struct endpoint *to)
-{
-	return gz_addr_is_loopback(to->addr) || route_is_stack(to);
-}
-
-/* A loopback address is that of the caller's namespace, the stack's is everybody's. */
-static bool is_reached(uint64_t netns, uint64_t from, const struct endpoint *to)
-{
-	return netns == from || !gz_addr_is_loopback(to->addr);
-}
-
-static bool line_serves(const struct gz_listener *line, uint64_t netns, const struct endpoint *to)
-{
-	/* The acquire pairs with the worker's release of the line: the rest of it is written. */
-	return gz_load_acquire(&line->port_owner) >> 16 == to->port && to->port &&
-	       gz_addr_serves(line->addr, line->v6only, to->addr) && is_reached(line->netns, netns, to);
-}
-
-/* The first line of a worker's page that names a listener there. */
-static bool find_line(uint64_t netns, const struct endpoint *to, struct served *found)
-{
-	WORKER_EACH(a, i)
-	{
-		if (!a->channel)
-			continue;
-		for (uint32_t l = 0; l < GZ_LISTENERS_MAX; l++) {
-			const struct gz_listener *line = &a->page->listeners[l];
-
-			if (!line_serves(line, netns, to))
-				continue;
-			*found = (struct served){ .port = to->port, .worker = i, .line = l, .at = a->serial };
-			memcpy(found->addr, to->addr, 16);
-			found->port_owner = gz_load(&line->port_owner);
-			found->program = gz_load(&line->family);
-			found->netns = line->netns;
-			return true;
-		}
-	}
-	return false;
-}
-
-bool pair_listens(uint64_t netns, const struct endpoint *to)
-{
-	struct served found;
-	struct endpoint here = *to;
-
-	if (gz_addr_is_any(here.addr)) { /* a listener on any address, asking about itself */
-		if (gz_addr_is4(here.addr))
-			here.addr[12] = 127;
-		here.addr[15] = 1;
-	}
-	return same_host(&here) && find_line(netns, &here, &found);
-}
-
-/* The line of `served`, or NULL while its worker is away; pairs go on without. */
-static const struct gz_listener *line_of(const struct served *served)
-{
-	struct attachment *a = gz_load_acquire(&shim.attachments[served->worker]);
-
-	return a && a->serial == served->at ? &a->page->listeners[served->line] : NULL;
-}
-
-static bool still_stands(const struct served *served)
-{
-	const struct gz_listener *line = line_of(served);
-
-	return !line ||
-	       (gz_load_acquire(&line->port_owner) == served->port_owner && gz_load(&line->family) == served->program);
-}
-
-/* A backlog is counted as the kernel counts it: one more than that may wait. */
-static uint32_t backlog_of(const struct served *served)
-{
-	const struct gz_listener *line = line_of(served);
-
-	return line ? gz_load(&line->backlog) : GZ_PAIR_SOCKS;
-}
-
-/* ------------------------------------------------------------------ pairs there are */
-
-/* True if we may connect by it: numbers are given out by one process only. */
-static bool is_ours(const struct attachment *a)
-{
-	return !gz_load(&a->dead) && !a->pair->side && !a->pair->inherited;
-}
 
 static struct attachment *known_pair(uint64_t netns, const struct endpoint *to, struct served *where)
 {
 	PAIR_EACH(a, i)
 	{
-		if (!is_ours(a))
+		if (!introduce_is_ours(a))
 			continue;
 		for (uint32_t k = 0; k < PAIR_SERVED; k++) {
 			*where = a->pair->served[k];
 			if (where->port == to->port && !memcmp(where->addr, to->addr, 16) &&
-			    is_reached(where->netns, netns, to) && still_stands(where))
+			    served_reached(where->netns, netns, to) && served_stands(where))
 				return a;
 		}
 	}
@@ -137,7 +45,7 @@ static struct attachment *pair_to_program(const struct served *where)
 {
 	PAIR_EACH(a, i)
 	{
-		if (!is_ours(a) || a->pair->program != where->program || a->pair->at != where->at)
+		if (!introduce_is_ours(a) || a->pair->program != where->program || a->pair->at != where->at)
 			continue;
 		remember(a, where);
 		return a;
@@ -145,203 +53,11 @@ static struct attachment *pair_to_program(const struct served *where)
 	return NULL;
 }
 
-/* ------------------------------------------------------------------ making a pair */
-
-static int map_pair(struct attachment *a, int fd)
-{
-	struct gz_pair *pair = mapping_sealed(fd, GZ_PAIR_SIZE, a->arena);
-
-	if (!pair)
-		return -errno;
-	a->arena = (struct gz_arena *)pair;
-	a->arena_size = GZ_PAIR_SIZE;
-	a->blocks_from = GZ_PAIR_HEADER;
-	return pair->magic == GZ_PAIR_MAGIC && pair->abi_version == GZ_ABI_VERSION && pair->socks == GZ_PAIR_SOCKS
-	               ? 0
-	               : -EPROTO;
-}
-
-static struct attachment *new_attachment(uint32_t *slot)
-{
-	struct attachment *a;
-
-	for (*slot = GZ_WORKERS_MAX; *slot < ATTACHMENTS_MAX; ++*slot)
-		if (!gz_load(&shim.attachments[*slot]))
-			break;
-	if (*slot == ATTACHMENTS_MAX)
-		return NULL;
-	a = attachment_take(PEER_PROGRAM);
-	if (a && !a->pair)
-		a->pair = calloc(1, sizeof(*a->pair));
-	return a && a->pair ? a : NULL;
-}
-
-/* Also for a pair that was another one before. */
-static void start(struct attachment *a, const struct gz_message *message, struct attachment *introducer)
-{
-	struct pair *pair = a->pair;
-
-	for (uint32_t q = 0; q < GZ_PAIR_QUEUES; q++)
-		if (pair->queue_fd[q] > 0)
-			fd_own_close(&pair->queue_fd[q]);
-	memset(pair, 0, sizeof(*pair));
-	pair->shared = (struct gz_pair *)a->arena;
-	pair->side = message->number & 1;
-	pair->member = message->member;
-	pair->introducer = introducer;
-	pair->uid = message->uid;
-	pair->netns = message->netns;
-	pair->next_number = 1;
-}
-
-static void find_opposite(struct attachment *us)
-{
-	PAIR_EACH(a, i)
-	{
-		if (a == us || a->pair->inode != us->pair->inode || a->pair->dev != us->pair->dev ||
-		    a->pair->side == us->pair->side)
-			continue;
-		a->pair->opposite = us;
-		us->pair->opposite = a;
-	}
-}
-
-struct attachment *pair_inherit(const struct pair_snapshot *snapshot)
-{
-	struct gz_message message = {
-		.number = snapshot->side, .member = snapshot->member, .uid = snapshot->uid, .netns = snapshot->netns
-	};
-	struct attachment *a;
-	struct stat st;
-	uint32_t slot;
-
-	if (snapshot->side > 1 || snapshot->member >= GZ_PAIR_MEMBERS || snapshot->members > GZ_PAIR_MEMBERS)
-		return NULL;
-	a = new_attachment(&slot);
-	if (!a || map_pair(a, snapshot->memory_fd) || fstat(snapshot->memory_fd, &st))
-		return NULL;
-	start(a, &message, NULL);
-	a->pair->inherited = true;
-	a->pair->dev = st.st_dev;
-	a->pair->inode = st.st_ino;
-	a->slot = slot;
-	a->control_fd = -1;
-	fd_own(snapshot->memory_fd, &a->pair->memory_fd);
-	for (uint32_t i = 0; i < snapshot->members; i++)
-		member_add(a, snapshot->member_fd[i].member % GZ_PAIR_MEMBERS, snapshot->member_fd[i].life,
-		           snapshot->member_fd[i].fd);
-	attachment_publish(a);
-	find_opposite(a);
-	for (uint32_t w = 0; w < GZ_PAIR_SOCKS / 64; w++)
-		for (uint64_t bits = gz_load(&pair_our_side(a)->holds[a->pair->member][w]) & ~snapshot->keep[w]; bits;
-		     bits &= bits - 1)
-			pair_release(a, a->pair->side, w * 64 + (uint32_t)__builtin_ctzll(bits), a->pair->member);
-	return a;
-}
-
-/* Of the same two programs, and the same side. */
-static struct attachment *like(uint32_t side, const struct stat *memory)
-{
-	PAIR_EACH(a, i)
-	{
-		if (a->pair->inode == memory->st_ino && a->pair->dev == memory->st_dev && a->pair->side == side &&
-		    a->pair->member != PAIR_NOBODY && !gz_load(&a->dead))
-			return a;
-	}
-	return NULL;
-}
-
-struct attachment *pair_take(const struct pair_snapshot *snapshot, uint32_t n, bool *taken)
-{
-	struct attachment *a;
-	struct stat st;
-
-	*taken = false;
-	if (snapshot->side > 1 || snapshot->member >= GZ_PAIR_MEMBERS || fstat(snapshot->memory_fd, &st))
-		return NULL;
-	a = like(snapshot->side, &st);
-	if (!a) {
-		a = pair_inherit(snapshot);
-		*taken = a != NULL;
-		if (a && a->pair->side)
-			accept_begin(a);
-		return a;
-	}
-	if (!(gz_load(&pair_our_side(a)->holds[a->pair->member][n / 64]) >> n % 64 & 1))
-		pair_hold(a, snapshot->side, n, a->pair->member);
-	pair_release(a, snapshot->side, n, snapshot->member); /* the place goes when its member sockets end */
-	return a;
-}
-
-static void introduce_program(struct attachment *worker, const struct gz_message *message, int *fds, int count)
-{
-	struct attachment *a;
-	struct stat st;
-	uint32_t slot;
-
-	if (message->status || count != GZ_PAIRED_FDS || message->member >= GZ_PAIR_MEMBERS ||
-	    message->other >= GZ_PAIR_MEMBERS || !control_is_workers(fds[GZ_PAIRED_LEG]))
-		goto close_fds;
-	a = new_attachment(&slot);
-	if (!a || map_pair(a, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
-		goto close_fds;
-	start(a, message, worker);
-	a->pair->dev = st.st_dev;
-	a->pair->inode = st.st_ino;
-	a->slot = slot;
-	a->control_fd = -1; /* it has member sockets instead */
-	a->announced = 0;
-	member_add(a, message->other, message->life, fds[GZ_PAIRED_LEG]);
-	fd_own(fds[GZ_PAIRED_MEMORY], &a->pair->memory_fd);
-	attachment_publish(a);
-	find_opposite(a);
-	if (!a->pair->side)
-		return;
-	/* Connections may have been pushed before we could be rung: whoever holds a listener looks now. */
-	accept_begin(a);
-	entries_activate_listeners();
-	eventq_wake_all();
-	return;
-
-close_fds:
-	while (count > 0)
-		UNCANCELLED(close, fds[--count]);
-}
-
-static void introduce_member(struct attachment *worker, const struct gz_message *message, int *fds, int count)
-{
-	struct attachment *youngest = NULL;
-
-	PAIR_EACH(a, i)
-	{
-		if (is_ours(a) && a->pair->introducer == worker && (!youngest || a->serial > youngest->serial))
-			youngest = a;
-	}
-	if (youngest && count == 1 && message->member < GZ_PAIR_MEMBERS && control_is_workers(fds[0])) {
-		lock_take(&youngest->post);
-		member_add(youngest, message->member, message->life, fds[0]);
-		lock_give(&youngest->post);
-		return;
-	}
-	while (count > 0)
-		UNCANCELLED(close, fds[--count]);
-}
-
-void pair_introduced(struct attachment *worker, const struct gz_message *message, int *fds, int count)
-{
-	if (message->kind == GZ_MESSAGE_PAIRED)
-		introduce_program(worker, message, fds, count);
-	else if (message->kind == GZ_MESSAGE_LEG)
-		introduce_member(worker, message, fds, count);
-	else
-		control_close(fds, count);
-}
-
 static struct attachment *younger_than(uint64_t serial)
 {
 	PAIR_EACH(a, i)
 	{
-		if (is_ours(a) && a->serial > serial)
+		if (introduce_is_ours(a) && a->serial > serial)
 			return a;
 	}
 	return NULL;
@@ -399,13 +115,11 @@ static struct attachment *pair_to(const struct pair_caller *from, const struct e
 {
 	struct attachment *a = known_pair(from->netns, to, where);
 
-	if (a || !find_line(from->netns, to, where))
+	if (a || !served_find(from->netns, to, where))
 		return a;
 	a = pair_to_program(where);
 	return a ? a : ask(from, where);
 }
-
-/* ------------------------------------------------------------------ connecting */
 
 /* Neither end exists any more. The acquires pair with the releases that closed them. */
 static bool is_free(const struct attachment *a, uint32_t n)
@@ -446,7 +160,7 @@ bool pair_reaches(const struct pair_caller *from, const struct endpoint *to)
 	struct attachment *a;
 	uint32_t n = 0;
 
-	if (!same_host(to))
+	if (!served_here(to))
 		return false;
 	shim_lock();
 	a = pair_to(from, to, &where);
@@ -509,7 +223,7 @@ static bool is_connected(const struct endpoint *local, const struct endpoint *to
 {
 	PAIR_EACH(a, i)
 	{
-		for (uint32_t n = 1; n < GZ_PAIR_SOCKS && is_ours(a); n++) {
+		for (uint32_t n = 1; n < GZ_PAIR_SOCKS && introduce_is_ours(a); n++) {
 			const struct gz_pair_sock *e = pair_sock(a, n);
 			const struct gz_name *name = &e->view[0].name;
 
@@ -526,7 +240,7 @@ static bool is_connected(const struct endpoint *local, const struct endpoint *to
 static int hand_over(struct attachment *a, uint32_t n, const struct served *where)
 {
 	struct gz_pair_sock *e = pair_sock(a, n);
-	uint32_t backlog = backlog_of(where);
+	uint32_t backlog = served_backlog(where);
 
 	if (accept_count(a, &e->view[1].name) <= backlog)
 		gz_or(&e->end[1].flags, GZ_WORKER_CONNECTED);
@@ -535,7 +249,7 @@ static int hand_over(struct attachment *a, uint32_t n, const struct served *wher
 	gz_fence(); /* pairs with theirs between taking one and looking for others, and after they listen no more */
 	if (accept_count(a, &e->view[1].name) <= backlog)
 		gz_or(&e->end[1].flags, GZ_WORKER_CONNECTED);
-	return still_stands(where) || !accept_take_back(a, n) ? 0 : -ECONNREFUSED;
+	return served_stands(where) || !accept_take_back(a, n) ? 0 : -ECONNREFUSED;
 }
 
 int pair_connect(const struct pair_caller *from, const struct endpoint *local, const struct endpoint *to,
@@ -544,7 +258,7 @@ int pair_connect(const struct pair_caller *from, const struct endpoint *local, c
 	struct served where;
 	int err = 1;
 
-	if (!same_host(to))
+	if (!served_here(to))
 		return 1;
 	shim_lock();
 	*a = pair_to(from, to, &where);

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
+#include "samehost/pair.h"
+
 #include <errno.h>
-#include <string.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include <gazelle/wake.h>
 
-#include "core/counts.h"
 #include "core/eventq.h"
-#include "samehost/pair_parts.h"
 #include "core/real.h"
 #include "core/sock.h"
+#include "samehost/member.h"
 
 #define WAKE_TRIES 16u /* whoever is there may never stop talking */
 
-static struct gz_sock *entry_of(struct attachment *a, uint32_t n, struct gz_end **me, struct gz_end **peer)
+struct gz_sock *pair_entry(struct attachment *a, uint32_t n, struct gz_end **me, struct gz_end **peer)
 {
 	struct gz_pair_sock *e = pair_sock(a, n);
 	uint32_t side = a->pair->side;
@@ -23,8 +23,6 @@ static struct gz_sock *entry_of(struct attachment *a, uint32_t n, struct gz_end 
 	/* Shifted so that options and name of our view stand where struct gz_sock has them; its ends are not used. */
 	return (struct gz_sock *)((char *)&e->view[side] - offsetof(struct gz_sock, options));
 }
-
-/* ------------------------------------------------------------------ event queues */
 
 uint32_t pair_queue(struct attachment *a, uint32_t queue)
 {
@@ -51,7 +49,7 @@ uint32_t pair_queue(struct attachment *a, uint32_t queue)
 	return none - 1;
 }
 
-static struct gz_bell *bell_of(struct attachment *a, uint32_t queue)
+struct gz_bell *pair_bell(struct attachment *a, uint32_t queue)
 {
 	uint32_t q = gz_load(&a->pair->queue[queue]);
 
@@ -71,7 +69,7 @@ void pair_interest(struct attachment *a, uint32_t n, uint32_t queue, bool on)
 		gz_and(&words[q / 64], ~(1ull << q % 64));
 }
 
-static uint64_t interested(struct attachment *a, uint32_t n)
+uint64_t pair_interested(struct attachment *a, uint32_t n)
 {
 	const _Atomic uint64_t *words = pair_our_side(a)->interest[n % GZ_PAIR_SOCKS];
 	uint64_t queues = 0;
@@ -84,8 +82,6 @@ static uint64_t interested(struct attachment *a, uint32_t n)
 	}
 	return queues;
 }
-
-/* ------------------------------------------------------------------ ringing */
 
 /* The other side's queue is one of this process, too. */
 static bool wake_opposite(struct attachment *opposite, const struct gz_pair_side *to, uint32_t q)
@@ -117,7 +113,7 @@ static void wake(struct attachment *a, struct gz_pair_side *to, uint32_t q)
 		if (fd > 0 && (UNCANCELLED(sendto, fd, "", 1, GZ_WAKE_FLAGS, NULL, 0) == 1 || errno == EAGAIN))
 			return;
 		lock_take(&a->post);
-		heard = member_receive(a);
+		heard = member_receive_all(a);
 		lock_give(&a->post);
 		if (!heard && tries)
 			return; /* another thread may have heard it for us, hence the second look; then it has died */
@@ -150,8 +146,6 @@ void pair_ring(struct attachment *a, uint32_t n)
 				wake(a, to, k);
 		}
 }
-
-/* ------------------------------------------------------------------ holding and closing */
 
 void pair_hold(struct attachment *a, uint32_t side, uint32_t n, uint32_t member)
 {
@@ -187,21 +181,6 @@ void pair_release(struct attachment *a, uint32_t side, uint32_t n, uint32_t memb
 		close_end(a, side, n);
 }
 
-static void let_go(struct attachment *a, uint32_t n)
-{
-	struct pair *pair = a->pair;
-
-	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
-		if (gz_load(&pair->queue[k]))
-			pair_interest(a, n, k, false);
-	/* A connect that gives up before there was room for it never was. */
-	if (!pair->side && !(gz_load(&pair_sock(a, n)->end[1].flags) & GZ_WORKER_CONNECTED) && accept_take_back(a, n))
-		gz_store(&pair_sock(a, n)->end[1].flags, 0);
-	pair_release(a, pair->side, n, pair->member);
-	if (!pair->side)
-		pair_recall(a, n);
-}
-
 void pair_recall(struct attachment *a, uint32_t n)
 {
 	struct pair *pair = a->pair;
@@ -219,27 +198,3 @@ bool pair_nobody_reads(const struct sock *s)
 	return flags & GZ_WORKER_FIN && (!(flags & GZ_WORKER_OPEN) || flags & GZ_APP_SHUT_RD) &&
 	       gz_load(&s->me->out_head) != gz_load(&s->peer->in_tail);
 }
-
-static uint32_t orphan_flags(const struct sock *s)
-{
-	return gz_load_acquire(&s->peer->flags) & (GZ_WORKER_FIN | GZ_WORKER_DEAD) ? 0 : GZ_WORKER_DEAD;
-}
-
-const struct peer_ops pair_peer = {
-	.kind = PEER_PROGRAM,
-	.numbers = GZ_PAIR_SOCKS,
-	.block_max = GZ_PAIR_BLOCK,
-	.ring = pair_ring,
-	.bell = bell_of,
-	.interest = pair_interest,
-	.interested = interested,
-	.entry = entry_of,
-	.orphan_flags = orphan_flags,
-	.let_go = let_go,
-	.count = count_paired,
-	.announce = pair_announce,
-	.hears = pair_hears,
-	.poll = pair_poll,
-	.check = pair_check,
-	.lost = pair_lost,
-};

@@ -7,7 +7,7 @@
 
 #include "core/real.h"
 #include "core/sock.h"
-#include "samehost/pair.h"
+#include "samehost/accept.h"
 #include "wait/wait.h"
 #include "worker/requests.h"
 

@@ -10,11 +10,12 @@
 #include "stream/connect.h"
 #include "wait/epoll.h"
 #include "worker/program.h"
-#include "samehost/pair.h"
+#include "samehost/connect.h"
 #include "core/real.h"
 #include "core/sock.h"
 #include "wait/wait.h"
 #include "worker/requests.h"
+#include "samehost/served.h"
 
 /* A worker that is just being restarted is worth waiting for, longer where the program waits anyway. */
 #define PATIENCE_MS 500
@@ -124,7 +125,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	attachment_claim_all(); /* in the child of a fork, else we see nobody listen */
 	if (gz_addr_is_loopback(to->addr))
 		from.netns = sock_netns(fd);
-	if (s->template || !pair_listens(from.netns, to) || (!s->bound && !pair_reaches(&from, to)))
+	if (s->template || !served_any(from.netns, to) || (!s->bound && !pair_reaches(&from, to)))
 		return 1;
 	if (!s->bound) {
 		local.port = 0;

@@ -8,7 +8,7 @@
 
 #include "core/eventq.h"
 #include "core/real.h"
-#include "samehost/pair.h"
+#include "samehost/accept.h"
 #include "stream/accept.h"
 #include "wait/epoll.h"
 #include "worker/attach.h"

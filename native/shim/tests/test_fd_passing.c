@@ -314,7 +314,7 @@ static void a_pair_is_one_that_a_worker_has_made(void **state)
 		letter.packed.paired = 1;
 		letter.packed.fds = letter.count = 4;
 		letter.packed.pair.members = 1;
-		letter.packed.pair.member_fd[0].life = 1;
+		letter.packed.pair.socket[0].life = 1;
 		if (i % 3 == 1) {
 			close(letter.fds[FIRST_END]);
 			letter.fds[FIRST_END] = dup(members[1]);

@@ -14,6 +14,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <gazelle/abi.h>
+
 #include "process/passed_sock.h"
 #include "core/sock.h"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from gazelled.pages.group_page import Driver, GroupPage, Idle, Role, WorkerRow, local_mac, write
 
 
+# table: one line per option and field
 def main(argv: Sequence[str]) -> int:
     """Write a page and print its path."""
     parser = argparse.ArgumentParser(prog="python -m kit.write_group_page", description=__doc__)

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         problems = list(check(tree, sources))
         met |= {problem.key for problem in problems}
         wrong += [str(problem) for problem in problems if problem.key not in known]
-        if len(tree.parts) == 1:
+        if len(tree.parts) < 2:
             continue
         drawn = picture.draw(tree, sources)
         if options.draw:

@@ -21,7 +21,7 @@ TOP = "top"  # the part of the files that lie in a tree's own folder
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder of sources and its parts, the lowest first; each part with those it may use."""
+    """A folder of sources and its parts, the lowest first; each part with those it may use. No parts: only lengths."""
 
     name: str
     folder: Path
@@ -53,7 +53,7 @@ def read_table(text: str) -> dict[str, Tree]:
     trees = {}
     for name, entry in tomllib.loads(text).items():
         parts: dict[str, tuple[str, ...]] = {}
-        for part, uses in entry["parts"].items():
+        for part, uses in entry.get("parts", {}).items():
             unknown = [each for each in uses if each not in parts]
             if unknown:
                 raise ValueError(f"{name}.{part}: {', '.join(unknown)} must stand before it: parts go from low to high")
@@ -75,9 +75,10 @@ def read_tree(tree: Tree, repository: Path = REPOSITORY) -> list[Source]:
 
 def check(tree: Tree, sources: list[Source]) -> Iterator[Problem]:
     """Find everything in a tree that breaks a rule."""
-    yield from _wrong_parts(tree, sources)
-    yield from _wrong_arrows(tree, sources)
-    yield from _circles(tree, sources)
+    if tree.parts:
+        yield from _wrong_parts(tree, sources)
+        yield from _wrong_arrows(tree, sources)
+        yield from _circles(tree, sources)
     for source in sources:
         yield from _too_long(source)
 

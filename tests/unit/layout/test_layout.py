@@ -132,6 +132,13 @@ def test_what_is_too_long_is_named_unless_it_is_a_table(tmp_path: Path, trees: d
     assert found_python.startswith("house/base/a.py:1: long_one has 71 lines")
 
 
+def test_of_a_tree_without_parts_only_lengths_count(tmp_path: Path) -> None:
+    (tests,) = read_table('[tests]\nlanguage = "c"\nfolder = "native/worker/tests"\n').values()
+    assert problems(tmp_path, tests) == []
+    (found,) = problems(tmp_path, tests, native__worker__tests__test_log_DOT_c="\n" * 501)
+    assert found == "native/worker/tests/test_log.c: 501 lines, at most 500"
+
+
 def test_the_picture_shows_each_arrow_once_and_wrong_ones_dotted(tmp_path: Path, trees: dict[str, Tree]) -> None:
     assert problems(tmp_path, trees["house"], house__base__odd_DOT_py="from house import roof\n")
     drawn = picture.draw(trees["house"], read_tree(trees["house"], tmp_path))

@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build-fuzz"
@@ -82,10 +83,10 @@ def once(target: Target, options: list[str], deadline: float, outcome: Outcome) 
     if not target.leaks:
         environment["ASAN_OPTIONS"] += ":detect_leaks=0"
     begin = time.monotonic()
-    with log.open("wb") as out:
-        directories = ([] if options[0].startswith("-runs") else [str(corpus)]) + (
-            [str(seeds)] if seeds.is_dir() else []
-        )
+    # What is new goes to the first directory.
+    with TemporaryDirectory() as forgotten, log.open("wb") as out:
+        first = forgotten if options[0].startswith("-runs") else str(corpus)
+        directories = [first, str(seeds)] if seeds.is_dir() else [first]
         done = subprocess.run(
             [
                 *target.command,

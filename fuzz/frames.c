@@ -463,6 +463,5 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	worker_begin((*argv)[0]);
 	worker.on_sent = learn;
 	process_open_kernel_sockets();
-	worker.files += KERNEL_SOCKETS;
 	return 0;
 }

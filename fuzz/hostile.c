@@ -286,6 +286,5 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	worker_begin((*argv)[0]);
 	process_open_kernel_sockets();
-	worker.files += KERNEL_SOCKETS;
 	return 0;
 }

@@ -307,6 +307,8 @@ void worker_settle(void)
 		MUST(apps->quota.used[kind] == 0);
 	MUST(fragments_waiting() == 0);
 	MUST(rte_mempool_avail_count(pool) == worker.mbufs);
+	if (!worker.files)
+		worker.files = open_files(); /* libFuzzer has its own open by now */
 	MUST(runs++ % 64 || open_files() == worker.files);
 }
 
@@ -394,5 +396,4 @@ void worker_begin(const char *program)
 	for (int i = 0; i < 3; i++)
 		worker_turn(SECOND);
 	worker.mbufs = rte_mempool_avail_count(pool);
-	worker.files = open_files();
 }

@@ -7,6 +7,8 @@
 
 #include "attach_kit.h"
 #include "socket/conn.h"
+#include "apps/attach.h"
+#include "apps/flight.h"
 #include "apps/orphan.h"
 #include "apps/quota.h"
 
@@ -98,6 +100,64 @@ static void an_orphan_lives_from_what_is_acknowledged(void **state)
 	leave(&p);
 }
 
+static void send_two(struct app *app)
+{
+	struct gz_message m = message(GZ_MESSAGE_LEG);
+	int fds[] = { fx->stack.epoll_fd, fx->stack.epoll_fd };
+
+	assert_true(attach_send(app, &m, fds, 2));
+}
+
+static void take_one(int fd)
+{
+	struct gz_message m;
+	int fds[GZ_WELCOME_FDS];
+
+	assert_int_equal(hear(fd, &m, fds), sizeof(m));
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void who_leaves_descriptors_lying_is_charged_until_he_takes_them(void **state)
+{
+	(void)state;
+	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+	struct apps *apps = fx->stack.apps;
+	struct user *user = apps->quota.users;
+	struct app *app = apps->all;
+
+	user->uid = 1000;
+	apps->quota.limit[QUOTA_FLIGHT] = 16; /* seven for one user */
+	for (int i = 0; i < 3; i++) {
+		assert_true(flight_charge(user, app->control_fd, &app->flying, 2));
+		send_two(app);
+	}
+	assert_false(flight_charge(user, app->control_fd, &app->flying, 2));
+	assert_int_equal(user->used[QUOTA_FLIGHT], 6);
+	for (int i = 0; i < 3; i++)
+		take_one(p.fd);
+	assert_true(flight_charge(user, app->control_fd, &app->flying, 2));
+	assert_int_equal(user->used[QUOTA_FLIGHT], 2);
+	send_two(app);
+	/* Who leaves has what he kept open still to take, or to close. */
+	assert_int_equal(shutdown(p.fd, SHUT_WR), 0);
+	turn();
+	assert_null(apps->all);
+	apps->published_ns = 0;
+	turn();
+	assert_int_equal(user->used[QUOTA_FLIGHT], 2);
+	assert_int_equal(user->used[QUOTA_FILES], 1);
+	take_one(p.fd);
+	assert_true(hung_up(p.fd));
+	apps->published_ns = 0;
+	turn();
+	leave(&p);
+	for (int i = 0; i < 4; i++)
+		turn();
+	assert_null(apps->landings);
+	assert_null(apps->quota.users);
+}
+
 static void look_at_memory(void)
 {
 	fx->stack.apps->published_ns = 0;
@@ -176,6 +236,7 @@ int main(void)
 		cmocka_unit_test(nobody_has_more_than_he_leaves),
 		cmocka_unit_test(what_was_charged_is_given_back_once),
 		TEST(the_account_ends_with_the_last_process),
+		TEST(who_leaves_descriptors_lying_is_charged_until_he_takes_them),
 		TEST(an_orphan_lives_from_what_is_acknowledged),
 		TEST(memory_that_was_not_given_ends_the_program),
 		TEST(a_user_with_too_much_memory_loses_his_largest_program),

@@ -16,6 +16,7 @@
 
 #include "apps/app.h"
 #include "apps/attach.h"
+#include "apps/flight.h"
 #include "apps/audit.h"
 #include "socket/conn.h"
 #include "socket/dgram.h"
@@ -436,6 +437,7 @@ void apps_flush(struct protocol_stack *stack)
 		attach_drop_silent(apps);
 		orphans_end_overdue(apps);
 		audit_some(apps);
+		flight_look(&apps->landings);
 		listener_deliver_overdue(apps);
 		if (apps->unclaimed_check_ns && !listener_drop_unclaimed(apps) &&
 		    stack->now_ns - apps->unclaimed_check_ns > 2 * CLAIM_GRACE_NS)

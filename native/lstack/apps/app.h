@@ -46,6 +46,7 @@ struct app {
 	struct vouch *vouches; /* came, and the requests they are for have not */
 	uint32_t slot;         /* page->apps[] and attach_id */
 	uint32_t files;        /* descriptors of ours it has: control_fd, queue_fd */
+	uint32_t flying;       /* descriptors sent to it that it may not have taken yet */
 	uint32_t held;         /* sockets it holds */
 	uint32_t request_tail; /* ours; the shared one is for the application to see */
 	uint32_t stock_head;
@@ -56,11 +57,12 @@ struct app {
 struct apps {
 	struct protocol_stack *stack;
 	struct quota quota;
-	struct arena *arenas;  /* all of them, also those whose processes have ended */
-	struct arena *audit;   /* where audit_some goes on; NULL: from the start */
-	struct arena *remains; /* those whose memory is being given back */
-	int listen_fd;         /* attach socket */
-	int spare_fd;          /* given up for a moment when there is no descriptor left, to tell who comes so */
+	struct arena *arenas;     /* all of them, also those whose processes have ended */
+	struct arena *audit;      /* where audit_some goes on; NULL: from the start */
+	struct arena *remains;    /* those whose memory is being given back */
+	struct landing *landings; /* control sockets of detached processes with something under way */
+	int listen_fd;            /* attach socket */
+	int spare_fd;             /* given up for a moment when there is no descriptor left, to tell who comes so */
 	struct app *all;
 	struct app *rung; /* to look at in apps_flush */
 	struct app *told; /* one that was last rung on our CPU, in this turn or before, and its event queue; NULL: none */

@@ -27,6 +27,7 @@
 #include "apps/access.h"
 #include "apps/app.h"
 #include "apps/attach.h"
+#include "apps/flight.h"
 #include "socket/conn.h"
 #include "socket/listener.h"
 #include "core/log.h"
@@ -245,8 +246,13 @@ static int open_page(const struct protocol_stack *stack)
 static void welcome(struct app *app)
 {
 	struct protocol_stack *stack = app->apps->stack;
-	int err = open_channel(app), page_fd;
+	int err, page_fd;
 
+	if (!flight_charge(app->user, app->control_fd, &app->flying, GZ_WELCOME_FDS)) {
+		refuse(app, EMFILE, "its user has as many descriptors under way as one may");
+		return;
+	}
+	err = open_channel(app);
 	if (err) {
 		refuse(app, -err, "no memory for a channel");
 		return;
@@ -335,6 +341,11 @@ static void give_end(struct app *parent, const struct app *made, int end)
 {
 	struct gz_message answer = { .kind = GZ_MESSAGE_FORKED, .status = end < 0 ? errno : 0 };
 
+	if (end >= 0 && !flight_charge(parent->user, parent->control_fd, &parent->flying, 1)) {
+		close(end); /* which ends what was made */
+		end = -1;
+		answer.status = EMFILE;
+	}
 	if (end >= 0)
 		answer.attach_id = made->slot;
 	if (!send_message(parent->control_fd, &answer, &end, end >= 0))
@@ -667,7 +678,10 @@ void app_detach(struct app *app)
 	struct arena *arena = app->arena;
 
 	(void)epoll_ctl(apps->stack->epoll_fd, EPOLL_CTL_DEL, app->control_fd, NULL);
-	attach_discard(app->control_fd);
+	if (flight_end(&apps->landings, app->user, app->control_fd, &app->flying))
+		app->files--; /* the control socket's, which is still open */
+	else
+		attach_discard(app->control_fd);
 	vouch_forget(app);
 	if (app->tracer)
 		trace_end(apps->stack);

@@ -13,6 +13,7 @@
 
 #include "apps/app.h"
 #include "apps/attach.h"
+#include "apps/flight.h"
 #include "socket/conn.h"
 #include "socket/listener.h"
 #include "apps/pair.h"
@@ -74,7 +75,8 @@ static int tell(struct app *to, const struct gz_message *answer, uint32_t member
 	int fds[GZ_PAIRED_FDS], leg[2];
 	bool told;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, leg))
+	if (!flight_charge(to->user, to->control_fd, &to->flying, GZ_PAIRED_FDS) ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, leg))
 		return -1;
 	message.number = 1;
 	message.member = member;
@@ -97,10 +99,13 @@ static int introduce(struct app *app, const struct arena *arena, struct gz_messa
 {
 	struct app *family[MEMBERS];
 	uint32_t count = family_of(arena, family), first = count;
-	int legs[MEMBERS], memory = make_memory(), err = -EPIPE;
+	int legs[MEMBERS], memory, err = -EPIPE;
 	uint16_t told = 0;
 	struct gz_pair *pair;
 
+	if (!flight_charge(app->user, app->control_fd, &app->flying, GZ_PAIRED_FDS + count))
+		return -EMFILE;
+	memory = make_memory();
 	if (memory < 0)
 		return memory;
 	pair = mmap(NULL, sizeof(*pair), PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);

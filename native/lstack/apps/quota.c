@@ -46,6 +46,7 @@ void quota_open(struct quota *quota, uint32_t workers)
 	quota->limit[QUOTA_PROCESSES] = GZ_APPS_MAX;
 	quota->limit[QUOTA_ARENAS] = ARENAS;
 	quota->limit[QUOTA_FILES] = files();
+	quota->limit[QUOTA_FLIGHT] = files() / (workers ? workers : 1); /* one user's, who runs all workers */
 	quota->limit[QUOTA_SOCKETS] = SOCKETS;
 	quota->limit[QUOTA_DATAGRAMS] = DATAGRAMS;
 	quota->limit[QUOTA_LISTENERS] = LISTENERS;

@@ -17,6 +17,7 @@ enum quota_kind {
 	QUOTA_PROCESSES, /* places in the worker page */
 	QUOTA_ARENAS,    /* address space */
 	QUOTA_FILES,     /* descriptors of the worker */
+	QUOTA_FLIGHT,    /* descriptors sent and not taken yet */
 	QUOTA_SOCKETS,
 	QUOTA_DATAGRAMS, /* sockets of that type: lwIP keeps them in one list */
 	QUOTA_LISTENERS,

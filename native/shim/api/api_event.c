@@ -7,6 +7,7 @@
 
 #include "api/api.h"
 #include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "core/fdtable.h"
 #include "wait/poll_set.h"
 #include "core/real.h"

@@ -171,3 +171,9 @@ EXPORT int posix_spawn_file_actions_addtcsetpgrp_np(posix_spawn_file_actions_t *
 {
 	return spawn_add(actions, SPAWN_TCSETPGRP, fd, 0, 0, NULL);
 }
+
+__attribute__((constructor)) static void begin(void)
+{
+	exec_inherit();
+	api_cover_stdio();
+}

@@ -14,6 +14,7 @@
 #include "udp/dgram.h"
 #include "udp/dgram_message.h"
 #include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "core/real.h"
 #include "core/sock.h"
 #include "stream/stream.h"
@@ -61,7 +62,7 @@ static void give_word(uintptr_t word)
 	if (word && (word & 3) == FD_SOCK)
 		sock_put((struct sock *)word);
 	else if (word)
-		epoll_put(epoll_of_word(word));
+		epoll_put((struct epoll *)(word & ~(uintptr_t)3));
 }
 
 /* `newfd` came back from the kernel as a duplicate. */

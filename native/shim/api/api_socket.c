@@ -12,6 +12,7 @@
 #include "udp/dgram.h"
 #include "udp/dgram_options.h"
 #include "stream/listen.h"
+#include "core/sockopt.h"
 #include "core/options.h"
 #include "core/real.h"
 #include "core/route.h"

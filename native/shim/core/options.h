@@ -1,19 +1,12 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/*
- * Socket options. What the stack acts on goes to the socket's shared options; what only the shim needs stays here; values
- * are checked by the kernel, on the socket's own descriptor or on a scratch socket. An option the stack does not know is
- * refused with the kernel's ENOPROTOOPT, never accepted in silence.
- */
+/* The socket options of one socket: what the program has set. */
 #ifndef SHIM_OPTIONS_H
 #define SHIM_OPTIONS_H
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
-struct sock;
-
-/* Options we answer ourselves, in the order of option_row in options.c. */
+/* Options we answer ourselves, in the order of the rows in sockopt.c. */
 enum option {
 	OPTION_NODELAY,
 	OPTION_CORK,
@@ -60,12 +53,5 @@ static inline int64_t options_patience(int64_t timeo_ns)
 {
 	return timeo_ns > 0 ? timeo_ns : timeo_ns < 0 ? 0 : -1;
 }
-
-/* setsockopt and getsockopt of an accelerated or fresh TCP socket. 0 or -errno. No locks held. */
-int options_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t len);
-int options_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *len);
-
-/* A stream came to be: tells the stack what was set on the socket before. `from`: the listener of an accepted one, or s. */
-void options_inherit(struct sock *s, const struct options *from);
 
 #endif

@@ -10,7 +10,6 @@
 
 #include <gazelle/abi.h>
 
-#include "api/api.h"
 #include "udp/dgram_options.h"
 #include "process/exec.h"
 #include "worker/program.h"
@@ -436,7 +435,6 @@ static void restore(struct record *record)
 			dgram_options_load(socks[snapshot->sock], snapshot->fd); /* the placeholder has them */
 	}
 	free(socks);
-	api_cover_stdio();
 	/* Whoever was there before this exec may share them with others. */
 	gz_store(&shim.forks, 1);
 	gz_store(&shim.missing, shim.workers - workers);
@@ -454,8 +452,7 @@ static int number_of(const char *text)
 	return *text ? -1 : number;
 }
 
-/* Before main: nothing here waits for anybody. */
-__attribute__((constructor)) static void inherit(void)
+void exec_inherit(void)
 {
 	const char *name = secure_getenv(EXEC_VARIABLE);
 	struct record *record;

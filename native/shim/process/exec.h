@@ -18,6 +18,9 @@
  */
 char **exec_prepare(char *const envp[]);
 
+/* Before main: takes over what the program before an exec has left, if there was one. Waits for nothing. */
+void exec_inherit(void);
+
 /* The exec has failed: all is as before. `env` is what exec_prepare returned. Keeps errno. */
 void exec_failed(char **env, char *const envp[]);
 

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "worker/attach.h"
-#include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "core/eventq.h"
 #include "worker/program.h"
 #include "core/fdtable.h"

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "core/sockopt.h"
 #include "core/real.h"
 #include "core/sock.h"
 #include "samehost/accept.h"

@@ -8,9 +8,10 @@
 
 #include "worker/attach.h"
 #include "stream/connect.h"
-#include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "worker/program.h"
 #include "samehost/connect.h"
+#include "core/sockopt.h"
 #include "core/real.h"
 #include "core/sock.h"
 #include "wait/wait.h"

@@ -10,7 +10,7 @@
 #include "core/real.h"
 #include "samehost/accept.h"
 #include "stream/accept.h"
-#include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "worker/attach.h"
 #include "worker/listener.h"
 #include "worker/requests.h"

@@ -3,7 +3,7 @@
 #include <limits.h>
 #include <sys/epoll.h>
 
-#include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "core/eventq.h"
 #include "core/iov.h"
 #include "core/sock.h"

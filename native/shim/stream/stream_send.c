@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "core/iov.h"
 #include "core/real.h"
 #include "core/sock.h"

@@ -1,24 +1,22 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include <errno.h>
-#include <linux/filter.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 #include <gazelle/address.h>
 
 #include "udp/dgram.h"
+#include "udp/dgram_aside.h"
 #include "udp/dgram_entry.h"
-#include "udp/dgram_message.h"
 #include "udp/dgram_options.h"
-#include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "worker/program.h"
 #include "core/real.h"
 #include "core/route.h"
 #include "core/shim.h"
 
-static void close_all(struct sock *s)
+void dgram_close(struct sock *s)
 {
 	dgram_entries_close(s);
 	free(s->entries);
@@ -41,7 +39,7 @@ static int become(struct sock *s, int fd, bool both, const struct endpoint *peer
 	d->tx_slot = gz_add(&shim.turn, 1) % shim.workers;
 	err = dgram_entries_open(s);
 	if (err) {
-		close_all(s);
+		dgram_close(s);
 		return err;
 	}
 	gz_store_release(&s->kind, KIND_DGRAM);
@@ -126,58 +124,6 @@ bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_ker
 	return d->route == ROUTE_STACK;
 }
 
-static bool may_have_siblings(int fd)
-{
-	int addr = 0, port = 0;
-	socklen_t len = sizeof(int);
-
-	return !REAL(getsockopt)(fd, SOL_SOCKET, SO_REUSEADDR, &addr, &len) &&
-	       !REAL(getsockopt)(fd, SOL_SOCKET, SO_REUSEPORT, &port, &len) && (addr || port);
-}
-
-int dgram_move_aside(struct sock *s, int fd, bool aside)
-{
-	struct endpoint self = { .addr = { [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 }, .port = s->local.port };
-	struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
-	socklen_t len = sizeof(sa);
-
-	if (!gz_addr_is4(s->local.addr) && s->entries->v6only)
-		memcpy(self.addr, &in6addr_loopback, sizeof(self.addr));
-	if (aside)
-		endpoint_to(&self, s->family, (struct sockaddr *)&sa, &len);
-	return REAL(connect)(fd, (struct sockaddr *)&sa, len) ? -errno : 0;
-}
-
-bool dgram_is_aside(const struct sock *s, int fd)
-{
-	struct sockaddr_storage sa;
-	socklen_t len = sizeof(sa);
-	struct endpoint at;
-
-	return !REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) && endpoint_from((struct sockaddr *)&sa, len, &at) &&
-	       gz_addr_is_any(s->local.addr) && !gz_addr_is_any(at.addr);
-}
-
-/*
- * On both sides, and connected to a peer on the stack: the kernel is to hear nobody. A filter sees to that, and the kernel's side keeps
- * its address and the port. Where others may share the port it must not take from them what it does not want: then it is connected
- * to itself, and gives its address up for that. Disconnected: it hears all again.
- */
-static int quieten_kernel(struct sock *s, int fd, bool quiet)
-{
-	struct sock_filter nothing = BPF_STMT(BPF_RET | BPF_K, 0);
-	struct sock_fprog program = { .len = 1, .filter = &nothing };
-	bool aside = dgram_is_aside(s, fd);
-
-	if (aside != (quiet && (aside || may_have_siblings(fd))))
-		return dgram_move_aside(s, fd, quiet);
-	if (aside)
-		return 0;
-	if (!REAL(setsockopt)(fd, SOL_SOCKET, quiet ? SO_ATTACH_FILTER : SO_DETACH_FILTER, &program, sizeof(program)))
-		return 0;
-	return errno == ENOENT ? 0 : -errno; /* it was not quiet */
-}
-
 bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t len, struct endpoint *out)
 {
 	/* A socket of IPv6 may be told IPv4 addresses as such, too. */
@@ -187,7 +133,7 @@ bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t le
 /* A DGRAM gets another peer, or none. Both locks held. */
 static int set_peer(struct sock *s, int fd, const struct endpoint *peer)
 {
-	int err = s->entries->both ? quieten_kernel(s, fd, peer->port != 0) : 0;
+	int err = s->entries->both ? dgram_quieten_kernel(s, fd, peer->port != 0) : 0;
 
 	if (err)
 		return err;
@@ -214,7 +160,7 @@ static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz
 		return 1;
 	}
 	if (!err && s->entries->both)
-		err = quieten_kernel(s, fd, true);
+		err = dgram_quieten_kernel(s, fd, true);
 	return err;
 }
 
@@ -300,39 +246,3 @@ int dgram_shutdown(struct sock *s, int how)
 	epoll_activate(s);
 	return 0;
 }
-
-static uint32_t level_of(struct sock *s, uint32_t want)
-{
-	uint32_t level = 0, shut = gz_load(&dgram_of(s)->shut);
-
-	if (dgram_next(s) >= 0 || shut & 1u << SHUT_RD)
-		level |= EPOLLIN | EPOLLRDNORM;
-	if (dgram_error(s, false))
-		level |= EPOLLERR;
-	if (shut & 1u << SHUT_RD)
-		level |= EPOLLRDHUP | (shut & 1u << SHUT_WR ? EPOLLHUP : 0u);
-	if (want & (EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND) && dgram_has_room(s))
-		level |= EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND;
-	return level;
-}
-
-static uint32_t received(struct sock *s)
-{
-	uint32_t sum = gz_load(&dgram_of(s)->shut);
-
-	for (uint32_t i = 0; i < shim.workers; i++) {
-		struct attachment *a;
-		struct gz_sock *entry = dgram_entry_at(s, i, &a);
-
-		if (entry)
-			sum += gz_load_acquire(&entry->worker.out_head) + gz_load(&entry->worker.aux[GZ_AUX_ERRORS]) + 1;
-	}
-	return sum;
-}
-
-const struct sock_ops dgram_ops = {
-	.level = level_of,
-	.received = received,
-	.interest = entries_interest,
-	.close = close_all,
-};

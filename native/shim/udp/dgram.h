@@ -42,6 +42,7 @@ int dgram_name(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len);
 /* shutdown(). 0 or -errno. */
 int dgram_shutdown(struct sock *s, int how);
 
-extern const struct sock_ops dgram_ops;
+/* The last descriptor is gone. Both locks of s held. */
+void dgram_close(struct sock *s);
 
 #endif

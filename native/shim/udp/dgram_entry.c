@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "worker/attach.h"
-#include "udp/dgram.h"
+#include "udp/dgram_aside.h"
 #include "udp/dgram_entry.h"
 #include "worker/requests.h"
 #include "core/shim.h"

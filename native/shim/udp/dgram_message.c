@@ -15,6 +15,7 @@
 #include "core/route.h"
 #include "core/shim.h"
 #include "wait/wait.h"
+#include "udp/dgram_options.h"
 
 #define HEADERS 28u          /* IPv4 and UDP */
 #define HEADERS6 48u         /* IPv6 and UDP */

@@ -14,27 +14,6 @@
 struct endpoint;
 struct sock;
 
-/* What sending and receiving must know. */
-struct dgram_options {
-	uint32_t rcvbuf; /* 0 = the program has not set it */
-	uint32_t sndbuf;
-	uint8_t tos, ttl;     /* of what goes over IPv4 */
-	uint8_t tclass, hops; /* over IPv6 */
-	uint8_t told;         /* enum dgram_told */
-	bool broadcast;       /* SO_BROADCAST */
-	bool whole, whole6;   /* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER ask for no fragments */
-};
-
-/* What a program wants to be told of each datagram: IP_PKTINFO, IP_RECVTTL, IP_RECVTOS and their kin of IPv6. */
-enum dgram_told {
-	TOLD_PKTINFO = 1,
-	TOLD_TTL = 2,
-	TOLD_TOS = 4,
-	TOLD_PKTINFO6 = 8,
-	TOLD_HOPLIMIT = 16,
-	TOLD_TCLASS = 32
-};
-
 /* Reads them from the placeholder. The caller tells the workers. Both locks held. */
 void dgram_options_load(struct sock *s, int fd);
 

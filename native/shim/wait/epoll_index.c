@@ -2,7 +2,7 @@
 #include <sys/mman.h>
 
 #include "wait/epoll_index.h"
-#include "wait/epoll_set.h"
+#include "wait/epoll_types.h"
 #include "core/shim.h"
 #include "core/sock.h"
 #include "worker/entries.h"

@@ -3,7 +3,8 @@
 #include <stdlib.h>
 
 #include "wait/epoll_nest.h"
-#include "wait/epoll_set.h"
+#include "wait/epoll_item.h"
+#include "wait/epoll_look.h"
 #include "core/eventq.h"
 #include "core/fdtable.h"
 #include "core/shim.h"

@@ -1,91 +1,56 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/*
- * What an epoll set is made of; for epoll.c (the waiting), epoll_set.c (the membership) and epoll_nest.c (sets in sets)
- * only. Lock order: shim.items, then a set's lock.
- */
+/* Which sockets are in which epoll set, from epoll_create() to the last close(). */
 #ifndef SHIM_EPOLL_SET_H
 #define SHIM_EPOLL_SET_H
 
-#include "wait/epoll.h"
-#include "core/lock.h"
-#include "wait/wait.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
 
-/* Bits that say how to tell, not what. */
-#define EPOLL_HOW ((uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP))
+#include "core/fdtable.h"
 
-/* A socket in a set, or a set in a set. ep->lock, except where said. */
-struct item {
-	struct epoll *ep;
-	struct sock *s;      /* NULL: */
-	struct epoll *inner; /* a set */
-	int fd;
-	uint32_t events; /* as the program asked, ERR and HUP in any case; only EPOLL_HOW after EPOLLONESHOT has fired */
-	epoll_data_t data;
-	struct item *next_of_owner;  /* s->items or inner->within; shim.items */
-	struct item *same_sock;      /* the same socket under another descriptor; the first of them is in the index */
-	struct item *prev, *next;    /* active list */
-	struct item *before, *after; /* ep->items */
-	struct item *other, **other_from; /* ep->others; the latter NULL = not in it */
-	bool active;
-	bool real;  /* the real epoll set has the descriptor, too */
-	bool stack; /* the stack serves it: it has bells and levels */
-	/* edges: what was seen when it was last reported */
-	bool edge; /* added or modified since */
-	uint32_t seen_received, seen_flags, seen_nospace;
-	uint32_t heard; /* inner->changes when it was last looked at */
-};
+struct attachment;
+struct epoll;
+struct sock;
 
-struct epoll {
-	struct lock lock;
-	_Atomic uint32_t refs;     /* descriptors, and threads inside */
-	int fd;                    /* the real set, as the program first knew it */
-	uint32_t queue;            /* event queue, UINT32_MAX = none yet */
-	struct item *items;        /* all of them */
-	struct item *others;       /* the few of them that are more than a stream */
-	struct item *first, *last; /* active: to be looked at */
-	uint32_t active;           /* how many */
-	uint32_t changes; /* counts items that became active by a change: an edge for the sets this one is in */
-	_Atomic uint32_t stack_items;  /* and sets */
-	_Atomic uint32_t nested;       /* sets in it */
-	struct item *within;           /* its items in other sets; shim.items */
-	_Atomic uint32_t kernel_items; /* descriptors in the real set, at most: closed ones are not seen to leave */
-	bool crowded_out;              /* kernel descriptors filled the last answer: the stack's come first next time */
-	_Atomic bool double_shots;     /* a one-shot is in both sets, or was once */
-	uint64_t kernel_looked;        /* when the real set was last looked at while the stack kept us busy */
-	struct spin spin;
-	struct item **index[ATTACHMENTS_MAX]; /* by attachment slot and socket number */
-	uint64_t index_of[ATTACHMENTS_MAX];   /* serial of the attachment an index is of; a dead one's is worthless */
-	struct epoll *next;                   /* all there are, or the free ones */
-};
+/* A new real epoll descriptor that may get accelerated sockets. Failure to remember it leaves a kernel one. */
+void epoll_opened(int fd);
 
-/* Locks a set to look at it: with shim.items if sets are in it. Returns what epoll_set_leave wants to know. */
-bool epoll_set_enter(struct epoll *ep);
-void epoll_set_leave(struct epoll *ep, bool items);
+/* The set of a descriptor with a reference, or NULL if it is none (any more). */
+struct epoll *epoll_take(int fd);
 
-/* The set must have an event queue by now. ep->lock held here and in all below. */
-void epoll_need_queue(struct epoll *ep);
+/* One more descriptor or user of the set; one less. No locks held. */
+void epoll_get(struct epoll *ep);
+void epoll_put(struct epoll *ep);
+extern const struct fd_ops epoll_fd_ops;
 
-/* Threads asleep in it, or in wait for it elsewhere, look again. */
-void epoll_wake_sleepers(struct epoll *ep);
+/* epoll_ctl of set `epfd` on descriptor `fd`. 0 or -errno. */
+int epoll_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event);
 
-/* To be looked at; and because something changed, which is an edge. */
-void epoll_item_activate(struct item *item);
-void epoll_item_changed(struct item *item);
-void epoll_item_rest(struct item *item);
+/* Socket s has become a stream or listener of the stack: its items leave the real sets, unless the kernel serves it, too. */
+void epoll_became(struct sock *s, bool both);
 
-/* shim.items held as well: puts a new item with s or inner set into the set; takes one out and frees it. */
-void epoll_item_enter(struct item *item, struct epoll *ep, int fd, const struct epoll_event *event);
-void epoll_item_drop(struct item *item);
+/* Its items are to be looked at (a change no bell announces). shim.lock may be held. */
+void epoll_activate(struct sock *s);
 
-/* What EPOLL_CTL_MOD does to the item; the real set has it done already. */
-void epoll_item_modify(struct item *item, const struct epoll_event *event);
+/* Number n of an attachment now also stands for s: sets that have s want to hear of it. */
+void epoll_claim(struct sock *s, struct attachment *a, uint32_t n);
 
-/* epoll_ctl of the real set. 0 or -errno. */
-int epoll_real_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event);
+/* And no longer does. */
+void epoll_unclaim(struct sock *s, struct attachment *a, uint32_t n);
 
-/* epoll.c: bells become active items; are there any; is an item ready. Entered. */
-void epoll_take_bells(struct epoll *ep);
-bool epoll_bells_pending(struct epoll *ep);
-bool epoll_any_ready(struct epoll *ep);
+/*
+ * The last descriptor of s is about to be closed: it leaves the real sets. By itself the kernel would take it out only when nobody
+ * has the file open any more, and the workers have that of a listener for a moment longer.
+ */
+void epoll_closing(struct sock *s);
+
+/* s is closed, or the kernel's: its items go. */
+void epoll_forget(struct sock *s);
+
+/* fork.c: all sets' locks, before and after; in the child which event queues are in use. */
+void epoll_before_fork(void);
+void epoll_after_fork(void);
+uint64_t epoll_queues(void);
 
 #endif

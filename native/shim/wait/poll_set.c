@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 
 #include "wait/epoll.h"
+#include "wait/epoll_set.h"
 #include "core/eventq.h"
 #include "worker/program.h"
 #include "core/fdtable.h"

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/time.h>
 
-#include "core/options.h"
+#include "core/sockopt.h"
 #include "core/real.h"
 #include "core/sock.h"
 #include "core/tcp_info.h"

@@ -42,7 +42,7 @@ EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 	char **env;
 	int r;
 
-	/* Who searches a path this way tries many names that are not there. */
+	/* A search of a path tries many names that are not there. */
 	if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS))
 		return REAL(execve)(path, argv, envp);
 	env = exec_prepare(envp);

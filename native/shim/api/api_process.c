@@ -132,7 +132,7 @@ EXPORT long syscall(long number, ...)
 		return poll((struct pollfd *)a, (nfds_t)b, (int)c);
 #endif
 	case SYS_io_uring_setup:
-		/* Sets of sockets changed through a ring pass us by (libuv since 1.45); whoever asks can do without. */
+		/* Sets of sockets changed through a ring pass us by (libuv since 1.45); the caller does without. */
 		if (group_on()) {
 			errno = ENOSYS;
 			return -1;

@@ -22,7 +22,7 @@ static _Atomic uint64_t taken = 1ull << EVENTQ_SHARED;
 static int queue_fd[GZ_EVENT_QUEUES], wake_fd[GZ_EVENT_QUEUES];
 static struct lock make;
 
-/* Who sleeps on a queue. `lock` keeps the count and the declarations of one mind. */
+/* How many threads sleep on a queue. Under `lock` the count and what the peers are told agree. */
 static struct {
 	struct lock lock;
 	_Atomic uint32_t sleepers;
@@ -173,7 +173,7 @@ void eventq_wake_all(void)
 		eventq_wake(k);
 }
 
-/* One of those who can wake it has shut it down, and with it everybody's: they get another. */
+/* A peer has shut down the socket that wakes this queue, which all peers share: they get another. */
 static void renew(uint32_t queue)
 {
 	lock_take(&make);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * Event queues: what this process waits on. Queue k is bell k of every attachment plus a socket that wakes it (wake.h). Each epoll set with
- * accelerated sockets has one, and each thread that blocks. There are GZ_EVENT_QUEUES; who finds none free shares the last,
+ * accelerated sockets has one, and each thread that blocks. There are GZ_EVENT_QUEUES; a thread that finds none free shares the last,
  * which nobody owns: bells cannot be taken from it, so its users look at levels only, and sleep only briefly.
  */
 #ifndef SHIM_EVENTQ_H
@@ -30,11 +30,11 @@ int eventq_out(uint32_t queue);
 
 /*
  * Before a sleep, first phase: tells every attachment that this queue is asleep. The caller then looks once more. Several threads
- * may sleep on one queue: a set's waiters, and who polls the set or waits in a set around it.
+ * may sleep on one queue: a set's waiters, and threads that poll the set or wait in a set around it.
  */
 void eventq_declare(uint32_t queue);
 
-/* After it; who is left stays declared. */
+/* After it. While other threads sleep on the queue it stays declared. */
 void eventq_retract(uint32_t queue);
 
 /* How many have declared and not retracted. */
@@ -43,12 +43,12 @@ uint32_t eventq_sleepers(uint32_t queue);
 /* True if a bell of this queue is rung on any attachment. */
 bool eventq_rung(uint32_t queue);
 
-/* Wakes whoever sleeps on it (an attachment died, or another thread changed what it waits for). */
+/* Wakes the threads that sleep on it (an attachment died, or another thread changed what it waits for). */
 void eventq_wake(uint32_t queue);
 void eventq_wake_all(void);
 
 /*
- * Takes the wake-up after a sleep. Others may have slept on it: who goes back to its program while there is still something
+ * Takes the wake-up after a sleep. Other threads may have slept on it: one that returns to its program while there is still something
  * for them calls eventq_wake.
  */
 void eventq_drain(uint32_t queue);

@@ -20,7 +20,7 @@ static __thread struct {
 	uint64_t mask;
 } late;
 
-/* What the program has set. The handler may be read by a signal at any time; the flags are for who asks. */
+/* What the program has set. A signal may read the handler at any time. */
 static struct program {
 	void (*_Atomic handler)(int, siginfo_t *, void *);
 	_Atomic int flags;

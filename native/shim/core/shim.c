@@ -8,7 +8,7 @@
 #include "core/shim.h"
 
 struct shim shim;
-static int cancel_state; /* of who holds shim.lock, before that */
+static int cancel_state; /* of the thread that holds shim.lock, before it took it */
 
 void shim_lock(void)
 {

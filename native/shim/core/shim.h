@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * liblstack.so: what an attached program has of gazelled. A call of the program takes this road; each stop is the file of
- * that name:
- *   api_*.c       the interposed functions, thin: whose descriptor is it?
- *   fdtable.c     descriptor -> socket
- *   sock.c        a socket and its life; route.c decides whether stack or kernel serves it
- *   stream.c      bytes from the FIFOs (stream_send.c: to them); listen.c and connect.c make streams
- *   attachment.c        bells and requests to one worker; attach.c makes and restores attachments, by control.c and mapping.c
- *   pair.c        a program on this host in the place of a worker, with member.c, connect.c and accept.c
- *   wait.c        how to wait (inside.c: what a signal then does); eventq.c is what we wait on; epoll.c and poll_set.c merge kernel and stack
- *   family.c      what parents and children hold together: fork.c, exec.c, and passed_sock.c for sockets on their way
+ * liblstack.so: what an attached program has of gazelled, and its one global. A call of the program goes from api/ down; README.md in
+ * each folder says what the part is for. Where to look first:
+ *   api/api_*.c         the interposed functions, thin: what does the descriptor stand for?
+ *   core/fdtable.c      descriptor -> socket; core/sock.c: a socket and its life; core/route.c: does stack or kernel serve it?
+ *   stream/ udp/        bytes and connections; datagrams
+ *   wait/wait.c         how to wait; core/eventq.c is what is waited on; epoll*.c and poll_set.c merge kernel and stack
+ *   core/attachment.h   the peer of a socket: a worker (worker/) or a program of this host (samehost/)
+ *   process/            forks, exec, posix_spawn, and sockets on their way to another process
+ *   api/parts.c         which part serves what core/ calls without knowing it
  */
 #ifndef SHIM_SHIM_H
 #define SHIM_SHIM_H
@@ -34,7 +33,7 @@ struct shim {
 	struct lock lock;                  /* attachments, listeners */
 	struct lock items;                 /* which socket is in which epoll set */
 	const struct gz_group_page *group; /* read-only mapping; NULL until a program asks for its first socket */
-	uid_t group_uid;                   /* whose file that is: he starts the workers */
+	uid_t group_uid;                   /* the owner of that file, who starts the workers */
 	bool disabled;                     /* no $GAZELLED_GROUP, or a page we do not understand */
 	bool fallback_fail;                /* --fallback fail: no stack, no socket */
 	bool attached;    /* some worker was ours once: one that is away is waited for, not done without */

@@ -190,12 +190,12 @@ void sock_to_kernel(struct sock *s, int fd, enum gz_kernel_reason reason)
 		fd_set_kernel(fd, reason);
 }
 
-/* The last reference is gone: nobody can find it any more, but somebody may just be leaving it. */
+/* The last reference is gone: no thread can find it any more, but one may just be leaving it. */
 static void release(struct sock *s)
 {
 	lock_take(&s->rx);
 	lock_take(&s->tx);
-	watch.forget(s); /* under the lock: who is leaving it may be an epoll_ctl that has just put it into a set */
+	watch.forget(s); /* under the lock: the thread that is leaving it may be in an epoll_ctl that has just put it into a set */
 	if (sock_kind(s) != KIND_FRESH)
 		sock_ops_of(s)->close(s);
 	lock_give(&s->tx);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* What an epoll set must hear of the sockets in it. The sets stand above the parts that say it, so parts.c says who listens. */
+/* What an epoll set must hear of the sockets in it. The sets stand above the parts that say it, so parts.c names the functions. */
 #ifndef SHIM_WATCH_H
 #define SHIM_WATCH_H
 

@@ -129,7 +129,7 @@ static bool needs(struct sock *s, uint32_t slot)
 		return slot < GZ_WORKERS_MAX && s->entries->entry[slot].attachment;
 	if (sock_kind(s) != KIND_LISTENER)
 		return false;
-	/* Who has connected to us before does so by the same pair again. */
+	/* A program that has connected to us before does so by the same pair again. */
 	return slot < GZ_WORKERS_MAX ? s->entries->entry[slot].attachment != NULL
 	                             : pair_accepts(gz_load(&shim.attachments[slot]));
 }
@@ -435,7 +435,7 @@ static void restore(struct record *record)
 			dgram_options_load(socks[snapshot->sock], snapshot->fd); /* the placeholder has them */
 	}
 	free(socks);
-	/* Whoever was there before this exec may share them with others. */
+	/* The program before this exec may share them with other processes. */
 	gz_store(&shim.forks, 1);
 	gz_store(&shim.missing, shim.workers - workers);
 	gz_store(&shim.retry_ns, 0);

@@ -72,7 +72,7 @@ static bool is_attachable(pid_t pid)
 	return found;
 }
 
-/* Who made the other end of a UNIX socket is who reads there, or its child. */
+/* The process that made the other end of a UNIX socket reads there, or its child does. */
 static bool reaches_attached(int fd)
 {
 	struct ucred peer = { 0 };

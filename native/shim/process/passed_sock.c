@@ -186,7 +186,7 @@ static bool looks_like_one(int fd)
 	       magic == PASSED_SOCK_MAGIC;
 }
 
-/* Left where it is, for whoever else may receive it. False: it is not as we make them. *count of fds[] are to be closed. */
+/* Left where it is, for other processes that may receive it. False: it is not as we make them. *count of fds[] are to be closed. */
 static bool unseal(int fd, uint32_t *count)
 {
 	union control control;
@@ -238,8 +238,8 @@ static struct sock *restored(const struct sock_snapshot *snapshot, struct attach
 }
 
 /*
- * Shows end `i` to the worker it is of, and with that takes over the number it holds; or finds who has it here already. 0 or
- * -errno: among others, who sent this never had the socket.
+ * Shows end `i` to the worker it is of, and with that takes over the number it holds; or finds the socket here that has it already. 0 or
+ * -errno: among others, the sender never had the socket.
  */
 static int open_end(uint32_t i, struct program_note *note, struct attachment **a, uint32_t *n, struct sock **s)
 {

@@ -3,7 +3,7 @@
  * A socket of the stack on its way to another process. The kernel can carry descriptors (SCM_RIGHTS) but knows only the
  * placeholder under such a socket, so what travels in its place is a packed socket: one end of a UNIX socketpair in whose queue lies
  * all that the receiver needs, the socket's snapshot, the placeholder, and an end (GZ_MESSAGE_CARRY) by which the worker holds
- * the connection on the way, and by which it knows that whoever sent it had it: anybody may put a packed socket together. One that
+ * the connection on the way, and by which it knows that the sender had it: any program can put such a message together. One that
  * nobody opens is thrown away by the kernel like any descriptor in a queue; the end in it goes, and the worker lets go.
  *
  * Only processes of one program, related by fork, can open each other's packed sockets: they share the memory the socket is in.

@@ -62,7 +62,7 @@ uint32_t accept_count(struct attachment *a, const struct gz_name *like)
 	return count;
 }
 
-/* Whoever finds taken places at the ring's end moves the end. */
+/* A process that finds taken slots at the end of the ring moves the end. */
 static void advance(struct gz_pair_side *side)
 {
 	uint32_t t = gz_load(&side->accept_tail);
@@ -179,7 +179,7 @@ static void refuse(struct attachment *a, uint32_t n, bool connected)
 
 /*
  * The other program writes what its connection is called. It may be an address of this host only, of which there are two kinds, and
- * a port that it could have bound: whoever came from elsewhere came over the wire.
+ * a port that it could have bound: connections from elsewhere come over the wire.
  */
 static bool is_credible(const struct attachment *a, struct sock *s, const struct gz_name *name)
 {
@@ -300,7 +300,7 @@ static void refuse_in(struct attachment *a, const struct sock *s)
 
 /*
  * After the workers have heard that this process listens no more, their pages tell whether another does: one of our program,
- * who then accepts what waits. Whoever connects looks there, too, after it has pushed: one of us two sees the other.
+ * which then accepts what waits. A process that connects looks there, too, after it has pushed: one of the two sees the other.
  */
 void pair_refuse_waiting(struct sock *s)
 {
@@ -315,7 +315,7 @@ void pair_refuse_waiting(struct sock *s)
 	WORKER_EACH(a, i)
 	{
 		if (!a->channel)
-			return; /* the child of a fork that has not claimed: whoever had it before has it still */
+			return; /* the child of a fork that has not claimed: its parent still listens */
 		lock_take(&a->post);
 		request_settle(a);
 		lock_give(&a->post);
@@ -329,7 +329,7 @@ void pair_refuse_waiting(struct sock *s)
 	}
 }
 
-/* ------------------------------------------------------------------ who wants to hear */
+/* ------------------------------------------------------------------ interest */
 
 void pair_listen_interest(uint32_t queue)
 {

@@ -32,7 +32,7 @@ static uint32_t take_place(struct gz_pair_side *side)
 	return PAIR_NOBODY;
 }
 
-/* A member socket from the child to whom the member socket `to` leads, who is told over it. The child's end, or -1. */
+/* A socket between the child and the member that socket `to` leads to, which is told over it. The child's end, or -1. */
 static int connect_child(int to, uint32_t place, uint32_t life)
 {
 	struct gz_message message = { .kind = GZ_MESSAGE_LEG, .member = place, .life = life };
@@ -93,7 +93,7 @@ void pair_before_fork(void)
 	PAIR_EACH(a, i)
 	{
 		lock_take(&a->post);
-		(void)member_receive_all(a); /* who came lately, and how to wake them */
+		(void)member_receive_all(a); /* which members came lately, and how to wake them */
 	}
 	PAIR_EACH(a, i)
 	{

@@ -64,8 +64,8 @@ static struct attachment *younger_than(uint64_t serial)
 }
 
 /*
- * Asks a worker for an introduction and waits for its answer, and for the member sockets to all who may accept: over a socket that is
- * not there yet nobody can say how he is woken. shim.lock held.
+ * Asks a worker for an introduction and waits for its answer, and for the sockets to all members that may accept: a member can
+ * only say over its socket how it is woken. shim.lock held.
  */
 static struct attachment *ask(const struct pair_caller *from, const struct served *where)
 {

@@ -174,7 +174,7 @@ static void introduce_program(struct attachment *worker, const struct gz_message
 	find_opposite(a);
 	if (!a->pair->side)
 		return;
-	/* Connections may have been pushed before we could be rung: whoever holds a listener looks now. */
+	/* Connections may have been pushed before we could be rung: all our listeners look now. */
 	accept_begin(a);
 	entries_activate_listeners();
 	eventq_wake_all();

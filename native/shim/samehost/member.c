@@ -13,7 +13,7 @@
 #include "core/real.h"
 #include "worker/control.h"
 
-#define MEMBER_BUDGET 64u /* messages of one member socket at a time: whoever is there may never stop talking */
+#define MEMBER_BUDGET 64u /* messages of one member at a time: a hostile one never stops talking */
 
 static int say_queue(int member_fd, uint32_t q, int fd)
 {
@@ -34,7 +34,7 @@ void member_add(struct attachment *a, uint32_t member, uint32_t life, int fd)
 	struct pair *pair = a->pair;
 
 	if (pair->member_fd[member] > 0) {
-		/* Who was there has died, and another of us has let go for it; or it is nonsense. */
+		/* The member before has died, and another process of our side has let go for it; or it is nonsense. */
 		member_close(a, member);
 		pair->changed = true;
 	}

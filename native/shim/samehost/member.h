@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* The control sockets to the members of the other side: who they are, and what they say. */
+/* The control sockets to the members of the other side: which there are, and what they say. */
 #ifndef SHIM_SAMEHOST_MEMBER_H
 #define SHIM_SAMEHOST_MEMBER_H
 

@@ -11,7 +11,7 @@
 #include "core/sock.h"
 #include "samehost/member.h"
 
-#define WAKE_TRIES 16u /* whoever is there may never stop talking */
+#define WAKE_TRIES 16u /* a hostile member never stops talking */
 
 struct gz_sock *pair_entry(struct attachment *a, uint32_t n, struct gz_end **me, struct gz_end **peer)
 {
@@ -160,7 +160,7 @@ static void close_end(struct attachment *a, uint32_t side, uint32_t n)
 	uint32_t flags = gz_load(&end->flags) & ~(uint32_t)GZ_WORKER_OPEN;
 
 	if (gz_load_acquire(&other->out_head) != gz_load(&end->in_tail) || flags & GZ_APP_ABORT) {
-		/* To one who has had our FIN already it is as if he wrote to a closed pipe. */
+		/* To a side that has had our FIN already it is a write to a closed pipe. */
 		gz_store(&end->error, flags & GZ_WORKER_FIN ? EPIPE : ECONNRESET);
 		flags |= GZ_WORKER_DEAD;
 	} else {

@@ -142,7 +142,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	if (REAL(getsockname)(fd, (struct sockaddr *)&sa, &len) || !endpoint_from((struct sockaddr *)&sa, len, &local))
 		return 1;
 	if (local.port < IPPORT_RESERVED && geteuid())
-		return 1; /* the kernel let us have it, but whoever accepts has no way of knowing */
+		return 1; /* the kernel let us have it, but the accepting program cannot know that */
 	memcpy(local.addr, to->addr, sizeof(local.addr));
 	err = pair_connect(&from, &local, to, s, &a, &n);
 	if (err)

@@ -124,7 +124,7 @@ static void put(struct sock *s, struct iov *from, uint32_t len)
 
 /*
  * Enough room for a writer that found none: half of what it may fill, as the kernel's sockets do it, so that it is not woken
- * for crumbs. Who wakes it knows the FIFO's size alone, so below a smaller bound it is woken early and wishes again.
+ * for crumbs. The peer that wakes it knows the size of the FIFO alone, so below a smaller bound it is woken early and wishes again.
  */
 static bool has_half(const struct sock *s)
 {
@@ -154,7 +154,7 @@ bool stream_writable(struct sock *s)
 }
 
 /*
- * Why nothing can be sent any more; 0 = it can, -EAGAIN = not connected yet. Who has sent `some` says how much, and leaves
+ * Why nothing can be sent any more; 0 = it can, -EAGAIN = not connected yet. A call that has sent `some` says how much, and leaves
  * the connection's error to the next call.
  */
 static int tx_end(struct sock *s, bool some)

@@ -100,7 +100,7 @@ bool dgram_readable(struct sock *s)
 	return gz_load(&dgram_of(s)->shut) & 1u << SHUT_RD || dgram_next(s) >= 0 || dgram_error(s, false);
 }
 
-/* The kernel's side, if it may hear somebody. */
+/* The kernel's side, if it may receive datagrams. */
 static int kernel_side(struct sock *s, int fd)
 {
 	return s->entries->both && !dgram_of(s)->peer.port && fd_sock(fd) == s ? fd : -1;

@@ -44,7 +44,7 @@ static int gather(struct epoll *ep, struct epoll_event *events, int most)
 		else if (!(item->events & EPOLLET))
 			epoll_item_activate(item);
 	}
-	/* What did not fit, and what is as ready as before, is for whoever else waits here. */
+	/* What did not fit, and what is as ready as before, is for other threads that wait here. */
 	if (n && ep->first)
 		epoll_wake_sleepers(ep);
 	return n;
@@ -92,7 +92,7 @@ static int merge(struct epoll_event *events, int first, int second)
 	return n;
 }
 
-/* The real set's descriptor; -1 if another thread closed it: who waits goes on waiting, but for the stack alone. */
+/* The real set's descriptor; -1 if another thread closed it: a waiting call goes on waiting, but for the stack alone. */
 static int real_set(struct epoll *ep, int epfd)
 {
 	return fd_epoll(epfd) == ep ? epfd : -1;
@@ -159,7 +159,7 @@ static bool anything_to_look_at(struct epoll *ep)
 	return pending;
 }
 
-/* The second look before a sleep. Under the lock: whoever changes the set after it sees that we sleep. */
+/* The second look before a sleep. Under the lock: a thread that changes the set after it sees that we sleep. */
 static bool something_pending(struct epoll *ep)
 {
 	bool items = epoll_set_enter(ep), pending;
@@ -276,7 +276,7 @@ bool epoll_ready(struct epoll *ep)
 
 	epoll_take_bells(ep);
 	ready = epoll_any_ready(ep);
-	/* If the wake-up came to us, who waits in the set itself has not been woken. */
+	/* If the wake-up came to us, the threads that wait in the set itself have not been woken. */
 	if (ready)
 		epoll_wake_sleepers(ep);
 	epoll_set_leave(ep, items);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * Which item of a set a bell means: by attachment and socket number. What is entered is also what the attachment is asked to ring for.
- * A number given back to its attachment must have left the index before: the next socket of that number is somebody else's.
+ * A number given back to its attachment must have left the index before: the next socket of that number is another one.
  * ep->lock held in all.
  */
 #ifndef SHIM_EPOLL_INDEX_H

@@ -96,7 +96,7 @@ static uint32_t look_inner(struct item *item, bool report)
 	if (report) {
 		item->edge = false;
 		item->seen_received = heard;
-		/* Who waits in the inner set itself has not been woken if the wake-up came to us. */
+		/* If the wake-up came to us, the threads that wait in the inner set have not been woken. */
 		epoll_wake_sleepers(item->inner);
 	}
 	return level;

@@ -29,7 +29,7 @@ struct polled {
 struct poll {
 	struct pollfd *fds;    /* the program's */
 	struct pollfd *kernel; /* the same, without what only the stack knows */
-	struct polled *who;
+	struct polled *polled;
 	nfds_t count;
 	bool any_kernel, any_stack;
 	uint32_t queues[SET_QUEUES]; /* of the epoll sets, while we sleep */
@@ -72,7 +72,7 @@ static void enter(struct poll *p)
 			s = NULL;
 		}
 		p->kernel[i] = p->fds[i];
-		p->who[i] = (struct polled){ 0 };
+		p->polled[i] = (struct polled){ 0 };
 		if (s) {
 			if (sock_kind(s) == KIND_STREAM)
 				sock_ready(s);
@@ -80,13 +80,13 @@ static void enter(struct poll *p)
 				attachment_claim_all();
 			sock_hold(s);
 			lock_give(&s->rx);
-			p->who[i].s = s;
+			p->polled[i].s = s;
 			if (sock_kind(s) == KIND_STREAM || (sock_kind(s) != KIND_FRESH && !s->entries->both))
 				p->kernel[i].fd = -1;
 			p->any_stack = true;
 		} else if (p->fds[i].events & (POLLIN | POLLRDNORM)) {
-			p->who[i].ep = epoll_take(p->fds[i].fd);
-			p->any_stack |= p->who[i].ep && epoll_has_items(p->who[i].ep);
+			p->polled[i].ep = epoll_take(p->fds[i].fd);
+			p->any_stack |= p->polled[i].ep && epoll_has_items(p->polled[i].ep);
 		}
 		p->any_kernel |= p->kernel[i].fd >= 0;
 	}
@@ -95,10 +95,10 @@ static void enter(struct poll *p)
 static void leave(struct poll *p)
 {
 	for (nfds_t i = 0; i < p->count; i++) {
-		if (p->who[i].s)
-			sock_unhold(p->who[i].s);
-		if (p->who[i].ep)
-			epoll_put(p->who[i].ep);
+		if (p->polled[i].s)
+			sock_unhold(p->polled[i].s);
+		if (p->polled[i].ep)
+			epoll_put(p->polled[i].ep);
 	}
 }
 
@@ -111,11 +111,11 @@ static int look(struct poll *p)
 		struct pollfd *fd = &p->fds[i];
 
 		fd->revents = p->kernel[i].fd >= 0 ? p->kernel[i].revents : 0;
-		if (p->who[i].s && fd_sock(fd->fd) != p->who[i].s)
+		if (p->polled[i].s && fd_sock(fd->fd) != p->polled[i].s)
 			fd->revents = REAL(fcntl)(fd->fd, F_GETFD) < 0 ? POLLNVAL : 0; /* another thread closed it */
-		else if (p->who[i].s)
-			fd->revents |= level_of(p->who[i].s, fd->events) & (fd->events | POLLERR | POLLHUP);
-		else if (p->who[i].ep && epoll_ready(p->who[i].ep))
+		else if (p->polled[i].s)
+			fd->revents |= level_of(p->polled[i].s, fd->events) & (fd->events | POLLERR | POLLHUP);
+		else if (p->polled[i].ep && epoll_ready(p->polled[i].ep))
 			fd->revents |= fd->events & (POLLIN | POLLRDNORM);
 		ready += fd->revents != 0;
 	}
@@ -135,7 +135,7 @@ static void look_kernel(struct poll *p)
 static void set_interest(struct poll *p, uint32_t queue, bool on)
 {
 	for (nfds_t i = 0; i < p->count; i++) {
-		struct sock *s = p->who[i].s;
+		struct sock *s = p->polled[i].s;
 
 		if (s)
 			sock_ops_of(s)->interest(s, queue, on);
@@ -150,9 +150,9 @@ static void declare_sets(struct poll *p, struct wait *w, struct pollfd *extra)
 	for (nfds_t i = 0; i < p->count; i++) {
 		uint32_t room = SET_QUEUES - p->queue_count, n;
 
-		if (!p->who[i].ep)
+		if (!p->polled[i].ep)
 			continue;
-		n = epoll_queues_of(p->who[i].ep, p->queues + p->queue_count, room);
+		n = epoll_queues_of(p->polled[i].ep, p->queues + p->queue_count, room);
 		w->deaf |= n > room;
 		p->queue_count += n < room ? n : room;
 	}
@@ -232,7 +232,7 @@ static int closed_meanwhile(struct poll *p)
 	int ready = 0;
 
 	for (nfds_t i = 0; i < p->count; i++) {
-		if (!p->who[i].s || fd_sock(p->fds[i].fd) == p->who[i].s || REAL(fcntl)(p->fds[i].fd, F_GETFD) >= 0)
+		if (!p->polled[i].s || fd_sock(p->fds[i].fd) == p->polled[i].s || REAL(fcntl)(p->fds[i].fd, F_GETFD) >= 0)
 			continue;
 		p->fds[i].revents = POLLNVAL;
 		ready++;
@@ -243,18 +243,18 @@ static int closed_meanwhile(struct poll *p)
 int poll_for(struct pollfd *fds, nfds_t count, int64_t timeout_ns, const sigset_t *sigmask)
 {
 	struct pollfd few_kernel[FEW], few_all[FEW + SET_QUEUES], *all = few_all;
-	struct polled few_who[FEW];
-	struct poll p = { .fds = fds, .kernel = few_kernel, .who = few_who, .count = count };
+	struct polled few_polled[FEW];
+	struct poll p = { .fds = fds, .kernel = few_kernel, .polled = few_polled, .count = count };
 	void *room = NULL;
 	int ready;
 
 	if (count > FEW) {
-		room = malloc(count * (2 * sizeof(*all) + sizeof(*p.who)) + SET_QUEUES * sizeof(*all));
+		room = malloc(count * (2 * sizeof(*all) + sizeof(*p.polled)) + SET_QUEUES * sizeof(*all));
 		if (!room)
 			return -ENOMEM;
 		all = room;
 		p.kernel = all + count + SET_QUEUES;
-		p.who = (struct polled *)(p.kernel + count);
+		p.polled = (struct polled *)(p.kernel + count);
 	}
 	enter(&p);
 	ready = wait_all(&p, all, timeout_ns, sigmask);

@@ -70,7 +70,7 @@ void wait_begin(struct wait *w, struct spin *spin, uint32_t queue, int64_t timeo
 
 /*
  * True if a worker bound to the CPU we are on is awake, or was woken by us: it has something to do and does it when we leave. A
- * yield would not do, it gives the CPU to who has had less of it until now. Tells all workers where we look from, so that they
+ * yield would not do, it gives the CPU to the thread that has had less of it until now. Tells all workers where we look from, so that they
  * do the same.
  */
 static bool worker_waits_here(uint32_t queue)

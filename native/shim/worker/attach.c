@@ -61,7 +61,7 @@ static int say_hello(uint32_t index)
 	if (REAL(connect)(pending[index], (struct sockaddr *)&addr, sizeof(addr)))
 		err = -errno;
 	else if (!control_is_workers(pending[index]))
-		err = -EACCES; /* somebody has put himself in its place */
+		err = -EACCES; /* a process of another user has taken its place */
 	else
 		err = control_send(pending[index], &hello, -1);
 	if (err == -EPIPE || err == -ECONNRESET)
@@ -130,7 +130,7 @@ static uint32_t attach_missing(int patience_ms)
 	uint64_t again = 0;
 	int kept = errno; /* the program's */
 
-	/* All at once, so that those who answer late do so together. */
+	/* All at once, so that workers that answer late do so together. */
 	for (uint32_t i = 0; i < shim.workers; i++)
 		if (!gz_load(&shim.attachments[i]) && pending[i] <= 0)
 			(void)say_hello(i);

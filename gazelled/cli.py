@@ -26,6 +26,7 @@ _COMMANDS = {
     "stop": ("lifecycle", "Stop an instance and put the host back."),
     "restart": ("lifecycle", "Stop, then start."),
     "status": ("lifecycle", "Show workers, applications and which path their sockets took."),
+    "stats": ("stats", "Show what the workers have counted, what is wrong first."),
     "latency": ("latency", "Show where the time of requests goes."),
     "recover": ("lifecycle", "Undo what a crash left behind."),
     "run": ("run", "Run a program on the stack."),

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from gazelled.pages import counters
+
 MAGIC = 0x656761707265777A
 ABI_VERSION = 1
 LISTENERS_MAX = 1024
@@ -22,15 +24,8 @@ APPS_MAX = 4096
 COUNTERS_SIZE = 64
 KERNEL_REASONS_SIZE = 16
 
-# By position; both lists grow at the end only.
-COUNTERS = (
-    "turns", "sleeps", "wakeups_written", "rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "rx_dropped",
-    "tx_dropped", "rx_bad_checksum", "alloc_failed", "steered_out", "steered_in", "steer_dropped", "connections",
-    "accepted", "connected", "resets_sent", "resets_received", "retransmits", "listen_overflow", "requests",
-    "attachments", "attached_total", "detached_hostile", "sockets", "mbufs_free", "rx_fifo_bytes", "tx_fifo_bytes",
-    "no_match", "datagrams_in", "datagrams_out", "datagrams_dropped",
-    "syncookies_sent", "syncookies_accepted", "syncookies_failed", "pairs_refused",
-)  # fmt: skip
+COUNTERS = tuple(counter.name for counter in counters.COUNTERS)
+# By position; the list grows at the end only.
 KERNEL_REASONS = ("family", "address", "loopback", "no_route", "not_attached", "no_resource", "client", "option")
 
 # enum gz_stage: where the time of a traced request goes, by position
@@ -172,8 +167,8 @@ class WorkerPage:
     def counters(self) -> dict[str, int]:
         """Return every counter by name."""
         # Only these: the page is large for the places of thousands of programs.
-        counters = (ctypes.c_uint64 * COUNTERS_SIZE).from_buffer_copy(self._map, _WorkerPage.counters.offset)
-        return dict(zip(COUNTERS, counters, strict=False))
+        values = (ctypes.c_uint64 * COUNTERS_SIZE).from_buffer_copy(self._map, _WorkerPage.counters.offset)
+        return dict(zip(COUNTERS, values, strict=False))
 
     def apps(self) -> Iterator[AppStat]:
         """Return the attached processes."""

@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include <gazelle/counters.h>
 #include <gazelle/histogram.h>
 #include <gazelle/kernel_reason.h>
 
@@ -34,20 +35,10 @@ struct gz_app_stat {
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS]; /* its sockets on the kernel path, as it says itself */
 };
 
+/* By position in the page. */
 /* clang-format off */
-/* Counters: one writer, monotonic unless said otherwise. Add at the end only. The supervisor reads them by position. */
-#define GZ_COUNTERS(X)                                                                                             \
-	X(turns) X(sleeps) X(wakeups_written) X(rx_packets) X(rx_bytes) X(tx_packets) X(tx_bytes) X(rx_dropped)     \
-	X(tx_dropped) X(rx_bad_checksum) X(alloc_failed) X(steered_out) X(steered_in) X(steer_dropped)              \
-	X(connections /* gauge */) X(accepted) X(connected) X(resets_sent) X(resets_received) X(retransmits)        \
-	X(listen_overflow) X(requests) X(attachments /* gauge */) X(attached_total) X(detached_hostile)             \
-	X(sockets /* gauge */) X(mbufs_free /* gauge */) X(rx_fifo_bytes) X(tx_fifo_bytes) X(no_match)                   \
-	X(datagrams_in) X(datagrams_out) X(datagrams_dropped)                                                              \
-	X(syncookies_sent) X(syncookies_accepted) X(syncookies_failed)                                   \
-	X(pairs_refused /* applications', as they say themselves */)
-
 enum gz_counter {
-#define X(name) GZ_COUNT_##name,
+#define X(name, unit, kind, meaning) GZ_COUNT_##name,
 	GZ_COUNTERS(X)
 #undef X
 	GZ_COUNTERS_MAX

@@ -68,8 +68,8 @@ static const struct {
 	STRUCT(gz_histogram, FIELD(gz_histogram, count), FIELD(gz_histogram, max_ns), FIELD(gz_histogram, bucket)),
 };
 
-static const char *const counters[] = {
-#define X(name) #name,
+static const char *const counters[][4] = {
+#define X(name, unit, kind, meaning) { #name, unit, #kind, meaning },
 	GZ_COUNTERS(X)
 #undef X
 };
@@ -85,7 +85,8 @@ void abi_dump(void)
 	}
 	printf("}, \"counters\": [");
 	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
-		printf("%s\"%s\"", i ? ", " : "", counters[i]);
+		printf("%s[\"%s\", \"%s\", \"%s\", \"%s\"]", i ? ", " : "", counters[i][0], counters[i][1],
+		       counters[i][2], counters[i][3]);
 	printf("], \"rings_bytes\": [");
 	for (uint32_t workers = 1; workers <= GZ_WORKERS_MAX; workers++)
 		printf("%s%ju", workers > 1 ? ", " : "", (uintmax_t)rings_bytes(workers));

@@ -56,6 +56,15 @@ _UNWANTED = (
 )
 
 
+def meaning(name: str) -> str:
+    """Return a line that says what a counter counts; GazelledError if there is none of that name."""
+    for counter in COUNTERS:
+        if counter.name == name:
+            return f"{name} ({counter.unit}, {counter.kind}): {counter.meaning}"
+    names = ", ".join(counter.name for counter in COUNTERS)
+    raise GazelledError(f"{name}: no counter of that name", hint=f"one of: {names}", exit_code=ExitCode.USAGE)
+
+
 def read(run_dir: RunDir, queues: Sequence[int] = ()) -> list[Worker]:
     """Return what the workers of an instance have counted; `queues`: only these. GazelledError if there are none."""
     try:

@@ -40,7 +40,7 @@ CLIENT = Path(__file__).with_name("steady_client.py")
 CONNECTIONS = 6
 BUSY = 60
 SERVES_WITHIN = 2.0
-QUIET = 0.5  # after that, until the next round
+QUIET = SERVES_WITHIN if full() else 0.5  # until the next round: a starved program may need all of that time
 SEEDS = range(10 if full() else 1)
 
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* exec: what the new image inherits is recorded first (exec.c). posix_spawn. */
+/* exec: what the new program inherits is recorded first (exec.c). posix_spawn. */
 #include <alloca.h>
 #include <errno.h>
 #include <fcntl.h>

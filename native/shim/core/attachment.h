@@ -72,7 +72,7 @@ struct attachment {
 	struct pair *pair;      /* what only samehost/ knows of it; NULL: a worker */
 	struct gz_arena *arena; /* of a program its struct gz_pair */
 	const struct gz_worker_page *page;
-	int wake_fd; /* control_fd under a number of its own that is never given up: a late wake meets no stranger's file */
+	int wake_fd; /* control_fd under a number of its own that is never given up: a late wake reaches no other file */
 	_Atomic uint32_t woken; /* the worker's sleep it was last woken from, by us: one message is enough */
 	_Atomic bool dead;
 	/* the rest */

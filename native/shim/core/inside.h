@@ -70,7 +70,7 @@ static inline void inside_wait_ends(void)
 }
 
 /*
- * exec.c: the locks are kept until the exec, but a signal that waits for them would stay blocked in the new image. Handlers
+ * exec.c: the locks are kept until the exec, but a signal that waits for them would stay blocked in the new program. Handlers
  * may run in between; returns what inside_shut() wants if there is no exec after all.
  */
 uint32_t inside_open(void);

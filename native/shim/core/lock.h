@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * A lock between the threads of one process: a futex word, 0 free, 1 held, 2 held with sleepers. Held for a copy or a few
- * list operations, never while waiting for a peer's data. No signal handler of the program runs in a thread that holds one, and
- * none is cancelled (inside.h). A child of fork may simply zero the locks other threads held (fork.c). Order: a socket's rx, its tx, shim.lock, an attachment's post; and after any of these shim.items, then an epoll set's.
+ * A lock between the threads of one process: a futex word, 0 free, 1 held, 2 held with sleepers. Held for a copy or a few list
+ * operations, never while waiting for a peer's data. No signal handler of the program runs in a thread that holds one, and none is
+ * cancelled (inside.h). A child of fork may simply zero the locks other threads held (fork.c).
+ *
+ * Order: a socket's rx, its tx, shim.lock, an attachment's post; and after any of these shim.items, then an epoll set's.
  */
 #ifndef SHIM_LOCK_H
 #define SHIM_LOCK_H

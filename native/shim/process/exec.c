@@ -46,7 +46,7 @@ struct fd_snapshot {
 struct record {
 	uint64_t magic;
 	uint32_t abi_version;
-	int32_t pid; /* whose sockets these are: children of an image without us would find a record of its parent */
+	int32_t pid; /* whose sockets these are: children of a program without the library would find a record of its parent */
 	uint32_t workers, pairs, socks, fds;
 	uint32_t size; /* of it all, with what follows: attachments, pairs, sockets, descriptors */
 };
@@ -89,7 +89,7 @@ static uint64_t size_of(const struct record *record)
 	       (uint64_t)record->socks * sizeof(struct sock_snapshot) + (uint64_t)record->fds * sizeof(struct fd_snapshot);
 }
 
-/* ------------------------------------------------------------------ the old image */
+/* ------------------------------------------------------------------ before the exec */
 
 static bool inherited(int fd)
 {
@@ -98,7 +98,7 @@ static bool inherited(int fd)
 	return flags >= 0 && !(flags & FD_CLOEXEC);
 }
 
-/* A socket whose state the new image can take over. */
+/* A socket whose state the new program can take over. */
 static bool passable(struct sock *s)
 {
 	switch (sock_kind(s)) {
@@ -134,13 +134,13 @@ static bool needs(struct sock *s, uint32_t slot)
 	                             : pair_accepts(gz_load(&shim.attachments[slot]));
 }
 
-/* The new image's control socket for one worker, -1 if there is none to be had. */
+/* The new program's control socket for one worker, -1 if there is none to be had. */
 static int join_worker(struct attachment *a)
 {
 	int fd;
 
 	if (!a->channel)
-		return a->control_fd; /* not claimed by us: let the new image do it */
+		return a->control_fd; /* not claimed by us: let the new program do it */
 	lock_take(&a->post);
 	request_settle(a);
 	fd = program_fork(a);
@@ -242,7 +242,7 @@ static void pass_socks(uint32_t fds)
 	struct sock **known = calloc(fds, sizeof(*known)), *s;
 
 	if (!known)
-		return; /* the new image has no sockets of the stack, and says so at their first use: ENOTCONN */
+		return; /* the new program has no sockets of the stack, and says so at their first use: ENOTCONN */
 	for (int fd = 0; (s = next_passed(&fd)) && now.record->fds < fds; fd++) {
 		uint32_t at = now.record->socks;
 
@@ -384,7 +384,7 @@ void exec_failed(char **env, char *const envp[])
 	errno = err;
 }
 
-/* ------------------------------------------------------------------ the new image */
+/* ------------------------------------------------------------------ after the exec */
 
 static struct attachment *restore_worker(const struct worker_snapshot *snapshot)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * What of this process's sockets outlives an exec. The connections are the workers' and stay where they are; the new image
- * must find out which descriptor is which, and take the old one's place at the workers. So before an exec the old image
- * leaves a record in a memfd that is inherited with the sockets and named by GZ_EXEC_VARIABLE, and a control socket for every
+ * What of this process's sockets outlives an exec. The connections are the workers' and stay where they are; the new program
+ * must find out which descriptor is which, and take the old one's place at the workers. So before an exec the old one
+ * leaves a record in a memfd that is inherited with the sockets and named by EXEC_VARIABLE, and a control socket for every
  * worker that has one of them: the one a forked child was given and has not used yet, or that of a "child" introduced for
- * this. The new image claims it with the first socket it uses, as a forked child does. An exec that inherits no accelerated
+ * this. The new program claims it with the first socket it uses, as a forked child does. An exec that inherits no accelerated
  * socket costs a look at the table.
  */
 #ifndef SHIM_EXEC_H

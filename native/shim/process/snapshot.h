@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * A socket written down, for a process that takes it over: the next image of this one (exec.c), or a relative it is passed to
+ * A socket written down, for a process that takes it over: this one after an exec (exec.c), or a relative it is passed to
  * (passed_sock.c). What the workers and pairs know of it is not in here, but where: its numbers.
  */
 #ifndef SHIM_SNAPSHOT_H

@@ -15,7 +15,7 @@
 #include "worker/listener.h"
 #include "worker/requests.h"
 
-static _Atomic uint64_t listening; /* event queues that want to hear of arrivals */
+static _Atomic uint64_t listening; /* event queues that want to hear of waiting connections */
 
 /* ------------------------------------------------------------------ the ring, side 0 */
 

@@ -15,7 +15,8 @@ struct sock;
 
 /*
  * recvmsg() without addresses, on a STREAM with rx held, which is given back. Bytes, 0 at the end, or -errno; no bytes asked
- * for, it waits for some all the same, as recv() does. flags: MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_TRUNC; MSG_OOB and MSG_ERRQUEUE answer as a kernel socket with nothing there.
+ * for, it waits for some all the same, as recv() does. flags: MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT, MSG_TRUNC;
+ * MSG_OOB and MSG_ERRQUEUE answer as a kernel socket with nothing there.
  */
 ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flags);
 

@@ -22,7 +22,7 @@ void program_drop_later(struct attachment *a, uint32_t n);
 void program_tell_dropped(struct attachment *a);
 
 /*
- * exec.c, before main: an attachment to a worker that the last image was introduced to; what it holds there is claimed on first use.
+ * exec.c, before main: an attachment to a worker that the program before the exec was introduced to; what it holds there is claimed on first use.
  * Takes control_fd. NULL: no memory.
  */
 struct attachment *program_inherit(uint32_t slot, uint32_t queue_id, int control_fd, uint64_t arena_size);

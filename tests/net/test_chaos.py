@@ -148,7 +148,9 @@ def judge(chaos: Chaos, client: Process) -> None:
         answered = [each["done"] - well for each in fresh if not each["failed"] and well <= each["done"] <= end]
         assert answered, f"no answer at all after: {what}"
         assert min(answered) < SERVES_WITHIN, f"{what}: the first answer after {min(answered):.2f} s"
-        late = [each for each in fresh if each["failed"] and well + SERVES_WITHIN < each["began"] < end]
+        late = [
+            each for each in fresh if each["failed"] and well + SERVES_WITHIN < each["began"] and each["done"] < end
+        ]
         assert late == [], what
 
 

@@ -16,12 +16,16 @@ from gazelled.base.run_root import run_root
 from gazelled.pages.worker_page import WorkerPage
 
 _COMMAND_S = 60.0
-# A counter by another checkout's own reader: argv is its directory, the run directory, the counter.
+# A counter by another checkout's own reader, wherever that lies there: argv is its directory, the run directory, the
+# counter.
 _COUNTER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from gazelled.pages.worker_page import WorkerPage
+try:
+    from gazelled.pages.worker_page import WorkerPage
+except ModuleNotFoundError:
+    from gazelled.worker_page import WorkerPage
 print(sum(WorkerPage(path).counters()[sys.argv[3]] for path in Path(sys.argv[2]).glob("worker.*.page")))
 """
 

@@ -20,14 +20,14 @@
 
 #include "apps/app.h"
 #include "apps/apps.h"
-#include "apps/remains.h"
+#include "arena/remains.h"
 #include "input.h"
 #include "net/fragments.h"
 #include "net/netif.h"
 #include "net/steer.h"
 #include "port/mempool.h"
 #include "port/port.h"
-#include "shared/flows.h"
+#include "tcp/flows.h"
 #include "shared/page.h"
 #include "tcp/isn.h"
 #include "tcp/syncookie.h"
@@ -301,8 +301,8 @@ void worker_settle(void)
 	seen.more = false;
 	MUST(!apps->all);
 	MUST(!apps->dead && !apps->rung && !apps->retry && !apps->finished);
-	MUST(!apps->arenas);
-	MUST(!apps->listeners);
+	MUST(!apps->arenas.all);
+	MUST(!apps->sockets.listeners);
 	for (uint32_t kind = 0; kind < QUOTA_KINDS; kind++)
 		MUST(apps->quota.used[kind] == 0);
 	MUST(fragments_waiting() == 0);

@@ -32,14 +32,15 @@
 
 #include "apps/apps.h"
 #include "core/clock.h"
-#include "shared/flows.h"
+#include "tcp/flows.h"
 #include "lookout.h"
+#include "net/handover.h"
 #include "net/netif.h"
 #include "shared/page.h"
 #include "port/port.h"
 #include "net/steer.h"
 #include "tcp/tcp_table.h"
-#include "shared/trace.h"
+#include "socket/trace.h"
 #include "core/worker.h"
 
 #define NS_PER_MS 1000000ull
@@ -123,8 +124,8 @@ static void take_events(struct protocol_stack *stack, int timeout_ms)
 
 		if (mark == &stop_fd)
 			continue; /* the next turn sees them by itself */
-		if (mark == &stack->steer)
-			steer_woken(stack);
+		if (mark == &stack->handover)
+			handover_woken(stack);
 		else
 			apps_event(stack, mark, events[i].events);
 	}
@@ -158,7 +159,8 @@ static uint32_t turn(struct protocol_stack *stack)
 	for (uint32_t i = 0; i < n; i++)
 		steer_input(stack, frames[i]);
 	work = n;
-	work += netif_poll_loop(stack, STEER_BUDGET);
+	for (uint32_t i = 0, waiting = netif_looped(); i < waiting && i < STEER_BUDGET; i++, work++)
+		steer_input(stack, netif_take_looped());
 	work += steer_poll(stack, STEER_BUDGET);
 	work += apps_poll(stack);
 	work += flows_tell_peers(stack);
@@ -166,7 +168,7 @@ static uint32_t turn(struct protocol_stack *stack)
 	netif_flush(stack);
 	if (__builtin_expect(stack->tracing, 0))
 		trace_sent(stack);
-	steer_flush(stack);
+	handover_flush(stack);
 	apps_flush(stack);
 	return work;
 }
@@ -202,7 +204,7 @@ static uint64_t sleep_until_work(struct protocol_stack *stack, uint64_t idle_ns)
 		stack->sleeps = 1;
 	gz_store(&stack->page->asleep, stack->sleeps);
 	gz_fence(); /* pairs with the fence of whoever rings a bell or fills a ring, between that and reading `asleep` */
-	if (apps_pending(stack) || steer_pending(stack) || stop_wanted)
+	if (apps_pending(stack) || handover_pending(stack) || stop_wanted)
 		timeout = 0;
 	take_events(stack, timeout);
 	gz_store(&stack->page->asleep, 0);

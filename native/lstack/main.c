@@ -17,7 +17,7 @@
 #include "apps/apps.h"
 #include "confine.h"
 #include "port/eal.h"
-#include "shared/flows.h"
+#include "tcp/flows.h"
 #include "shared/group.h"
 #include "tcp/heap.h"
 #include "tcp/isn.h"
@@ -114,13 +114,17 @@ static int take_place(const struct gz_worker_plan *plan)
 
 static int open_port(struct protocol_stack *stack, struct rte_mempool *pool)
 {
+	const struct port_setup setup = {
+		.group = stack->group, .plan = stack->plan, .page = stack->page, .now_ns = &stack->now_ns, .pool = pool
+	};
+
 	switch (stack->group->driver) {
 	case GZ_DRIVER_TAP:
-		return port_tap_open(stack, pool, &stack->port);
+		return port_tap_open(&setup, &stack->port);
 	case GZ_DRIVER_ETHDEV:
-		return port_ethdev_open(stack, pool, &stack->port);
+		return port_ethdev_open(&setup, &stack->port);
 	default:
-		return port_none_open(stack, pool, &stack->port);
+		return port_none_open(&setup, &stack->port);
 	}
 }
 
@@ -148,8 +152,8 @@ static int start(struct protocol_stack *stack, const char **step)
 	STEP("worker page", page_open(stack));
 	STEP("epoll", (stack->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0 ? -errno : 0);
 	STEP("random numbers", isn_open());
-	STEP("DPDK", eal_open(stack));
-	STEP("packet buffers", mempool_open(stack, &pool));
+	STEP("DPDK", eal_open(stack->group, stack->plan, mempool_bytes(stack->group, stack->plan)));
+	STEP("packet buffers", mempool_open(stack->group, stack->plan, &pool));
 	STEP("port", open_port(stack, pool));
 	memcpy(stack->page->mac, stack->port->mac, sizeof(stack->page->mac));
 	STEP("connection table", tcp_table_open());
@@ -198,6 +202,7 @@ int main(int argc, char **argv)
 	stack.plan = &stack.group->workers[stack.queue_id];
 	stack.role = stack.plan->role;
 	stack.now_ns = 1;
+	stack.started_ns = stack.now_ns;
 	heap_set_limit(0);
 	err = start(&stack, &step);
 	if (err) {

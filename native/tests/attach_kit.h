@@ -45,7 +45,7 @@
 
 #include "apps/app.h"
 #include "apps/apps.h"
-#include "apps/remains.h"
+#include "arena/remains.h"
 #include "tcp/tcp_table.h"
 #include "core/worker.h"
 
@@ -122,7 +122,7 @@ static inline int tear_down(void **state)
 	apps_flush(&fx->stack);
 	turn();
 	turn();
-	while (remains_work(fx->stack.apps))
+	while (remains_work(&fx->stack.apps->arenas))
 		;
 	close(fx->stack.apps->listen_fd);
 	close(fx->stack.apps->spare_fd);

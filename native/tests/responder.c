@@ -155,14 +155,3 @@ void apps_event(struct protocol_stack *stack, void *owner, uint32_t events)
 void apps_drain(struct protocol_stack *stack)
 {
 }
-
-void apps_icmp(const struct frame *frame, const uint8_t *icmp)
-{
-	(void)frame;
-	(void)icmp;
-}
-
-bool apps_expect_listener(struct protocol_stack *stack, uint16_t port)
-{
-	return false;
-}

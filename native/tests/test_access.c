@@ -16,7 +16,7 @@
 
 #include <gazelle/group_page.h>
 
-#include "apps/access.h"
+#include "shared/access.h"
 
 #define SOMEBODY 61001u
 

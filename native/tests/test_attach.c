@@ -84,7 +84,7 @@ static bool told_and_waiting(uint32_t n)
 {
 	struct apps *apps = fx->stack.apps;
 
-	app_notify(apps, apps->all->arena, n);
+	app_notify(apps->all->arena, n);
 	turn();
 	return apps_wait_here(&fx->stack);
 }
@@ -118,11 +118,11 @@ static void who_was_told_on_our_cpu_waits_for_us(void **state)
 	assert_true(told_and_waiting(n));
 	assert_false(apps_wait_here(&fx->stack)); /* once for each time it is told */
 	assert_true(told_and_waiting(n));
-	app_notify(fx->stack.apps, fx->stack.apps->all->arena, n);
+	app_notify(fx->stack.apps->all->arena, n);
 	turn();
 	assert_int_equal(gz_bell_take(bell, 64, ignore, NULL), 1);
 	assert_false(apps_wait_here(&fx->stack)); /* it has come to it */
-	app_notify(fx->stack.apps, fx->stack.apps->all->arena, n);
+	app_notify(fx->stack.apps->all->arena, n);
 	turn();
 	leave(&p);
 	turn();

@@ -17,7 +17,6 @@
 
 #include "port/eal.h"
 #include "port/mempool.h"
-#include "core/worker.h"
 
 #define MIB (1ull << 20)
 
@@ -37,22 +36,27 @@ static void a_pci_port_never_does(void **state)
 
 static struct gz_group_page group = { .driver = GZ_DRIVER_ETHDEV, .mtu = 1500, .instance = "memory-test" };
 
-static struct protocol_stack *worker(const char *port_args, uint32_t mbufs)
+static const struct gz_worker_plan *worker(const char *port_args, uint32_t mbufs)
 {
-	static struct protocol_stack stack;
 	struct gz_worker_plan *plan = &group.workers[0];
 
 	*plan = (struct gz_worker_plan){ .cpu = -1, .numa = -1, .mbufs = mbufs, .name = "memory-test", .pool = "rxtx" };
 	snprintf(plan->port_args, sizeof(plan->port_args), "%s", port_args);
-	stack = (struct protocol_stack){ .group = &group, .plan = plan };
-	return &stack;
+	return plan;
+}
+
+static int open_dpdk(const char *port_args)
+{
+	const struct gz_worker_plan *plan = worker(port_args, UINT32_MAX);
+
+	return eal_open(&group, plan, mempool_bytes(&group, plan));
 }
 
 /* More than any machine has free. */
 static void a_pci_worker_that_cannot_have_hugepages_does_not_start(void **state)
 {
-	assert_int_equal(eal_open(worker("-a 0000:03:00.0", UINT32_MAX)), -ENOMEM);
-	assert_int_equal(eal_open(worker("--allow=0000:03:00.0", UINT32_MAX)), -ENOMEM);
+	assert_int_equal(open_dpdk("-a 0000:03:00.0"), -ENOMEM);
+	assert_int_equal(open_dpdk("--allow=0000:03:00.0"), -ENOMEM);
 }
 
 static void a_pool_of_our_own_is_no_devices(void **state)
@@ -60,9 +64,9 @@ static void a_pool_of_our_own_is_no_devices(void **state)
 	struct rte_mempool *ours = NULL, *dpdks;
 
 	/* Too large for any machine's hugepages, so DPDK starts without; the pool itself is small. */
-	assert_int_equal(eal_open(worker("", UINT32_MAX)), 0);
+	assert_int_equal(open_dpdk(""), 0);
 	assert_true(eal_without_hugepages());
-	assert_int_equal(mempool_open(worker("", 1024), &ours), 0);
+	assert_int_equal(mempool_open(&group, worker("", 1024), &ours), 0);
 	assert_false(mempool_is_dpdks(ours));
 
 	dpdks = rte_pktmbuf_pool_create("dpdks", 512, 0, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);

@@ -39,14 +39,12 @@
 #include "packet/checksum.h"
 #include "port/mempool.h"
 #include "port/port.h"
-#include "core/worker.h"
 
 #define DEVICE "gztest0"
 #define HEADERS 54u
 
 static struct gz_group_page group;
 static struct gz_worker_page page;
-static struct protocol_stack stack;
 static struct rte_mempool *pool;
 static struct port *port;
 static int wire; /* packet socket on the device */
@@ -238,10 +236,11 @@ static int start(void **state)
 	group.driver = GZ_DRIVER_TAP;
 	snprintf(group.device, sizeof(group.device), DEVICE);
 	group.workers[0] = (struct gz_worker_plan){ .cpu = -1, .numa = -1, .mbufs = 1024, .pool = "tap_test" };
-	stack.group = &group;
-	stack.plan = &group.workers[0];
-	stack.page = &page;
-	if (mempool_open(&stack, &pool) || port_tap_open(&stack, pool, &port))
+	if (mempool_open(&group, &group.workers[0], &pool))
+		return -1;
+	const struct port_setup setup = { .group = &group, .plan = &group.workers[0], .page = &page, .pool = pool };
+
+	if (port_tap_open(&setup, &port))
 		return -1;
 	if (ioctl(control, SIOCGIFFLAGS, &ifr))
 		return -1;

@@ -6,11 +6,12 @@
 #include <gazelle/worker_page.h>
 
 #include "attach_kit.h"
-#include "socket/conn.h"
-#include "apps/attach.h"
 #include "apps/flight.h"
-#include "apps/orphan.h"
-#include "apps/quota.h"
+#include "apps/message.h"
+#include "arena/quota.h"
+#include "socket/conn.h"
+#include "socket/orphan.h"
+#include "socket/stream.h"
 
 #define SECOND 1000000000ull
 
@@ -81,20 +82,19 @@ static void an_orphan_lives_from_what_is_acknowledged(void **state)
 {
 	(void)state;
 	struct process p = greet(dial(), GZ_MESSAGE_HELLO);
-	struct conn *conn =
-		conn_create(fx->stack.apps, fx->stack.apps->all->arena, arena_take_sock(fx->stack.apps->all->arena));
+	struct conn *conn = conn_create(&fx->stack.apps->sockets, fx->stack.apps->all->arena,
+	                                arena_take_sock(fx->stack.apps->all->arena));
 
-	conn->bucket = UINT32_MAX;
 	assert_true(orphan_begin(conn));
 	fx->stack.now_ns += ORPHAN_PATIENCE_NS - SECOND;
 	orphan_progress(conn);
 	fx->stack.now_ns += ORPHAN_PATIENCE_NS - SECOND;
-	orphans_end_overdue(fx->stack.apps);
-	assert_ptr_equal(fx->stack.apps->orphans, conn);
+	stream_end_overdue(&fx->stack.apps->sockets);
+	assert_ptr_equal(fx->stack.apps->sockets.orphans, conn);
 	assert_int_equal(counter(GZ_COUNT_sockets), 1);
 	fx->stack.now_ns += 2 * SECOND;
-	orphans_end_overdue(fx->stack.apps);
-	assert_null(fx->stack.apps->orphans);
+	stream_end_overdue(&fx->stack.apps->sockets);
+	assert_null(fx->stack.apps->sockets.orphans);
 	turn();
 	assert_int_equal(counter(GZ_COUNT_sockets), 0);
 	leave(&p);
@@ -105,7 +105,7 @@ static void send_two(struct app *app)
 	struct gz_message m = message(GZ_MESSAGE_LEG);
 	int fds[] = { fx->stack.epoll_fd, fx->stack.epoll_fd };
 
-	assert_true(attach_send(app, &m, fds, 2));
+	assert_true(message_send(app->control_fd, &m, fds, 2));
 }
 
 static void take_one(int fd)
@@ -214,17 +214,17 @@ static void gigabytes_go_back_some_at_a_time(void **state)
 	memset((char *)p.arena + sizeof(struct gz_arena), 1, 96u << 20);
 	arena_get(arena); /* an orphan */
 	leave(&p);
-	assert_non_null(fx->stack.apps->remains);
+	assert_non_null(fx->stack.apps->arenas.remains);
 	assert_true(apps_pending(&fx->stack)); /* it does not sleep over it */
-	for (int i = 0; i < 10 && fx->stack.apps->remains; i++)
+	for (int i = 0; i < 10 && fx->stack.apps->arenas.remains; i++)
 		turn();
-	assert_null(fx->stack.apps->remains);
+	assert_null(fx->stack.apps->arenas.remains);
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_in_range(st.st_blocks, 0, (sizeof(struct gz_arena) + (1u << 20)) / 512);
 	arena_put(arena);
-	for (int i = 0; i < 10 && fx->stack.apps->remains; i++)
+	for (int i = 0; i < 10 && fx->stack.apps->arenas.remains; i++)
 		turn();
-	assert_null(fx->stack.apps->arenas);
+	assert_null(fx->stack.apps->arenas.all);
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_int_equal(st.st_blocks, 0);
 	close(fd);

@@ -30,7 +30,6 @@
 #include <gazelle/group_page.h>
 #include <gazelle/worker_page.h>
 
-#include "apps/apps.h"
 #include "packet/checksum.h"
 #include "packet/frame.h"
 #include "tcp/isn.h"
@@ -40,7 +39,10 @@
 #include "shared/page.h"
 #include "port/port.h"
 #include "softrss.h"
+#include "net/local_port.h"
+#include "net/rss.h"
 #include "net/steer.h"
+#include "net/udp_table.h"
 #include "tcp/tcp_table.h"
 #include "core/worker.h"
 
@@ -56,24 +58,18 @@ static struct packet_rings *theirs[WORKERS];
 static struct port port;
 static struct rte_mempool *pool;
 static uint32_t sent, sent_rst;
-static bool expect_listener;
 
 /* ---- the application side and the port, as this test needs them */
 
 static uint32_t told;
 static struct frame told_of;
 
-void apps_icmp(const struct frame *frame, const uint8_t *icmp)
+static void on_error(const struct frame *frame, const uint8_t *icmp)
 {
 	told++;
 	told_of = *frame;
 	assert_int_equal(icmp[0], IP_IS_V6_VAL(frame->local) ? 2 : 3);
 	assert_int_equal(icmp[1], IP_IS_V6_VAL(frame->local) ? 0 : 3);
-}
-
-bool apps_expect_listener(struct protocol_stack *s, uint16_t p)
-{
-	return expect_listener;
 }
 
 static uint16_t receive(struct port *p, struct rte_mbuf **frames, uint16_t n)
@@ -164,7 +160,7 @@ static uint32_t owner_of(uint32_t src_be, uint16_t sport, uint16_t dport)
 {
 	ip_addr_t remote = IPADDR4_INIT(src_be), local = IPADDR4_INIT(group->host_addr_be);
 
-	return group->reta[steer_hash(&stack, &remote, sport, &local, dport) % GZ_RETA_SIZE];
+	return group->reta[rss_hash(stack.rss, &remote, sport, &local, dport) % GZ_RETA_SIZE];
 }
 
 #define PEER 0x0100000au /* 10.0.0.1 */
@@ -229,7 +225,7 @@ static void others_are(uint32_t state)
 static int set_up(void **state)
 {
 	others_are(GZ_WORKER_RUNNING);
-	expect_listener = false;
+	stack.started_ns = 0;
 	sent = sent_rst = 0;
 	for (uint32_t q = 0; q < WORKERS; q++)
 		while (q != SELF && handed_to(q) >= 0)
@@ -252,7 +248,7 @@ static void the_hash_is_dpdks(void **state)
 		uint16_t sport = (uint16_t)(v[2] >> 16), dport = (uint16_t)(v[3] >> 16);
 		uint32_t tuple[3] = { rte_be_to_cpu_32(v[0]), rte_be_to_cpu_32(v[1]), (uint32_t)sport << 16 | dport };
 
-		assert_int_equal(steer_hash(&stack, &remote, sport, &local, dport), softrss(tuple, 3, group->rss_key));
+		assert_int_equal(rss_hash(stack.rss, &remote, sport, &local, dport), softrss(tuple, 3, group->rss_key));
 	}
 }
 
@@ -275,7 +271,7 @@ static void the_hash_is_dpdks_for_ipv6(void **state)
 			tuple[4 + k] = rte_be_to_cpu_32(seed);
 		}
 		tuple[8] = seed;
-		assert_int_equal(steer_hash(&stack, &remote, (uint16_t)(seed >> 16), &local, (uint16_t)seed),
+		assert_int_equal(rss_hash(stack.rss, &remote, (uint16_t)(seed >> 16), &local, (uint16_t)seed),
 		                 softrss(tuple, 9, group->rss_key));
 	}
 }
@@ -361,10 +357,10 @@ static void a_draining_worker_keeps_its_connections_but_gets_no_syn(void **state
 static void a_young_worker_does_not_refuse(void **state)
 {
 	others_are(GZ_WORKER_GONE);
-	expect_listener = true;
+	stack.started_ns = stack.now_ns;
 	input(sport_of(SELF, 4444), 4444, TCP_SYN);
 	assert_int_equal(sent, 0);
-	expect_listener = false;
+	stack.started_ns = 0;
 	input(sport_of(SELF, 4444), 4444, TCP_SYN);
 	assert_int_equal(sent_rst, 1);
 }
@@ -468,7 +464,7 @@ static uint16_t sport6_of(uint32_t owner)
 
 	read6((uint8_t[16]){ PEER6 }, &remote);
 	read6((uint8_t[16]){ HOST6 }, &local);
-	while (group->reta[steer_hash(&stack, &remote, ++next, &local, LISTENED) % GZ_RETA_SIZE] != owner)
+	while (group->reta[rss_hash(stack.rss, &remote, ++next, &local, LISTENED) % GZ_RETA_SIZE] != owner)
 		;
 	return next;
 }
@@ -569,10 +565,10 @@ static void an_outgoing_port_brings_its_replies_home(void **state)
 	ip_addr_t remote = IPADDR4_INIT(PEER), local = IPADDR4_INIT(group->host_addr_be);
 
 	for (int i = 0; i < 100; i++) {
-		uint16_t p = steer_pick_port(&stack, &local, &remote, 6379);
+		uint16_t p = local_port_pick(&stack, &local, &remote, 6379);
 
 		assert_true(p >= 32768);
-		assert_int_equal(group->reta[steer_hash(&stack, &remote, 6379, &local, p) % GZ_RETA_SIZE], SELF);
+		assert_int_equal(group->reta[rss_hash(stack.rss, &remote, 6379, &local, p) % GZ_RETA_SIZE], SELF);
 	}
 }
 
@@ -726,16 +722,17 @@ static int start(void **state)
 	stack.now_ns = 1000000000000ull;
 	stack.epoll_fd = epoll_create1(0);
 	p = NULL;
-	if (page_open(&stack) || isn_open() || mempool_open(&stack, &p))
+	if (page_open(&stack) || isn_open() || mempool_open(group, stack.plan, &p))
 		return -1;
 	pool = p;
-	port = (struct port){ .ops = &ops, .stack = &stack, .pool = pool, .mac = { 2, 0, 0, 0, 0, 1 }, .mtu = 1500 };
+	port = (struct port){ .ops = &ops, .page = stack.page, .pool = pool, .mac = { 2, 0, 0, 0, 0, 1 }, .mtu = 1500 };
 	stack.port = &port;
 	for (uint32_t q = 0; q < WORKERS; q++)
 		if (q != SELF && make_other(q))
 			return -1;
 	if (tcp_table_open() || steer_open(&stack) || netif_open(&stack))
 		return -1;
+	udp_table_on_error(on_error);
 	tcp_table_clock(stack.now_ns);
 	pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
 	tcp_table_enter(0);

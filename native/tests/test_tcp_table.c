@@ -103,7 +103,7 @@ static void pass(uint64_t ms)
 	}
 }
 
-/* What comes out of order: as conn_receive.c, but for the bytes. */
+/* What comes out of order: as stream_receive.c, but for the bytes. */
 static struct ahead ahead;
 static uint32_t follows;
 

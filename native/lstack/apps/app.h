@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * An attached process as the worker knows it, and the table of all of them. attach.c makes and ends them; app.c serves
- * their bells and requests and wakes them.
+ * An attached process as the worker knows it, and the table of all of them: the sockets it holds, its stock of free numbers,
+ * its bells. attach.c makes one, detach.c ends it.
  */
 #ifndef LSTACK_APP_H
 #define LSTACK_APP_H
@@ -14,12 +14,12 @@
 #include <gazelle/channel.h>
 #include <gazelle/worker_page.h>
 
-#include "apps/apps.h"
-#include "apps/arena.h"
-#include "apps/quota.h"
+#include "arena/arena.h"
+#include "arena/quota.h"
+#include "socket/sockets.h"
 
 struct conn;
-struct listener;
+struct protocol_stack;
 struct vouch;
 
 struct app {
@@ -57,9 +57,8 @@ struct app {
 struct apps {
 	struct protocol_stack *stack;
 	struct quota quota;
-	struct arena *arenas;     /* all of them, also those whose processes have ended */
-	struct arena *audit;      /* where audit_some goes on; NULL: from the start */
-	struct arena *remains;    /* those whose memory is being given back */
+	struct arenas arenas;
+	struct sockets sockets;
 	struct landing *landings; /* control sockets of detached processes with something under way */
 	int listen_fd;            /* attach socket */
 	int spare_fd;             /* given up for a moment when there is no descriptor left, to tell who comes so */
@@ -67,19 +66,13 @@ struct apps {
 	struct app *rung; /* to look at in apps_flush */
 	struct app *told; /* one that was last rung on our CPU, in this turn or before, and its event queue; NULL: none */
 	uint32_t told_queue;
-	struct app *dead;      /* freed in apps_flush: their pointers may still stand in the loop's event array */
-	struct conn *finished; /* to be freed in apps_flush */
-	struct conn *retry;    /* lwIP had no memory for them: again next turn */
-	struct listener *listeners;
-	uint64_t netns;                      /* cookie of the network namespace we are in */
-	uint64_t bindings;                   /* of datagram sockets so far */
-	struct conn *orphans, *orphans_last; /* orphan.h: who has waited longest first */
-	uint32_t doomed;                     /* how many of `all` are */
-	uint32_t count;                      /* attached processes */
-	uint32_t families;                   /* arenas so far */
-	uint32_t places;                     /* free ones of page->apps[], on a stack */
+	struct app *dead;  /* freed in apps_flush: their pointers may still stand in the loop's event array */
+	uint32_t doomed;   /* how many of `all` are */
+	uint32_t count;    /* attached processes */
+	uint32_t families; /* arenas so far */
+	uint32_t places;   /* free ones of page->apps[], on a stack */
 	uint16_t place[GZ_APPS_MAX];
-	uint64_t started_ns, published_ns, unclaimed_check_ns;
+	uint64_t published_ns, unclaimed_check_ns;
 };
 
 static inline bool app_holds(const struct app *app, uint32_t n)
@@ -93,6 +86,9 @@ void app_hold(struct app *app, struct conn *conn);
 /* Shows in the worker page how many it holds. */
 void app_publish(struct app *app);
 
+/* A process rang for this connection or datagram socket. */
+void app_rung(struct conn *conn);
+
 /* It no longer does; the last one closes the connection or listener. */
 void app_let_go(struct app *app, uint32_t n);
 
@@ -100,16 +96,13 @@ void app_let_go(struct app *app, uint32_t n);
 void app_doom(struct app *app, const char *why);
 
 /* Marks every process of an arena: its memory was tampered with. */
-void app_doom_arena(struct apps *apps, struct arena *arena, const char *why);
+void app_doom_arena(struct arena *arena, const char *why);
+
+/* Wakes the event queues rung in this turn that have declared themselves asleep; `cpu` is ours. */
+void app_wake(struct app *app, uint32_t cpu);
 
 /* Socket n of this arena changed its level: rings the interested event queues of every process that holds it. */
-void app_notify(struct apps *apps, struct arena *arena, uint32_t n);
-
-/*
- * A process has ended: carries out what it had still posted and rung for. It may have accepted, answered and exited within one turn of
- * ours, and its peer is to get the answer, not a reset.
- */
-void app_finish(struct app *app);
+void app_notify(struct arena *arena, uint32_t n);
 
 /* Tops up the process's stock of free socket numbers. */
 void app_grant(struct app *app);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * The worker's side of attached applications, as loop.c sees it. The pieces: attach.c (control sockets and handshake),
- * arena.c (socket tables and FIFO blocks), app.c (attached processes), conn.c (one TCP connection), listener.c (one
- * listening socket), dgram.c (datagram sockets), pair.c (introducing two programs to each other).
+ * The worker's side of attached applications, as loop.c sees it. The pieces: app.c (an attached process), attach.c and
+ * detach.c (its beginning and its end), control.c (its messages), requests.c (its requests and rung sockets), introduce.c
+ * (programs of one host), audit.c (the memory they use).
  */
 #ifndef LSTACK_APPS_H
 #define LSTACK_APPS_H
@@ -10,7 +10,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct frame;
 struct protocol_stack;
 
 /* Binds <run_dir>/worker.<queue_id>.sock and adds it to stack->epoll_fd. 0 or -errno. Before privileges drop. */
@@ -39,14 +38,5 @@ void apps_event(struct protocol_stack *stack, void *owner, uint32_t events);
 
 /* SIGTERM: listeners close, and connections are reset: nobody will be there to finish them. */
 void apps_drain(struct protocol_stack *stack);
-
-/* SYN with no listener while the worker is young: true if a listener may yet come back, so no RST should be sent. */
-bool apps_expect_listener(struct protocol_stack *stack, uint16_t port);
-
-/*
- * An ICMP error came about a datagram one of them sent; `icmp` are its first 8 bytes, its checksum is right. Every worker has
- * every datagram socket, so it does not matter whom it reaches.
- */
-void apps_icmp(const struct frame *frame, const uint8_t *icmp);
 
 #endif

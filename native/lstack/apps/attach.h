@@ -1,38 +1,33 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* Control sockets of attached processes: handshake, forks, the end of an attachment. */
+/* How a process becomes attached: the socket it comes to, its handshake, its arena and its channel. */
 #ifndef LSTACK_ATTACH_H
 #define LSTACK_ATTACH_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
-#include <gazelle/control.h>
+#include <sys/types.h>
 
 struct app;
 struct apps;
+struct arena;
+struct user;
 
-/* Makes the attach socket and the eventfd. 0 or -errno. */
+/* Makes the attach socket. 0 or -errno. */
 int attach_open(struct apps *apps);
 
-/* An event of one of our descriptors; `owner` as given to epoll. */
-void attach_event(struct apps *apps, void *owner, uint32_t events);
+/* The attach socket is readable: takes some of the processes that wait there. */
+void attach_accept(struct apps *apps);
 
-/* Sends one message with up to GZ_WELCOME_FDS descriptors. Never blocks; false: the process does not read, or is gone. */
-bool attach_send(struct app *app, struct gz_message *message, const int *fds, uint32_t count);
+/* A process of this user with this end of a control socket; a reference to the user is taken. NULL and *why. */
+struct app *attach_new(struct apps *apps, int fd, pid_t pid, struct user *user, const char **why);
+void attach_join(struct app *app, struct arena *arena);
 
-/* Closes a descriptor that came from a process, -1: none. Nobody makes us wait for what a socket of his has still to send. */
-void attach_discard(int fd);
+/* HELLO: it gets an arena of its own. CLAIM: a child has its parent's. Both get a channel and WELCOME. */
+void attach_hello(struct app *app);
+void attach_claim(struct app *app);
 
-/* Reads one message of the process. False: there is none, or it is gone, or was doomed for it. */
-bool attach_hear(struct app *app);
-
-/* Attends to all that processes have said or that has become of them, now instead of at the next look at the epoll set. */
-void attach_look(struct apps *apps);
+/* REFUSED, and the attachment ends. */
+void attach_refuse(struct app *app, int status, const char *why);
 
 /* Lets go of processes that came but never said what they want. */
 void attach_drop_silent(struct apps *apps);
-
-/* Ends an attachment: everything it holds is let go. The struct lives until apps_flush. */
-void app_detach(struct app *app);
 
 #endif

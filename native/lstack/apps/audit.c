@@ -4,9 +4,9 @@
 #include <sys/stat.h>
 
 #include "apps/app.h"
-#include "apps/arena.h"
+#include "arena/arena.h"
 #include "socket/conn.h"
-#include "core/log.h"
+#include "socket/stream.h"
 
 /* Arenas looked at per call: each costs about a microsecond. */
 #define AT_ONCE 256u
@@ -18,13 +18,13 @@ static void end_orphans(struct arena *arena)
 {
 	for (uint32_t n = 1; n < arena->high; n++)
 		if (arena->conns[n] && !arena->conns[n]->holders)
-			conn_reset(arena->conns[n]);
+			stream_reset(arena->conns[n]);
 }
 
-static void end(struct apps *apps, struct arena *arena, const char *why)
+static void end(struct arena *arena, const char *why)
 {
 	if (arena->apps)
-		app_doom_arena(apps, arena, why);
+		app_doom_arena(arena, why);
 	else
 		end_orphans(arena);
 }
@@ -33,7 +33,7 @@ static struct arena *largest_of(struct apps *apps, const struct user *user)
 {
 	struct arena *largest = NULL;
 
-	for (struct arena *arena = apps->arenas; arena; arena = arena->next)
+	for (struct arena *arena = apps->arenas.all; arena; arena = arena->next)
 		if (arena->user == user && (!largest || arena->memory > largest->memory))
 			largest = arena;
 	return largest;
@@ -51,18 +51,18 @@ static void audit(struct apps *apps, struct arena *arena)
 	user->memory_short = quota_move(user, QUOTA_MEMORY, arena->memory, bytes);
 	arena->memory = bytes;
 	if (bytes > arena_allowed(arena) + SLACK)
-		end(apps, arena, "it uses memory it was not given");
+		end(arena, "it uses memory it was not given");
 	else if (user->uid && user->used[QUOTA_MEMORY] > apps->quota.limit[QUOTA_MEMORY] / 2)
-		end(apps, largest_of(apps, user), "its user has too much memory");
+		end(largest_of(apps, user), "its user has too much memory");
 }
 
 void audit_some(struct apps *apps)
 {
-	struct arena *arena = apps->audit ? apps->audit : apps->arenas;
+	struct arena *arena = apps->arenas.audit ? apps->arenas.audit : apps->arenas.all;
 
 	for (uint32_t i = 0; arena && i < AT_ONCE; i++) {
 		audit(apps, arena);
 		arena = arena->next;
 	}
-	apps->audit = arena;
+	apps->arenas.audit = arena;
 }

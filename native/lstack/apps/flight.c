@@ -8,7 +8,7 @@
 
 #include <gazelle/control.h>
 
-#include "apps/quota.h"
+#include "arena/quota.h"
 
 /* The kernel charges a socket with more than this for each message that has not been read. */
 #define MESSAGE_LEAST 512u

@@ -4,12 +4,13 @@
  *
  * A packet becomes bytes in an application by this road; each stop is the file of that name:
  *   port_tap.c / port_ethdev.c   a burst of mbufs from the queue
- *   steer.c                      whose flow is it? ours, or over packet_ring.c to another worker
+ *   steer.c                      whose flow is it? ours, or by handover.c to another worker
  *   tcp_table.c                  O(1) demultiplexing: lwIP's lists are pointed at the flow's bucket
  *   netif.c                      mbuf -> pbuf without copy, into lwIP
- *   conn.c                       lwIP's callbacks: bytes into the socket's FIFO (arena.c), then the bell
- *   app.c                        attached processes: bells, requests, wake-ups; attach.c is their control socket
- * and back: app.c takes the rung sockets, conn.c hands FIFO bytes to lwIP by reference, netif.c gives frames to the port.
+ *   stream_receive.c             lwIP's callback: bytes into the socket's FIFO (arena.c)
+ *   app.c                        the bell of each attached process that holds the socket, and its wake-up
+ * and back: requests.c takes the rung sockets, stream_send.c hands FIFO bytes to lwIP by reference, netif.c gives frames to
+ * the port.
  */
 #ifndef LSTACK_WORKER_H
 #define LSTACK_WORKER_H
@@ -17,13 +18,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gazelle/atomic.h>
 #include <gazelle/group_page.h>
 #include <gazelle/worker_page.h>
 
+#include "core/counters.h"
+
 struct port;
 struct apps;
-struct steer;
+struct handover;
+struct rss;
 
 struct protocol_stack {
 	const struct gz_group_page *group; /* read-only mapping */
@@ -34,9 +37,13 @@ struct protocol_stack {
 	struct gz_worker_page *page;                        /* ours; what the world sees of us */
 	const struct gz_worker_page *pages[GZ_WORKERS_MAX]; /* all workers of the instance by queue_id; NULL until seen */
 	struct port *port;
-	struct steer *steer;
+	struct rss *rss;
+	struct handover *handover;
 	struct apps *apps;
-	int epoll_fd;       /* what an idle worker sleeps on */
+	int epoll_fd;            /* what an idle worker sleeps on */
+	uint32_t process_groups; /* [[process]] tables of the plan */
+	uint32_t next_port;      /* local_port.c goes on here */
+	uint64_t started_ns;
 	uint64_t now_ns;    /* CLOCK_MONOTONIC, read once per turn */
 	uint64_t timers_ns; /* when TCP's timers were last looked at */
 	uint32_t sleeps;    /* numbers them */
@@ -45,16 +52,14 @@ struct protocol_stack {
 	bool draining;       /* SIGTERM: no new connections, flush, then _exit */
 };
 
-/* Counts on the worker page: single writer, so a plain load and store. */
 static inline void worker_count(struct protocol_stack *stack, enum gz_counter counter, uint64_t n)
 {
-	_Atomic uint64_t *c = &stack->page->counters[counter];
-	gz_store(c, gz_load(c) + n);
+	counter_add(stack->page, counter, n);
 }
 
 static inline void worker_gauge(struct protocol_stack *stack, enum gz_counter counter, uint64_t value)
 {
-	gz_store(&stack->page->counters[counter], value);
+	counter_set(stack->page, counter, value);
 }
 
 #endif

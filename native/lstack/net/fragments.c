@@ -15,6 +15,7 @@
 #include <rte_ip.h>
 #include <rte_mbuf.h>
 
+#include "packet/mbuf_chain.h"
 #include "tcp/heap.h"
 
 #define AGE_MS 15000u /* a peer that has not sent the rest by then never will */
@@ -206,32 +207,6 @@ static bool keep(struct datagram *d, const struct rte_mbuf *m, const struct part
 	return true;
 }
 
-static bool append(struct rte_mempool *pool, struct rte_mbuf *head, struct rte_mbuf **last, const uint8_t *data,
-                   uint32_t len)
-{
-	while (len) {
-		uint32_t n = rte_pktmbuf_tailroom(*last);
-
-		if (!n) {
-			struct rte_mbuf *m = rte_pktmbuf_alloc(pool);
-
-			if (!m)
-				return false;
-			(*last)->next = m;
-			*last = m;
-			head->nb_segs++;
-			continue;
-		}
-		n = n < len ? n : len;
-		memcpy(rte_pktmbuf_mtod_offset(*last, uint8_t *, (*last)->data_len), data, n);
-		(*last)->data_len = (uint16_t)((*last)->data_len + n);
-		head->pkt_len += n;
-		data += n;
-		len -= n;
-	}
-	return true;
-}
-
 /* The header of the whole: no fragment any more. */
 static void finish_header(struct datagram *d)
 {
@@ -252,19 +227,14 @@ static void finish_header(struct datagram *d)
 
 static struct rte_mbuf *join(struct rte_mempool *pool, struct datagram *d)
 {
-	struct rte_mbuf *head = rte_pktmbuf_alloc(pool), *last = head;
+	struct mbuf_chain chain;
+	bool whole = mbuf_chain_begin(&chain, pool);
 
-	if (!head)
-		return NULL;
 	finish_header(d);
-	bool whole = append(pool, head, &last, d->header, d->header_len);
+	whole = whole && mbuf_chain_append(&chain, d->header, d->header_len);
 	for (const struct piece *piece = d->first; piece && whole; piece = piece->next)
-		whole = append(pool, head, &last, piece->data, piece->len);
-	if (!whole) {
-		rte_pktmbuf_free(head);
-		return NULL;
-	}
-	return head;
+		whole = mbuf_chain_append(&chain, piece->data, piece->len);
+	return whole ? chain.head : NULL;
 }
 
 struct rte_mbuf *fragments_join(struct rte_mempool *pool, struct rte_mbuf *m, uint32_t now_ms)

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Everything here may be forged by whoever is on the link, so everything is bounded and costs the same however full it is:
- * a hash table of entries, two lists of them by age, one budget for packets that wait. An entry to which nothing has been
- * sent since it was made known is "idle": those go first, the oldest of them before all. One that carries traffic is never
- * evicted. What a neighbour says about itself is believed as Linux believes it; RFC 826 and RFC 4861, 7.
+ * What a neighbour says about itself is believed as Linux believes it; RFC 826 and RFC 4861, 7. neighbour_table.c bounds what
+ * a forger can make the worker keep.
  */
 #include "net/neighbours.h"
 
@@ -25,160 +23,15 @@
 
 #include <hooks.h>
 
-#define BUCKETS 4096u
-#define WAITING_MAX (1u << 20) /* bytes of packets that wait for answers, in all */
-#define WAITING_EACH 212992u   /* and for one neighbour: Linux's unres_qlen_bytes */
-#define ASKS 3u                /* a second apart */
-#define REACHABLE_MS 30000u    /* so long an answer is worth something */
-#define DELAY_MS 5000u         /* then so long nobody is asked: perhaps it says something by itself */
-#define LOCK_MS 1000u          /* so long a new hardware address is not replaced by another one */
-#define BUSY_MS 10000u         /* an entry that has carried traffic within this time is not evicted */
-#define SOLICITATION_LEN 32u   /* with the option of our hardware address */
-#define HOPS 255               /* of each message: no router has passed it on */
+#include "net/neighbour_table.h"
+
+#define ASKS 3u              /* a second apart */
+#define DELAY_MS 5000u       /* then so long nobody is asked: perhaps it says something by itself */
+#define LOCK_MS 1000u        /* so long a new hardware address is not replaced by another one */
+#define SOLICITATION_LEN 32u /* with the option of our hardware address */
+#define HOPS 255             /* of each message: no router has passed it on */
 #define SOLICITED 0x40
 #define OVERRIDE 0x20
-
-enum state {
-	ASKING, /* no hardware address; packets may wait */
-	REACHABLE,
-	STALE,   /* it has one that nobody has confirmed lately */
-	DELAYED, /* and is in use: will be probed */
-	PROBING
-};
-
-struct neighbour {
-	struct neighbour *chain; /* of its bucket, or the next free one */
-	struct list *list;
-	struct neighbour *older, *newer; /* in its list */
-	ip_addr_t addr;
-	uint8_t mac[ETH_HWADDR_LEN];
-	uint8_t state, asks;
-	uint32_t since_ms;   /* its state */
-	uint32_t changed_ms; /* its hardware address */
-	uint32_t used_ms;    /* something was sent to it; also the order of the list */
-	struct {
-		struct waiting *first, *last;
-		uint32_t bytes;
-	} queue;
-};
-
-struct waiting {
-	struct waiting *next;
-	struct pbuf *p;
-};
-
-struct list {
-	struct neighbour *oldest, *newest;
-};
-
-static struct neighbour all[NEIGHBOURS_MAX], *buckets[BUCKETS], *unused;
-static struct list idle, carrying;
-static uint32_t made, count, waiting_bytes;
-
-/* ------------------------------------------------------------------ table */
-
-static struct neighbour **bucket_of(const ip_addr_t *addr)
-{
-	uint32_t hash = IP_IS_V6(addr) ? ip_2_ip6(addr)->addr[3] : ip_2_ip4(addr)->addr;
-
-	if (IP_IS_V6(addr))
-		hash = (hash * 0x85ebca6bu) ^ ip_2_ip6(addr)->addr[2] ^ ip_2_ip6(addr)->addr[0];
-	return &buckets[(hash * 0x9e3779b1u) >> 20];
-}
-
-static struct neighbour *find(const ip_addr_t *addr)
-{
-	struct neighbour *n = *bucket_of(addr);
-
-	while (n && (IP_IS_V6(&n->addr) != IP_IS_V6(addr) || !ip_addr_cmp(&n->addr, addr)))
-		n = n->chain;
-	return n;
-}
-
-static void leave_list(struct neighbour *n)
-{
-	*(n->older ? &n->older->newer : &n->list->oldest) = n->newer;
-	*(n->newer ? &n->newer->older : &n->list->newest) = n->older;
-}
-
-static void enter_list(struct neighbour *n, struct list *list)
-{
-	n->list = list;
-	n->newer = NULL;
-	n->older = list->newest;
-	*(n->older ? &n->older->newer : &list->oldest) = n;
-	list->newest = n;
-}
-
-static void drop_first(struct neighbour *n)
-{
-	struct waiting *w = n->queue.first;
-
-	n->queue.first = w->next;
-	n->queue.bytes -= w->p->tot_len;
-	waiting_bytes -= w->p->tot_len;
-	pbuf_free(w->p);
-	lwip_heap_free(w);
-}
-
-static void forget(struct neighbour *n)
-{
-	struct neighbour **at = bucket_of(&n->addr);
-
-	while (n->queue.first)
-		drop_first(n);
-	while (*at != n)
-		at = &(*at)->chain;
-	*at = n->chain;
-	leave_list(n);
-	n->chain = unused;
-	unused = n;
-	count--;
-}
-
-/* A new entry, for which the oldest one that carries no traffic makes way. NULL: all carry some. */
-static struct neighbour *make(const ip_addr_t *addr)
-{
-	struct neighbour *n, **at = bucket_of(addr);
-
-	if (!unused && made == NEIGHBOURS_MAX) {
-		n = idle.oldest ? idle.oldest : carrying.oldest;
-		if (n->list == &carrying && sys_now() - n->used_ms < BUSY_MS)
-			return NULL;
-		forget(n);
-	}
-	n = unused;
-	if (n)
-		unused = n->chain;
-	else
-		n = &all[made++];
-	*n = (struct neighbour){ .addr = *addr, .state = ASKING, .since_ms = sys_now(), .chain = *at };
-	*at = n;
-	enter_list(n, &idle);
-	count++;
-	return n;
-}
-
-static void set_state(struct neighbour *n, enum state state)
-{
-	n->state = (uint8_t)state;
-	n->since_ms = sys_now();
-	n->asks = 0;
-}
-
-/* Something is sent to it. The list's order is good to a second. */
-static void use(struct neighbour *n)
-{
-	if (n->list == &carrying && sys_now() - n->used_ms < 1000)
-		return;
-	leave_list(n);
-	enter_list(n, &carrying);
-	n->used_ms = sys_now();
-	if (n->state == REACHABLE && sys_now() - n->since_ms >= REACHABLE_MS)
-		set_state(n, STALE);
-	if (n->state == STALE)
-		set_state(n, DELAYED);
-}
 
 /* ------------------------------------------------------------------ ask */
 
@@ -259,34 +112,6 @@ static void ask(struct netif *netif, struct neighbour *n, bool everybody)
 
 /* ------------------------------------------------------------------ send */
 
-/* Keeps a copy: whoever sends it may hold it, move it, or have it in a memory of an application's. */
-static err_t enqueue(struct neighbour *n, struct pbuf *p)
-{
-	struct waiting *w;
-
-	while (n->queue.first && n->queue.bytes + p->tot_len > WAITING_EACH)
-		drop_first(n);
-	for (struct neighbour *old = idle.oldest; old && waiting_bytes + p->tot_len > WAITING_MAX; old = old->newer)
-		while (old != n && old->queue.first)
-			drop_first(old);
-	while (n->queue.first && waiting_bytes + p->tot_len > WAITING_MAX)
-		drop_first(n);
-	w = lwip_heap_alloc(sizeof(*w));
-	if (!w)
-		return ERR_MEM;
-	w->next = NULL;
-	w->p = pbuf_clone(PBUF_LINK, PBUF_RAM, p);
-	if (!w->p) {
-		lwip_heap_free(w);
-		return ERR_MEM;
-	}
-	*(n->queue.first ? &n->queue.last->next : &n->queue.first) = w;
-	n->queue.last = w;
-	n->queue.bytes += p->tot_len;
-	waiting_bytes += p->tot_len;
-	return ERR_OK;
-}
-
 static uint16_t ether_type(const struct neighbour *n)
 {
 	return IP_IS_V4(&n->addr) ? ETHTYPE_IP : ETHTYPE_IPV6;
@@ -294,17 +119,17 @@ static uint16_t ether_type(const struct neighbour *n)
 
 static err_t output(struct netif *netif, struct pbuf *p, const ip_addr_t *to)
 {
-	struct neighbour *n = find(to);
+	struct neighbour *n = neighbour_find(to);
 
 	if (!n) {
-		n = make(to);
+		n = neighbour_make(to);
 		if (!n)
 			return ERR_MEM;
 		ask(netif, n, true);
 	}
 	if (n->state == ASKING)
-		return enqueue(n, p);
-	use(n);
+		return neighbour_keep(n, p);
+	neighbour_use(n);
 	return ethernet_output(netif, p, (struct eth_addr *)netif->hwaddr, (struct eth_addr *)n->mac, ether_type(n));
 }
 
@@ -356,14 +181,14 @@ static void learn_mac(struct netif *netif, struct neighbour *n, const uint8_t *m
 		n->changed_ms = sys_now();
 	}
 	if (answered)
-		set_state(n, REACHABLE);
+		neighbour_set_state(n, REACHABLE);
 	else if (changed)
-		set_state(n, STALE);
+		neighbour_set_state(n, STALE);
 	while (asking && n->queue.first) {
-		use(n);
+		neighbour_use(n);
 		ethernet_output(netif, n->queue.first->p, (struct eth_addr *)netif->hwaddr, (struct eth_addr *)n->mac,
 		                ether_type(n));
-		drop_first(n);
+		neighbour_drop_first(n);
 	}
 }
 
@@ -385,9 +210,9 @@ void neighbours_arp(struct netif *netif, struct pbuf *p)
 	                 !ip4_addr_eq(&from, netif_ip4_addr(netif)) && !ip4_addr_isbroadcast(&from, netif);
 
 	ip_addr_copy_from_ip4(sender, from);
-	n = neighbour ? find(&sender) : NULL;
+	n = neighbour ? neighbour_find(&sender) : NULL;
 	if (neighbour && !n && to_us)
-		n = make(&sender);
+		n = neighbour_make(&sender);
 	if (n && (n->state == ASKING || n->state == PROBING || sys_now() - n->changed_ms >= LOCK_MS ||
 	          !memcmp(n->mac, &arp->shwaddr, ETH_HWADDR_LEN)))
 		learn_mac(netif, n, arp->shwaddr.addr, to_us && arp->opcode == PP_HTONS(ARP_REPLY));
@@ -429,10 +254,10 @@ static void on_solicitation(struct netif *netif, struct pbuf *p, const ip6_addr_
 		return;
 	ip_addr_copy_from_ip6(sender, *from);
 	if (mac) {
-		struct neighbour *n = find(&sender);
+		struct neighbour *n = neighbour_find(&sender);
 
 		if (!n)
-			n = make(&sender);
+			n = neighbour_make(&sender);
 		if (n)
 			learn_mac(netif, n, mac, false);
 	}
@@ -447,12 +272,12 @@ static void on_advertisement(struct netif *netif, struct pbuf *p, const ip6_addr
 	ip_addr_t addr;
 
 	ip_addr_copy_from_ip6(addr, *target);
-	n = find(&addr);
+	n = neighbour_find(&addr);
 	if (!n || (n->state == ASKING && !mac))
 		return;
 	if (n->state != ASKING && mac && !(flags & OVERRIDE) && memcmp(mac, n->mac, ETH_HWADDR_LEN)) {
 		if (n->state == REACHABLE)
-			set_state(n, STALE);
+			neighbour_set_state(n, STALE);
 		return;
 	}
 	learn_mac(netif, n, mac ? mac : n->mac, flags & SOLICITED);
@@ -481,44 +306,18 @@ static void tick(struct netif *netif, struct neighbour *n)
 	uint32_t age = sys_now() - n->since_ms;
 
 	if (n->state == DELAYED && age >= DELAY_MS)
-		set_state(n, PROBING);
+		neighbour_set_state(n, PROBING);
 	if (n->state != ASKING && n->state != PROBING)
 		return;
 	if (n->asks < ASKS)
 		ask(netif, n, n->state == ASKING || n->asks); /* it may have another hardware address by now */
 	else
-		forget(n); /* nobody is there */
-}
-
-static void tick_list(struct netif *netif, struct list *list)
-{
-	for (struct neighbour *n = list->oldest, *next; n; n = next) {
-		next = n->newer;
-		tick(netif, n);
-	}
+		neighbour_forget(n); /* nobody is there */
 }
 
 void neighbours_timer(struct netif *netif)
 {
-	tick_list(netif, &idle);
-	tick_list(netif, &carrying);
-}
-
-uint32_t neighbours_count(void)
-{
-	return count;
-}
-
-uint32_t neighbours_waiting(void)
-{
-	return waiting_bytes;
-}
-
-bool neighbours_known(const ip_addr_t *addr)
-{
-	const struct neighbour *n = find(addr);
-
-	return n && n->state != ASKING;
+	neighbour_each(netif, tick);
 }
 
 /* ------------------------------------------------------------------ what lwIP expects of its own tables */

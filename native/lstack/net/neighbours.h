@@ -15,8 +15,6 @@
 struct netif;
 struct pbuf;
 
-#define NEIGHBOURS_MAX 4096u
-
 /* Sends an IP packet to a neighbour, or to a group; what has to wait for an answer is copied. As netif->output. */
 err_t neighbours_output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *to);
 err_t neighbours_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *to);
@@ -26,10 +24,5 @@ void neighbours_arp(struct netif *netif, struct pbuf *p);
 
 /* Asks again, gives up, probes who has been silent. Once a second. */
 void neighbours_timer(struct netif *netif);
-
-/* Entries, and bytes of packets that wait: for tests. */
-uint32_t neighbours_count(void);
-uint32_t neighbours_waiting(void);
-bool neighbours_known(const ip_addr_t *addr);
 
 #endif

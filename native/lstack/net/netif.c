@@ -22,11 +22,11 @@
 #include <gazelle/worker_page.h>
 
 #include "net/fragments.h"
+#include "packet/mbuf_chain.h"
 #include "port/mempool.h"
 #include "net/neighbours.h"
 #include "net/path_mtu.h"
 #include "port/port.h"
-#include "net/steer.h"
 #include "tcp/tcp_table.h"
 #include "net/uplink.h"
 #include "core/worker.h"
@@ -147,36 +147,12 @@ static err_t send_frame(struct netif *netif, struct pbuf *p)
 
 struct rte_mbuf *netif_to_mbuf(struct protocol_stack *stack, const struct pbuf *p, const uint8_t ethernet[14])
 {
-	struct rte_mbuf *head = rte_pktmbuf_alloc(stack->port->pool), *m = head;
+	struct mbuf_chain chain;
+	bool whole = mbuf_chain_begin(&chain, stack->port->pool) && mbuf_chain_append(&chain, ethernet, RTE_ETHER_HDR_LEN);
 
-	if (!head)
-		return NULL;
-	memcpy(rte_pktmbuf_append(m, RTE_ETHER_HDR_LEN), ethernet, RTE_ETHER_HDR_LEN);
-	for (; p; p = p->next) {
-		for (uint32_t at = 0; at < p->len;) {
-			uint32_t n = rte_pktmbuf_tailroom(m);
-
-			if (!n) {
-				m->next = rte_pktmbuf_alloc(stack->port->pool);
-				if (!m->next) {
-					rte_pktmbuf_free(head);
-					return NULL;
-				}
-				m = m->next;
-				head->nb_segs++;
-				continue;
-			}
-			n = n < p->len - at ? n : p->len - at;
-			memcpy(rte_pktmbuf_mtod_offset(m, char *, m->data_len), (const char *)p->payload + at, n);
-			m->data_len = (uint16_t)(m->data_len + n);
-			if (m != head)
-				head->pkt_len += n;
-			else
-				head->pkt_len = m->data_len;
-			at += n;
-		}
-	}
-	return head;
+	for (; p && whole; p = p->next)
+		whole = mbuf_chain_append(&chain, p->payload, p->len);
+	return whole ? chain.head : NULL;
 }
 
 /* To our own address: both ends are on this stack, perhaps on different workers. It comes in again in the next turn. */
@@ -250,13 +226,14 @@ void netif_uncut(bool on)
 	self.netif.mtu = self.netif.mtu6 = on ? 0 : self.stack->port->mtu; /* to lwIP 0 means no limit */
 }
 
-uint32_t netif_poll_loop(struct protocol_stack *stack, uint32_t budget)
+uint32_t netif_looped(void)
 {
-	uint32_t done = 0, waiting = self.loop_head - self.loop_tail;
+	return self.loop_head - self.loop_tail;
+}
 
-	for (; done < waiting && done < budget; done++)
-		steer_input(stack, self.loop[self.loop_tail++ % LOOP_MAX]);
-	return done;
+struct rte_mbuf *netif_take_looped(void)
+{
+	return self.loop[self.loop_tail++ % LOOP_MAX];
 }
 
 void netif_flush(struct protocol_stack *stack)

@@ -18,8 +18,9 @@ int netif_open(struct protocol_stack *stack);
 /* The clock and slow timers of lwIP's lower layers (ARP, reassembly). Each turn. */
 void netif_timers(struct protocol_stack *stack);
 
-/* Frames we sent to our own address, back in. At most `budget`; returns how many. */
-uint32_t netif_poll_loop(struct protocol_stack *stack, uint32_t budget);
+/* How many frames that we sent to our own address wait to come in again, and the oldest of them. */
+uint32_t netif_looped(void);
+struct rte_mbuf *netif_take_looped(void);
 
 /* Nanoseconds until netif_timers has work; UINT64_MAX: none. */
 uint64_t netif_next_timer(const struct protocol_stack *stack);

@@ -9,14 +9,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <rte_ether.h>
 #include <rte_mbuf.h>
@@ -25,41 +18,26 @@
 #include <lwip/udp.h>
 
 #include <gazelle/address.h>
-#include <gazelle/atomic.h>
 #include <gazelle/group_page.h>
 #include <gazelle/worker_page.h>
 
-#include "apps/apps.h"
+#include "core/worker.h"
+#include "net/handover.h"
+#include "net/local_port.h"
+#include "net/netif.h"
+#include "net/path_mtu.h"
+#include "net/rss.h"
+#include "net/udp_table.h"
 #include "packet/checksum.h"
 #include "packet/frame.h"
-#include "tcp/isn.h"
-#include "core/log.h"
-#include "net/netif.h"
-#include "packet/packet_ring.h"
-#include "shared/page.h"
-#include "net/path_mtu.h"
 #include "port/port.h"
+#include "shared/page.h"
 #include "tcp/syncookie.h"
 #include "tcp/tcp_table.h"
-#include "net/udp_table.h"
-#include "core/worker.h"
 
-#define HASH_BYTES 36u /* two IPv6 addresses and two ports */
 #define ARP_BYTES (RTE_ETHER_HDR_LEN + 28u)
-#define PORT_FIRST 32768u /* as Linux's ip_local_port_range */
-#define PORT_LAST 60999u
-
-enum record_kind { RECORD_FLOW, RECORD_FRAGMENT, RECORD_ARP, RECORD_NEIGHBOR };
-
-struct steer {
-	struct packet_rings *rings;
-	int wake_fd;
-	uint32_t next_ring; /* steer_poll goes on here */
-	uint32_t next_port;
-	uint32_t groups;                      /* [[process]] tables of the plan */
-	uint64_t handed[GZ_WORKERS_MAX / 64]; /* workers handed something in this turn */
-	uint32_t toeplitz[HASH_BYTES][256];
-};
+/* For this long after its start a worker answers no SYN by RST: listeners are coming back. */
+#define YOUNG_NS 1000000000ull
 
 /* Where a packet is on its chain. */
 struct journey {
@@ -67,118 +45,16 @@ struct journey {
 	int at;          /* our place in the chain; -1: it has just arrived by our own port */
 };
 
-/* ------------------------------------------------------------------ hash */
-
-static void fill_toeplitz(struct steer *steer, const uint8_t *key)
-{
-	for (uint32_t pos = 0; pos < HASH_BYTES; pos++) {
-		for (uint32_t value = 0; value < 256; value++) {
-			uint32_t hash = 0;
-
-			for (uint32_t bit = 0; bit < 8; bit++) {
-				uint64_t window = 0;
-
-				if (!(value & (0x80u >> bit)))
-					continue;
-				for (uint32_t i = 0; i < 5; i++) /* the key's 32 bits from this bit on */
-					window = window << 8 | key[(pos + i) % GZ_RSS_KEY_SIZE];
-				hash ^= (uint32_t)(window >> (8 - bit));
-			}
-			steer->toeplitz[pos][value] = hash;
-		}
-	}
-}
-
-static uint32_t hash_bytes(const struct steer *steer, uint32_t *pos, const void *bytes, uint32_t n)
-{
-	const uint8_t *p = bytes;
-	uint32_t hash = 0;
-
-	for (uint32_t i = 0; i < n; i++)
-		hash ^= steer->toeplitz[(*pos)++][p[i]];
-	return hash;
-}
-
-static uint32_t hash_addresses(const struct steer *steer, const ip_addr_t *remote, const ip_addr_t *local, uint32_t *pos)
+static uint32_t owner_of(const struct protocol_stack *stack, const struct frame *frame)
 {
 	uint32_t hash;
 
-	if (IP_IS_V6(remote)) {
-		hash = hash_bytes(steer, pos, ip_2_ip6(remote)->addr, 16);
-		return hash ^ hash_bytes(steer, pos, ip_2_ip6(local)->addr, 16);
-	}
-	hash = hash_bytes(steer, pos, &ip_2_ip4(remote)->addr, 4);
-	return hash ^ hash_bytes(steer, pos, &ip_2_ip4(local)->addr, 4);
-}
-
-uint32_t steer_hash(const struct protocol_stack *stack, const ip_addr_t *remote, uint16_t remote_port,
-                    const ip_addr_t *local, uint16_t local_port)
-{
-	uint8_t ports[4] = { (uint8_t)(remote_port >> 8), (uint8_t)remote_port, (uint8_t)(local_port >> 8),
-		             (uint8_t)local_port };
-	uint32_t pos = 0, hash = hash_addresses(stack->steer, remote, local, &pos);
-
-	return hash ^ hash_bytes(stack->steer, &pos, ports, 4);
-}
-
-static uint32_t owner_of(const struct protocol_stack *stack, const struct frame *frame)
-{
-	uint32_t hash, pos = 0;
-
 	if (frame->kind == FRAME_FRAGMENT)
-		hash = hash_addresses(stack->steer, &frame->remote, &frame->local, &pos);
+		hash = rss_hash_addresses(stack->rss, &frame->remote, &frame->local);
 	else
-		hash = steer_hash(stack, &frame->remote, frame->remote_port, &frame->local, frame->local_port);
+		hash = rss_hash(stack->rss, &frame->remote, frame->remote_port, &frame->local, frame->local_port);
 	return stack->group->reta[hash % GZ_RETA_SIZE];
 }
-
-/* ------------------------------------------------------------------ hand over */
-
-/* Copies a frame into worker q's ring. The mbuf stays ours. */
-static void hand_over(struct protocol_stack *stack, uint32_t q, const struct rte_mbuf *m, enum record_kind kind,
-                      uint32_t origin, uint32_t at)
-{
-	struct packet_ring *ring = packet_ring_of(stack->steer->rings, stack->queue_id, q);
-	struct packet_record record = {
-		.len = m->pkt_len, .kind = (uint8_t)kind, .visits = (uint8_t)at, .origin = (uint16_t)origin
-	};
-	uint32_t off = 0;
-
-	if (!packet_ring_has_room(ring, m->pkt_len)) {
-		worker_count(stack, GZ_COUNT_steer_dropped, 1);
-		return;
-	}
-	for (; m; m = m->next) {
-		packet_ring_put(ring, &record, off, rte_pktmbuf_mtod(m, void *), m->data_len);
-		off += m->data_len;
-	}
-	packet_ring_commit(ring, &record);
-	stack->steer->handed[q / 64] |= 1ull << (q % 64);
-	worker_count(stack, GZ_COUNT_steered_out, 1);
-}
-
-void steer_flush(struct protocol_stack *stack)
-{
-	struct steer *steer = stack->steer;
-
-	for (uint32_t w = 0; w < GZ_WORKERS_MAX / 64; w++) {
-		for (uint64_t bits = steer->handed[w]; bits; bits &= bits - 1) {
-			uint32_t q = w * 64 + (uint32_t)__builtin_ctzll(bits);
-			struct sockaddr_un addr = { .sun_family = AF_UNIX };
-
-			gz_fence(); /* pairs with the sleeper's between declaring and looking into its rings */
-			if (!stack->pages[q] || !gz_load(&stack->pages[q]->asleep))
-				continue;
-			snprintf(addr.sun_path, sizeof(addr.sun_path), "%.90s/worker.%u.wake", stack->group->run_dir, q);
-			/* A full socket will wake it as well; a missing one is a worker that has just died. */
-			(void)sendto(steer->wake_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&addr,
-			             sizeof(addr));
-		}
-		steer->handed[w] = 0;
-	}
-}
-
-/* ------------------------------------------------------------------ decide */
 
 /* The next worker to ask, or -1: we are the last. */
 static int next_on_chain(struct protocol_stack *stack, uint32_t owner, bool syn, struct journey journey, uint32_t *at)
@@ -235,13 +111,13 @@ static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const s
 	}
 	next = next_on_chain(stack, owner, syn, journey, &at);
 	if (next >= 0) {
-		hand_over(stack, (uint32_t)next, m, RECORD_FLOW, journey.origin, at);
+		handover_send(stack, (uint32_t)next, m, HANDOVER_FLOW, journey.origin, at);
 		rte_pktmbuf_free(m);
 		return;
 	}
 	if (!listens) {
 		worker_count(stack, GZ_COUNT_no_match, 1);
-		if (syn && (stack->draining || apps_expect_listener(stack, frame->local_port))) {
+		if (syn && (stack->draining || stack->now_ns - stack->started_ns < YOUNG_NS)) {
 			rte_pktmbuf_free(m); /* the peer tries again; a RST now would tell it that nobody will ever listen */
 			return;
 		}
@@ -267,7 +143,7 @@ static void steer_fragment(struct protocol_stack *stack, struct rte_mbuf *m, con
 	uint32_t owner = owner_of(stack, frame);
 
 	if (journey.at < 0 && owner != stack->queue_id && page_serving(stack, owner)) {
-		hand_over(stack, owner, m, RECORD_FRAGMENT, journey.origin, 0);
+		handover_send(stack, owner, m, HANDOVER_FRAGMENT, journey.origin, 0);
 		rte_pktmbuf_free(m);
 		return;
 	}
@@ -295,7 +171,7 @@ static void copy_arp(struct protocol_stack *stack, const struct rte_mbuf *m)
 	memcpy(reply + RTE_ETHER_HDR_LEN + 18, stack->port->mac, 6);
 	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
 		if (q != stack->queue_id && page_running(stack, q))
-			hand_over(stack, q, copy, RECORD_ARP, stack->queue_id, 0);
+			handover_send(stack, q, copy, HANDOVER_ARP, stack->queue_id, 0);
 	rte_pktmbuf_free(copy);
 }
 
@@ -304,7 +180,7 @@ static void copy_to_all(struct protocol_stack *stack, const struct rte_mbuf *m)
 {
 	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
 		if (q != stack->queue_id && page_running(stack, q))
-			hand_over(stack, q, m, RECORD_NEIGHBOR, stack->queue_id, 0);
+			handover_send(stack, q, m, HANDOVER_NEIGHBOR, stack->queue_id, 0);
 }
 
 /* True if the frame is to the stack's own address of its family, not to a group or to somebody else. */
@@ -348,12 +224,12 @@ static bool has_datagram_socket(const struct frame *frame)
 static int next_group(struct protocol_stack *stack, const struct frame *frame, struct journey journey, uint32_t *at)
 {
 	const struct gz_worker_plan *plan = stack->group->workers;
-	uint32_t count = stack->group->tot_queue_num, groups = stack->steer->groups, first, hash;
+	uint32_t count = stack->group->tot_queue_num, groups = stack->process_groups, first, hash;
 
 	if (groups < 2 || !to_us(stack, frame))
 		return -1;
 	first = plan[journey.origin].process_index;
-	hash = steer_hash(stack, &frame->remote, frame->remote_port, &frame->local, frame->local_port);
+	hash = rss_hash(stack->rss, &frame->remote, frame->remote_port, &frame->local, frame->local_port);
 	for (uint32_t i = (uint32_t)(journey.at < 0 ? 0 : journey.at) + 1; i < groups; i++) {
 		for (uint32_t k = 0; k < count; k++) {
 			uint32_t q = (hash + k) % count; /* one flow, one worker: in order */
@@ -377,7 +253,7 @@ static void steer_datagram(struct protocol_stack *stack, struct rte_mbuf *m, con
 		netif_feed(stack, m, NETIF_NO_BUCKET);
 		return;
 	}
-	hand_over(stack, (uint32_t)next, m, RECORD_FLOW, journey.origin, at);
+	handover_send(stack, (uint32_t)next, m, HANDOVER_FLOW, journey.origin, at);
 	rte_pktmbuf_free(m);
 }
 
@@ -397,9 +273,9 @@ static void datagram_error(struct protocol_stack *stack, struct rte_mbuf *m, con
 	if (frame->mtu && journey.at < 0)
 		copy_to_all(stack, m);
 	if (next >= 0)
-		hand_over(stack, (uint32_t)next, m, RECORD_FLOW, journey.origin, at);
+		handover_send(stack, (uint32_t)next, m, HANDOVER_FLOW, journey.origin, at);
 	else if (!copied)
-		apps_icmp(frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l4));
+		udp_table_error(frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l4));
 	rte_pktmbuf_free(m);
 }
 
@@ -484,187 +360,26 @@ void steer_input(struct protocol_stack *stack, struct rte_mbuf *m)
 	steer_frame(stack, m, (struct journey){ .origin = stack->queue_id, .at = -1 });
 }
 
-/* ------------------------------------------------------------------ take over */
-
-/* The peeked record as an mbuf chain; NULL: no mbufs. */
-static struct rte_mbuf *read_record(struct protocol_stack *stack, const struct packet_ring *ring, uint32_t len)
+static void steer_handed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t origin, uint32_t at)
 {
-	struct rte_mbuf *head = rte_pktmbuf_alloc(stack->port->pool), *m = head;
-	uint32_t off = 0;
-
-	if (!head)
-		return NULL;
-	for (;;) {
-		uint32_t n = rte_pktmbuf_tailroom(m);
-
-		n = n < len - off ? n : len - off;
-		packet_ring_get(ring, off, rte_pktmbuf_mtod(m, void *), n);
-		m->data_len = (uint16_t)n;
-		off += n;
-		if (off == len)
-			break;
-		m->next = rte_pktmbuf_alloc(stack->port->pool);
-		if (!m->next) {
-			rte_pktmbuf_free(head);
-			return NULL;
-		}
-		m = m->next;
-		head->nb_segs++;
-	}
-	head->pkt_len = len;
-	head->ol_flags |= RTE_MBUF_F_RX_L4_CKSUM_GOOD; /* whoever handed it over has verified it */
-	return head;
-}
-
-static uint32_t poll_ring(struct protocol_stack *stack, struct packet_ring *ring, uint32_t from, uint32_t budget)
-{
-	struct packet_record record;
-	uint32_t done = 0;
-	bool broken;
-
-	while (done < budget && packet_ring_peek(ring, &record, &broken)) {
-		struct rte_mbuf *m = record.len >= RTE_ETHER_HDR_LEN ? read_record(stack, ring, record.len) : NULL;
-
-		packet_ring_drop(ring, &record);
-		done++;
-		if (!m) {
-			worker_count(stack, GZ_COUNT_steer_dropped, 1);
-			continue;
-		}
-		worker_count(stack, GZ_COUNT_steered_in, 1);
-		if (record.kind == RECORD_FRAGMENT)
-			m->ol_flags &= ~(uint64_t)RTE_MBUF_F_RX_L4_CKSUM_GOOD;
-		steer_frame(stack, m, (struct journey){ .origin = record.origin, .at = record.visits });
-	}
-	if (!done && broken) {
-		log_warn("ring from worker %u held nonsense and was emptied", from);
-		worker_count(stack, GZ_COUNT_steer_dropped, 1);
-	}
-	return done;
+	steer_frame(stack, m, (struct journey){ .origin = origin, .at = (int)at });
 }
 
 uint32_t steer_poll(struct protocol_stack *stack, uint32_t budget)
 {
-	struct steer *steer = stack->steer;
-	uint32_t count = stack->group->tot_queue_num, done = 0;
-
-	for (uint32_t i = 0; i < count && done < budget; i++) {
-		uint32_t q = (steer->next_ring + i) % count;
-		struct packet_ring *ring = packet_ring_of(steer->rings, q, stack->queue_id);
-
-		if (q != stack->queue_id && packet_ring_pending(ring))
-			done += poll_ring(stack, ring, q, budget - done);
-	}
-	steer->next_ring = (steer->next_ring + 1) % count;
-	return done;
-}
-
-bool steer_pending(const struct protocol_stack *stack)
-{
-	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
-		if (q != stack->queue_id && packet_ring_pending(packet_ring_of(stack->steer->rings, q, stack->queue_id)))
-			return true;
-	return false;
-}
-
-void steer_woken(struct protocol_stack *stack)
-{
-	char byte[8];
-
-	for (int i = 0; i < 64 && recv(stack->steer->wake_fd, byte, sizeof(byte), MSG_DONTWAIT) >= 0; i++)
-		;
-}
-
-/* ------------------------------------------------------------------ ports */
-
-/* True if a worker of the instance has published a listener on this port. */
-static bool listener_published(const struct protocol_stack *stack, uint16_t port)
-{
-	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++) {
-		const struct gz_worker_page *page = stack->pages[q];
-
-		for (uint32_t i = 0; page && i < GZ_LISTENERS_MAX; i++)
-			if (gz_load(&page->listeners[i].port_owner) >> 16 == port)
-				return true;
-	}
-	return false;
-}
-
-uint16_t steer_pick_port(struct protocol_stack *stack, const ip_addr_t *local, const ip_addr_t *remote, uint16_t remote_port)
-{
-	uint32_t range = PORT_LAST - PORT_FIRST + 1, home = stack->group->split ? stack->queue_id & ~1u : stack->queue_id;
-	struct steer *steer = stack->steer;
-
-	/* Once for ports whose replies come to us by themselves, once for any: the connection table would find those, too. */
-	for (int any = 0; any < 2; any++) {
-		for (uint32_t i = 0; i < range; i++) {
-			uint16_t port = (uint16_t)(PORT_FIRST + (steer->next_port + i) % range);
-			uint32_t hash = any ? 0 : steer_hash(stack, remote, remote_port, local, port);
-
-			if (!any && stack->group->reta[hash % GZ_RETA_SIZE] != home)
-				continue;
-			if (tcp_table_has(local, port, remote, remote_port) &&
-			    !tcp_table_reuse(local, port, remote, remote_port))
-				continue;
-			if (listener_published(stack, port))
-				continue;
-			steer->next_port = (steer->next_port + i + 1) % range;
-			return port;
-		}
-	}
-	return 0;
-}
-
-/* ------------------------------------------------------------------ life */
-
-static int open_wake_socket(struct protocol_stack *stack)
-{
-	struct epoll_event event = { .events = EPOLLIN, .data.ptr = &stack->steer };
-	const struct gz_group_page *group = stack->group;
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd, err;
-
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%.90s/worker.%u.wake", group->run_dir, stack->queue_id);
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	unlink(addr.sun_path); /* a predecessor's; the plan gives this path to us alone */
-	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || chmod(addr.sun_path, 0600) ||
-	    (group->run_uid && chown(addr.sun_path, group->run_uid, group->run_gid)) ||
-	    epoll_ctl(stack->epoll_fd, EPOLL_CTL_ADD, fd, &event)) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	return fd;
+	return handover_poll(stack, budget, steer_handed);
 }
 
 int steer_open(struct protocol_stack *stack)
 {
-	struct steer *steer = calloc(1, sizeof(*steer));
-	int err;
+	const struct gz_group_page *group = stack->group;
 
-	if (!steer)
+	for (uint32_t q = 0; q < group->tot_queue_num; q++)
+		if (group->workers[q].process_index >= stack->process_groups)
+			stack->process_groups = group->workers[q].process_index + 1;
+	stack->rss = rss_create(group->rss_key);
+	if (!stack->rss)
 		return -ENOMEM;
-	fill_toeplitz(steer, stack->group->rss_key);
-	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
-		if (stack->group->workers[q].process_index >= steer->groups)
-			steer->groups = stack->group->workers[q].process_index + 1;
-	steer->next_port = lwip_random() % (PORT_LAST - PORT_FIRST + 1);
-	err = packet_rings_open(stack->group->run_dir, stack->group->tot_queue_num, stack->queue_id, &steer->rings);
-	if (err)
-		goto err_free_steer;
-	steer->wake_fd = open_wake_socket(stack);
-	if (steer->wake_fd < 0) {
-		err = steer->wake_fd;
-		goto err_close_rings;
-	}
-	stack->steer = steer;
-	return 0;
-
-err_close_rings:
-	packet_rings_close(steer->rings);
-err_free_steer:
-	free(steer);
-	return err;
+	local_port_open(stack);
+	return handover_open(stack);
 }

@@ -13,38 +13,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <lwip/ip_addr.h>
-
 struct protocol_stack;
 struct rte_mbuf;
 
-/* Opens the packet rings, the wake socket (added to stack->epoll_fd) and the hash tables. 0 or -errno. Before privileges drop. */
+/* Opens the hash tables, the search for ports and the hand-over (handover.h). 0 or -errno. Before privileges drop. */
 int steer_open(struct protocol_stack *stack);
-
-/* The RSS hash of an incoming packet: Toeplitz over both addresses and, for TCP and UDP, both ports. As DPDK's rte_softrss. */
-uint32_t steer_hash(const struct protocol_stack *stack, const ip_addr_t *remote, uint16_t remote_port,
-                    const ip_addr_t *local, uint16_t local_port);
-
-/* End of a turn: wakes the sleeping workers we handed frames to. */
-void steer_flush(struct protocol_stack *stack);
-
-/* Second look of the two-phase sleep: true if a ring has something for us. */
-bool steer_pending(const struct protocol_stack *stack);
-
-/* The wake socket is readable: empties it. The loop knows the event by data.ptr == &stack->steer. */
-void steer_woken(struct protocol_stack *stack);
 
 /* A frame from our port. Takes the mbuf (chain). */
 void steer_input(struct protocol_stack *stack, struct rte_mbuf *m);
 
 /* Frames other workers handed us: at most `budget`. Returns how many. */
 uint32_t steer_poll(struct protocol_stack *stack, uint32_t budget);
-
-/*
- * A local port for an outgoing connection, such that replies are steered to this worker: hash-matched, free here, and not a
- * published listener's. Returns 0 if there is none (EADDRNOTAVAIL).
- */
-uint16_t steer_pick_port(struct protocol_stack *stack, const ip_addr_t *local, const ip_addr_t *remote,
-                         uint16_t remote_port);
 
 #endif

@@ -8,7 +8,17 @@
 
 #include <stdint.h>
 
+struct frame;
+
 /* udp_pcbs has the sockets of this port from now on. */
 void udp_table_turn_to(uint16_t port);
+
+/*
+ * An ICMP error came about a datagram that a socket here sent; `icmp` are its first 8 bytes, its checksum is right. Every worker
+ * has every datagram socket, so it does not matter which of them the error reaches. What hears of it is set once, at the start.
+ */
+typedef void udp_error_fn(const struct frame *frame, const uint8_t *icmp);
+void udp_table_on_error(udp_error_fn *hears);
+void udp_table_error(const struct frame *frame, const uint8_t *icmp);
 
 #endif

@@ -13,8 +13,6 @@
 #include <gazelle/group_page.h>
 
 #include "core/log.h"
-#include "port/mempool.h"
-#include "core/worker.h"
 
 #define ARGS_MAX 32
 #define CONTROL_MB 24u /* what DPDK itself needs beside the mbuf pool: pool header and caches, port structures */
@@ -61,18 +59,17 @@ static bool allows_pci(const char *args)
 	return strstr(args, "-a") || strstr(args, "--allow");
 }
 
-int eal_open(struct protocol_stack *stack)
+int eal_open(const struct gz_group_page *group, const struct gz_worker_plan *plan, uint64_t packet_bytes)
 {
-	const struct gz_worker_plan *plan = stack->plan;
 	char prefix[64], lcores[32], memory[16], args[sizeof(plan->port_args)];
 	char *argv[ARGS_MAX] = { (char *)plan->name };
-	uint64_t need = mempool_bytes(stack) + ((uint64_t)CONTROL_MB << 20), free_huge = free_hugepage_bytes(plan->numa);
+	uint64_t need = packet_bytes + ((uint64_t)CONTROL_MB << 20), free_huge = free_hugepage_bytes(plan->numa);
 	char *rest = args, *word;
 	int argc = 1, err;
 	bool pci;
 
 	memcpy(args, plan->port_args, sizeof(args));
-	if (stack->group->driver != GZ_DRIVER_ETHDEV)
+	if (group->driver != GZ_DRIVER_ETHDEV)
 		args[0] = 0;
 	pci = allows_pci(args);
 	switch (eal_choose_memory(pci, need, free_huge)) {
@@ -87,7 +84,7 @@ int eal_open(struct protocol_stack *stack)
 		         (uint32_t)(free_huge >> 20), plan->numa);
 		return -ENOMEM;
 	}
-	snprintf(prefix, sizeof(prefix), "--file-prefix=gz-%s-%u", stack->group->instance, stack->queue_id);
+	snprintf(prefix, sizeof(prefix), "--file-prefix=gz-%s-%u", group->instance, plan->queue_id);
 	snprintf(lcores, sizeof(lcores), "--lcores=0@%d", plan->cpu >= 0 ? plan->cpu : sched_getcpu());
 	snprintf(memory, sizeof(memory), "%u", no_huge ? CONTROL_MB : (uint32_t)(need >> 20) + 1);
 	argv[argc++] = prefix;

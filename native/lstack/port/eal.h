@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct protocol_stack;
+struct gz_group_page;
+struct gz_worker_plan;
 
 /* Where a worker's packet memory comes from. */
 enum eal_memory {
@@ -22,10 +23,10 @@ enum eal_memory {
 enum eal_memory eal_choose_memory(bool pci, uint64_t need, uint64_t free_huge);
 
 /*
- * Starts DPDK for this worker's plan: its CPU, its memory (eal_choose_memory), the port's arguments. 0 or -errno; -ENOMEM, with
+ * Starts DPDK for this worker's plan: its CPU, its memory (eal_choose_memory; `packet_bytes` for mbufs), the port's arguments. 0 or -errno; -ENOMEM, with
  * a line in the log, if a PCI port cannot have its hugepages. Needs the privileges the port needs.
  */
-int eal_open(struct protocol_stack *stack);
+int eal_open(const struct gz_group_page *group, const struct gz_worker_plan *plan, uint64_t packet_bytes);
 
 /* True if the mbuf pool must live in memory of our own (no hugepages: DPDK would spend a 4 KB page per mbuf). */
 bool eal_without_hugepages(void);

@@ -14,7 +14,6 @@
 #include <gazelle/group_page.h>
 
 #include "port/eal.h"
-#include "core/worker.h"
 
 #define PRIVATE_SIZE ((sizeof(struct mbuf_private) + RTE_MBUF_PRIV_ALIGN - 1) & ~(size_t)(RTE_MBUF_PRIV_ALIGN - 1))
 #define CACHE 256u
@@ -35,12 +34,12 @@ static uint32_t element_size(const struct gz_group_page *group)
 	return (uint32_t)(sizeof(struct rte_mbuf) + PRIVATE_SIZE + data_room(group));
 }
 
-uint64_t mempool_bytes(const struct protocol_stack *stack)
+uint64_t mempool_bytes(const struct gz_group_page *group, const struct gz_worker_plan *plan)
 {
 	struct rte_mempool_objsz size;
 
-	rte_mempool_calc_obj_size(element_size(stack->group), 0, &size);
-	return (uint64_t)size.total_size * stack->plan->mbufs;
+	rte_mempool_calc_obj_size(element_size(group), 0, &size);
+	return (uint64_t)size.total_size * plan->mbufs;
 }
 
 static void unmap(struct rte_mempool_memhdr *memory, void *opaque)
@@ -66,17 +65,16 @@ static int populate_own(struct rte_mempool *pool, size_t element)
 	return n < 0 ? n : -ENOMEM;
 }
 
-int mempool_open(struct protocol_stack *stack, struct rte_mempool **out)
+int mempool_open(const struct gz_group_page *group, const struct gz_worker_plan *plan, struct rte_mempool **out)
 {
-	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = data_room(stack->group),
+	struct rte_pktmbuf_pool_private private = { .mbuf_data_room_size = data_room(group),
 		                                    .mbuf_priv_size = PRIVATE_SIZE };
-	const struct gz_worker_plan *plan = stack->plan;
 	uint32_t cache = plan->mbufs / 8 < CACHE ? plan->mbufs / 8 : CACHE;
 	struct rte_mempool_objsz size;
 	struct rte_mempool *pool;
 	int err;
 
-	pool = rte_mempool_create_empty(plan->pool, plan->mbufs, element_size(stack->group), cache, sizeof(private),
+	pool = rte_mempool_create_empty(plan->pool, plan->mbufs, element_size(group), cache, sizeof(private),
 	                                plan->numa >= 0 ? plan->numa : SOCKET_ID_ANY,
 	                                eal_without_hugepages() ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
 	if (!pool)
@@ -85,7 +83,7 @@ int mempool_open(struct protocol_stack *stack, struct rte_mempool **out)
 	if (err)
 		goto err_free_pool;
 	rte_pktmbuf_pool_init(pool, &private);
-	rte_mempool_calc_obj_size(element_size(stack->group), 0, &size);
+	rte_mempool_calc_obj_size(element_size(group), 0, &size);
 	err = eal_without_hugepages() ? populate_own(pool, size.total_size) : rte_mempool_populate_default(pool);
 	if (err < 0)
 		goto err_free_pool;

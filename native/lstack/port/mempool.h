@@ -8,7 +8,8 @@
 
 #include <lwip/pbuf.h>
 
-struct protocol_stack;
+struct gz_group_page;
+struct gz_worker_plan;
 struct rte_mbuf;
 struct rte_mempool;
 
@@ -19,13 +20,13 @@ struct mbuf_private {
 };
 
 /* Bytes the pool of this plan takes. Pure. */
-uint64_t mempool_bytes(const struct protocol_stack *stack);
+uint64_t mempool_bytes(const struct gz_group_page *group, const struct gz_worker_plan *plan);
 
 /*
  * Makes the pool named in the plan. Without hugepages its memory is one mapping of our own. After eal_open. The pool lives
  * as long as the process. 0 or -errno.
  */
-int mempool_open(struct protocol_stack *stack, struct rte_mempool **pool);
+int mempool_open(const struct gz_group_page *group, const struct gz_worker_plan *plan, struct rte_mempool **pool);
 
 /* True if all of a pool is DPDK's own memory, which its drivers map for their devices; a mapping of our own is not. */
 bool mempool_is_dpdks(struct rte_mempool *pool);

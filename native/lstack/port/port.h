@@ -10,9 +10,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct gz_group_page;
+struct gz_worker_page;
+struct gz_worker_plan;
 struct pbuf;
 struct port;
-struct protocol_stack;
 struct rte_mbuf;
 struct rte_mempool;
 
@@ -24,9 +26,18 @@ struct port_ops {
 	void (*flush)(struct port *port);
 };
 
+/* What a port is opened with. */
+struct port_setup {
+	const struct gz_group_page *group;
+	const struct gz_worker_plan *plan;
+	struct gz_worker_page *page;
+	const uint64_t *now_ns; /* the time of the turn */
+	struct rte_mempool *pool;
+};
+
 struct port {
 	const struct port_ops *ops;
-	struct protocol_stack *stack;
+	struct gz_worker_page *page; /* for its counters */
 	struct rte_mempool *pool;
 	uint8_t mac[6];
 	uint16_t mtu;
@@ -35,8 +46,8 @@ struct port {
 };
 
 /* Open the port of the group's driver for this worker's queue: 0 and *port, or -errno. With privileges. */
-int port_tap_open(struct protocol_stack *stack, struct rte_mempool *pool, struct port **port);
-int port_ethdev_open(struct protocol_stack *stack, struct rte_mempool *pool, struct port **port);
-int port_none_open(struct protocol_stack *stack, struct rte_mempool *pool, struct port **port);
+int port_tap_open(const struct port_setup *setup, struct port **port);
+int port_ethdev_open(const struct port_setup *setup, struct port **port);
+int port_none_open(const struct port_setup *setup, struct port **port);
 
 #endif

@@ -30,7 +30,7 @@
 #include "core/log.h"
 #include "port/mempool.h"
 #include "port/port.h"
-#include "core/worker.h"
+#include "core/counters.h"
 
 #define BURST 64u
 #define EMPTY_GAP_NS 5000ull /* an empty burst of af_xdp or af_packet is a system call: not more often than this */
@@ -42,6 +42,7 @@ struct ethdev {
 	struct port port;
 	uint16_t id;
 	bool tcp_offload, gap;
+	const uint64_t *now_ns;
 	uint64_t empty_ns; /* the last burst was empty, then */
 	uint32_t queued_count;
 	struct rte_mbuf *queued[BURST];
@@ -52,10 +53,10 @@ static uint16_t ethdev_receive(struct port *port, struct rte_mbuf **frames, uint
 	struct ethdev *dev = (struct ethdev *)port;
 	uint16_t count;
 
-	if (dev->gap && port->stack->now_ns - dev->empty_ns < EMPTY_GAP_NS)
+	if (dev->gap && *dev->now_ns - dev->empty_ns < EMPTY_GAP_NS)
 		return 0;
 	count = rte_eth_rx_burst(dev->id, 0, frames, n);
-	dev->empty_ns = count ? 0 : port->stack->now_ns;
+	dev->empty_ns = count ? 0 : *dev->now_ns;
 	return count;
 }
 
@@ -70,13 +71,13 @@ static void ethdev_flush(struct port *port)
 	for (uint32_t i = 0; i < dev->queued_count; i++)
 		bytes += dev->queued[i]->pkt_len;
 	sent = rte_eth_tx_burst(dev->id, 0, dev->queued, (uint16_t)dev->queued_count);
-	worker_count(port->stack, GZ_COUNT_tx_packets, sent);
+	counter_add(port->page, GZ_COUNT_tx_packets, sent);
 	for (uint32_t i = sent; i < dev->queued_count; i++) {
 		bytes -= dev->queued[i]->pkt_len;
 		rte_pktmbuf_free(dev->queued[i]);
 	}
-	worker_count(port->stack, GZ_COUNT_tx_bytes, bytes);
-	worker_count(port->stack, GZ_COUNT_tx_dropped, dev->queued_count - sent);
+	counter_add(port->page, GZ_COUNT_tx_bytes, bytes);
+	counter_add(port->page, GZ_COUNT_tx_dropped, dev->queued_count - sent);
 	dev->queued_count = 0;
 }
 
@@ -122,8 +123,8 @@ static void ethdev_send(struct port *port, struct pbuf *frame)
 	char *to = m ? rte_pktmbuf_append(m, frame->tot_len) : NULL;
 
 	if (!to) {
-		worker_count(port->stack, GZ_COUNT_tx_dropped, 1);
-		worker_count(port->stack, GZ_COUNT_alloc_failed, !m);
+		counter_add(port->page, GZ_COUNT_tx_dropped, 1);
+		counter_add(port->page, GZ_COUNT_alloc_failed, !m);
 		rte_pktmbuf_free(m);
 		return;
 	}
@@ -207,7 +208,7 @@ static int choose_mac(struct ethdev *dev, const struct gz_group_page *group)
 	return rte_eth_promiscuous_enable(dev->id);
 }
 
-int port_ethdev_open(struct protocol_stack *stack, struct rte_mempool *pool, struct port **port)
+int port_ethdev_open(const struct port_setup *setup, struct port **port)
 {
 	struct ethdev *dev = calloc(1, sizeof(*dev));
 	struct rte_eth_dev_info info;
@@ -220,16 +221,17 @@ int port_ethdev_open(struct protocol_stack *stack, struct rte_mempool *pool, str
 	if (dev->id >= RTE_MAX_ETHPORTS)
 		goto err_free_dev;
 	dev->port.ops = &ethdev_ops;
-	dev->port.stack = stack;
-	dev->port.pool = pool;
-	dev->port.mtu = (uint16_t)stack->group->mtu;
+	dev->port.page = setup->page;
+	dev->now_ns = setup->now_ns;
+	dev->port.pool = setup->pool;
+	dev->port.mtu = (uint16_t)setup->group->mtu;
 	err = rte_eth_dev_info_get(dev->id, &info);
 	if (!err)
-		err = check_memory(&info, pool);
+		err = check_memory(&info, setup->pool);
 	if (!err)
-		err = configure(dev, stack->plan, &info);
+		err = configure(dev, setup->plan, &info);
 	if (!err)
-		err = choose_mac(dev, stack->group);
+		err = choose_mac(dev, setup->group);
 	if (err)
 		goto err_free_dev;
 	dev->port.wait_fd = -1;
@@ -239,7 +241,7 @@ int port_ethdev_open(struct protocol_stack *stack, struct rte_mempool *pool, str
 		dev->port.wait_fd = socket_of_family(AF_PACKET);
 	dev->gap = dev->port.wait_fd >= 0;
 	dev->port.always_poll = dev->port.wait_fd < 0;
-	log_info("port %s by %s, checksums by %s, %s", stack->group->device, info.driver_name,
+	log_info("port %s by %s, checksums by %s, %s", setup->group->device, info.driver_name,
 	         dev->tcp_offload ? "the device" : "us",
 	         dev->port.always_poll ? "no descriptor to sleep on" : "sleeps on its descriptor");
 	*port = &dev->port;

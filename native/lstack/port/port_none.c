@@ -5,10 +5,11 @@
 
 #include <lwip/pbuf.h>
 
+#include <gazelle/group_page.h>
 #include <gazelle/worker_page.h>
 
 #include "port/port.h"
-#include "core/worker.h"
+#include "core/counters.h"
 
 static uint16_t none_receive(struct port *port, struct rte_mbuf **frames, uint16_t n)
 {
@@ -17,14 +18,14 @@ static uint16_t none_receive(struct port *port, struct rte_mbuf **frames, uint16
 
 static void none_send(struct port *port, struct pbuf *frame)
 {
-	worker_count(port->stack, GZ_COUNT_tx_dropped, 1);
+	counter_add(port->page, GZ_COUNT_tx_dropped, 1);
 }
 
 static void none_flush(struct port *port)
 {
 }
 
-int port_none_open(struct protocol_stack *stack, struct rte_mempool *pool, struct port **out)
+int port_none_open(const struct port_setup *setup, struct port **out)
 {
 	static const struct port_ops ops = { .receive = none_receive, .send = none_send, .flush = none_flush };
 	struct port *port = calloc(1, sizeof(*port));
@@ -32,9 +33,9 @@ int port_none_open(struct protocol_stack *stack, struct rte_mempool *pool, struc
 	if (!port)
 		return -ENOMEM;
 	port->ops = &ops;
-	port->stack = stack;
-	port->pool = pool;
-	port->mtu = (uint16_t)stack->group->mtu;
+	port->page = setup->page;
+	port->pool = setup->pool;
+	port->mtu = (uint16_t)setup->group->mtu;
 	port->mac[0] = 2;
 	port->mac[5] = 1;
 	port->wait_fd = -1;

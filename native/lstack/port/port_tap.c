@@ -30,7 +30,7 @@
 
 #include "packet/checksum.h"
 #include "port/port.h"
-#include "core/worker.h"
+#include "core/counters.h"
 
 #define FRAME_MAX (65535u + RTE_ETHER_HDR_LEN)
 #define POSTED_MAX 40u /* mbufs that hold the largest frame */
@@ -73,7 +73,7 @@ static void post(struct tap *tap)
 		struct rte_mbuf *m = rte_pktmbuf_alloc(tap->port.pool);
 
 		if (!m) {
-			worker_count(tap->port.stack, GZ_COUNT_alloc_failed, 1);
+			counter_add(tap->port.page, GZ_COUNT_alloc_failed, 1);
 			return;
 		}
 		tap->posted[tap->posted_count] = m;
@@ -160,12 +160,12 @@ static uint16_t tap_receive(struct port *port, struct rte_mbuf **frames, uint16_
 		if (got < 0) {
 			if (errno == EAGAIN || errno == EINTR || errno == EBADFD || errno == EIO)
 				break;
-			worker_count(port->stack, GZ_COUNT_rx_dropped, 1); /* EFAULT: it did not fit */
+			counter_add(port->page, GZ_COUNT_rx_dropped, 1); /* EFAULT: it did not fit */
 			continue;
 		}
 		got -= (ssize_t)sizeof(tap->in_header);
 		if (got < RTE_ETHER_HDR_LEN || (size_t)got > (size_t)tap->posted_count * tap->room) {
-			worker_count(port->stack, GZ_COUNT_rx_dropped, 1);
+			counter_add(port->page, GZ_COUNT_rx_dropped, 1);
 			continue;
 		}
 		m = take_chain(tap, (uint32_t)got);
@@ -299,11 +299,11 @@ static void write_frame(struct tap *tap, uint32_t first, uint32_t n, struct segm
 	((struct tcp_hdr *)s->tcp)->chksum = checksum_pseudo(s->ip, IPPROTO_TCP, s->l4 + joined);
 write:
 	if (writev(tap->fd, tap->out, (int)count) < 0) {
-		worker_count(tap->port.stack, GZ_COUNT_tx_dropped, n); /* TCP sends it again */
+		counter_add(tap->port.page, GZ_COUNT_tx_dropped, n); /* TCP sends it again */
 		return;
 	}
-	worker_count(tap->port.stack, GZ_COUNT_tx_packets, 1);
-	worker_count(tap->port.stack, GZ_COUNT_tx_bytes, bytes);
+	counter_add(tap->port.page, GZ_COUNT_tx_packets, 1);
+	counter_add(tap->port.page, GZ_COUNT_tx_bytes, bytes);
 }
 
 static void tap_flush(struct port *port)
@@ -370,7 +370,7 @@ static int choose_mac(struct tap *tap, const struct gz_group_page *group)
 	return 0;
 }
 
-int port_tap_open(struct protocol_stack *stack, struct rte_mempool *pool, struct port **port)
+int port_tap_open(const struct port_setup *setup, struct port **port)
 {
 	int header_size = sizeof(struct virtio_net_hdr), err;
 	struct ifreq ifr = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE };
@@ -386,21 +386,21 @@ int port_tap_open(struct protocol_stack *stack, struct rte_mempool *pool, struct
 	err = -errno;
 	if (tap->fd < 0)
 		goto err_free_tap;
-	memcpy(ifr.ifr_name, stack->group->device, sizeof(ifr.ifr_name));
+	memcpy(ifr.ifr_name, setup->group->device, sizeof(ifr.ifr_name));
 	if (ioctl(tap->fd, TUNSETIFF, &ifr) || ioctl(tap->fd, TUNSETVNETHDRSZ, &header_size) ||
 	    ioctl(tap->fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)) {
 		err = -errno;
 		goto err_close_tap;
 	}
 	tap->port.ops = &tap_ops;
-	tap->port.stack = stack;
-	tap->port.pool = pool;
-	tap->port.mtu = (uint16_t)stack->group->mtu;
+	tap->port.page = setup->page;
+	tap->port.pool = setup->pool;
+	tap->port.mtu = (uint16_t)setup->group->mtu;
 	tap->port.wait_fd = tap->fd;
-	err = choose_mac(tap, stack->group);
+	err = choose_mac(tap, setup->group);
 	if (err)
 		goto err_close_tap;
-	tap->room = rte_pktmbuf_data_room_size(pool) - RTE_PKTMBUF_HEADROOM;
+	tap->room = rte_pktmbuf_data_room_size(setup->pool) - RTE_PKTMBUF_HEADROOM;
 	tap->post = (FRAME_MAX + tap->room - 1) / tap->room;
 	if (tap->post > POSTED_MAX)
 		tap->post = POSTED_MAX;

@@ -16,7 +16,7 @@
 #include <gazelle/group_page.h>
 #include <gazelle/worker_page.h>
 
-#include "apps/access.h"
+#include "shared/access.h"
 #include "core/clock.h"
 #include "core/run_memory.h"
 #include "core/worker.h"

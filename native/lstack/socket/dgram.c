@@ -15,15 +15,18 @@
 #include <gazelle/fifo.h>
 #include <gazelle/worker_page.h>
 
-#include "apps/app.h"
-#include "socket/conn.h"
-#include "socket/dgram.h"
-#include "packet/frame.h"
+#include "arena/arena.h"
+#include "arena/quota.h"
+#include "core/worker.h"
+#include "net/address.h"
 #include "net/netif.h"
 #include "net/udp_table.h"
 #include "net/uplink.h"
-#include "apps/vouch.h"
-#include "core/worker.h"
+#include "packet/frame.h"
+#include "socket/conn.h"
+#include "socket/dgram.h"
+#include "socket/sockets.h"
+#include "socket/vouch.h"
 
 /* Room for some of the largest datagrams, and for what comes while the reader has no CPU. Virtual until used. */
 #define TX_ORDER 18u
@@ -113,14 +116,14 @@ static void on_datagram(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip
 	if (conn->crowded && !(pcb->flags & UDP_FLAGS_CONNECTED) &&
 	    !ip_addr_isbroadcast(ip_current_dest_addr(), ip_current_netif()))
 		conn = pick(conn, addr, port);
-	struct protocol_stack *stack = conn->apps->stack;
+	struct protocol_stack *stack = conn->sockets->stack;
 	uint32_t size = GZ_BLOCK_SIZE(conn->rx_block), at, space = GZ_DATAGRAM_SPACE(p->tot_len);
 	uint8_t *block = arena_block(conn->arena, conn->rx_block);
 	/* pairs with gz_fifo_consume: those bytes are free */
 	uint32_t used = conn->rx_head - gz_load_acquire(&conn->shared->app.in_tail);
 
 	if (used > size) {
-		app_doom_arena(conn->apps, conn->arena, "impossible consumer index");
+		conn_hostile(conn, "impossible consumer index");
 		goto drop;
 	}
 	/* As the kernel does it: the last one to be taken may exceed the buffer. */
@@ -140,7 +143,7 @@ static void on_datagram(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip
 	}
 	if (ip_addr_isbroadcast(ip_current_dest_addr(), ip_current_netif()))
 		header.flags = GZ_DATAGRAM_BROADCAST;
-	conn_addr_write(addr, header.addr);
+	address_write(addr, header.addr);
 	gz_fifo_copy_in(block, size, conn->rx_base, conn->rx_head, &header, sizeof(header));
 	at = conn->rx_head + (uint32_t)sizeof(header);
 	for (struct pbuf *q = p; q; q = q->next) {
@@ -160,17 +163,10 @@ drop:
 	pbuf_free(p);
 }
 
-static void fail(struct conn *conn, int error)
-{
-	gz_store(&conn->shared->worker.error, (uint32_t)error);
-	conn_set_flags(conn, GZ_WORKER_OPEN | GZ_WORKER_DEAD);
-	conn_notify(conn);
-}
-
 /* Where it is bound: on :: to IPv4 as well, unless the program wants IPv6 alone. */
 static void read_local(const struct vouch *vouch, ip_addr_t *out)
 {
-	conn_addr_read(vouch->addr, out);
+	address_read(vouch->addr, out);
 	if (!gz_addr_is4(vouch->addr) && gz_addr_is_any(vouch->addr) && !vouch->v6only)
 		IP_SET_TYPE(out, IPADDR_TYPE_ANY);
 }
@@ -179,13 +175,12 @@ static void read_local(const struct vouch *vouch, ip_addr_t *out)
 static void expel(struct conn *conn)
 {
 	dgram_close(conn);
-	fail(conn, EADDRINUSE);
+	conn_fail(conn, EADDRINUSE);
 }
 
 /* Makes room for who has the kernel's word, if nobody else has it as well. 0 or EADDRINUSE. */
 static int settle(struct conn *conn)
 {
-	struct apps *apps = conn->apps;
 	struct udp_pcb *next;
 
 	for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = next) {
@@ -198,22 +193,20 @@ static int settle(struct conn *conn)
 			conn->crowded = other->crowded = true;
 			continue;
 		}
-		if (vouch_stands(other->vouch) && !vouch_outranks(apps, conn->vouch, other->vouch))
+		if (vouch_stands(other->vouch) && !vouch_outranks(conn->sockets, conn->vouch, other->vouch))
 			return EADDRINUSE;
 		expel(other);
 	}
 	return 0;
 }
 
-/* 0, or the errno that the application is told. */
-static int open_socket(struct app *app, struct conn *conn, const struct gz_request *request)
+int dgram_bind(struct conn *conn, const struct gz_request *request)
 {
 	ip_addr_t local;
-	int error = vouch_take(app, request, &conn->vouch);
+	int error;
 
 	udp_table_turn_to(request->port);
-	if (!error)
-		error = settle(conn);
+	error = settle(conn);
 	if (error)
 		return error;
 	if (!quota_charge(conn->arena->user, &conn->charges, QUOTA_DATAGRAMS))
@@ -227,7 +220,7 @@ static int open_socket(struct app *app, struct conn *conn, const struct gz_reque
 		return ENOBUFS;
 	gz_store(&conn->shared->worker.out_block, conn->rx_block);
 	gz_store(&conn->shared->worker.in_block, conn->tx_block);
-	conn->binding = ++app->apps->bindings;
+	conn->binding = ++conn->sockets->bindings;
 	udp_recv(conn->udp, on_datagram, conn);
 	/* The kernel has arbitrated the port, so lwIP's own search is skipped. */
 	ip_set_option(conn->udp, SOF_REUSEADDR);
@@ -242,43 +235,23 @@ static int open_socket(struct app *app, struct conn *conn, const struct gz_reque
 	return ENOBUFS;
 }
 
-static void set_peer(struct conn *conn, const struct gz_request *request)
+static void connect_to(struct conn *conn, const struct gz_request *request)
 {
 	if (!request->peer_port) {
 		udp_disconnect(conn->udp);
 		read_local(conn->vouch, &conn->udp->local_ip);
 		return;
 	}
-	conn_addr_read(request->peer, &conn->udp->remote_ip);
+	address_read(request->peer, &conn->udp->remote_ip);
 	conn->udp->remote_port = request->peer_port;
 	conn->udp->flags |= UDP_FLAGS_CONNECTED;
 }
 
-void dgram_bind(struct app *app, const struct gz_request *request)
+void dgram_set_peer(struct conn *conn, const struct gz_request *request)
 {
-	struct conn *conn = app->arena->conns[request->sock];
-	struct gz_name *name = &app->arena->shared->sock[request->sock].name;
-	int error = 0;
+	struct gz_name *name = &conn->shared->name;
 
-	if (!conn) {
-		conn = conn_create(app->apps, app->arena, request->sock);
-		if (!conn) {
-			conn_refuse(app->arena, request->sock, ENOMEM);
-			return;
-		}
-		conn->bucket = UINT32_MAX;
-		app_hold(app, conn);
-		error = open_socket(app, conn, request);
-		if (error) {
-			vouch_drop(app->apps, conn->vouch);
-			conn->vouch = NULL;
-			fail(conn, error);
-			return;
-		}
-	}
-	if (!conn->udp)
-		return; /* it names a connection, or one that has failed */
-	set_peer(conn, request);
+	connect_to(conn, request);
 	memcpy(name->local_addr, conn->vouch->addr, 16);
 	memcpy(name->peer_addr, request->peer, 16);
 	name->local_port = conn->vouch->port;
@@ -309,12 +282,12 @@ static uint32_t send_one(struct conn *conn, uint32_t waiting)
 		return GZ_FIFO_BROKEN;
 	struct pbuf *p = pbuf_alloc(PBUF_TRANSPORT, (u16_t)header.len, PBUF_RAM);
 	if (!p) {
-		worker_count(conn->apps->stack, GZ_COUNT_alloc_failed, 1);
+		worker_count(conn->sockets->stack, GZ_COUNT_alloc_failed, 1);
 		return space; /* datagrams may be lost; nothing waits for them */
 	}
 	gz_fifo_copy_out(block, size, conn->tx_base, conn->tx_acked + (uint32_t)sizeof(header), p->payload, header.len);
-	conn_addr_read(header.addr, &to);
-	conn_own_addr(conn->apps->stack->group, &to, &own);
+	address_read(header.addr, &to);
+	address_own(conn->sockets->stack->group, &to, &own);
 	bool self = ip_addr_cmp(&to, &own);
 
 	conn->udp->tos = header.tos;
@@ -325,9 +298,9 @@ static uint32_t send_one(struct conn *conn, uint32_t waiting)
 	if (self)
 		netif_uncut(false);
 	if (err == ERR_OK)
-		worker_count(conn->apps->stack, GZ_COUNT_datagrams_out, 1);
+		worker_count(conn->sockets->stack, GZ_COUNT_datagrams_out, 1);
 	else
-		worker_count(conn->apps->stack, GZ_COUNT_datagrams_dropped, 1);
+		worker_count(conn->sockets->stack, GZ_COUNT_datagrams_dropped, 1);
 	pbuf_free(p);
 	return space;
 }
@@ -340,14 +313,14 @@ void dgram_rung(struct conn *conn)
 	bool moved = false;
 
 	if (head - conn->tx_acked > size) {
-		app_doom_arena(conn->apps, conn->arena, "impossible producer index");
+		conn_hostile(conn, "impossible producer index");
 		return;
 	}
 	if (head != conn->tx_acked)
 		conn->tx_base = gz_load(&app->out_base);
 	while ((done = send_one(conn, head - conn->tx_acked))) {
 		if (done == GZ_FIFO_BROKEN) {
-			app_doom_arena(conn->apps, conn->arena, "broken datagram");
+			conn_hostile(conn, "broken datagram");
 			return;
 		}
 		conn->tx_acked += done;
@@ -412,7 +385,7 @@ static int errno_of_icmp6(uint8_t type, uint8_t code)
 	}
 }
 
-void dgram_icmp(const struct frame *frame, const uint8_t *icmp)
+static void on_error(const struct frame *frame, const uint8_t *icmp)
 {
 	int error = IP_IS_V6_VAL(frame->local) ? errno_of_icmp6(icmp[0], icmp[1]) : errno_of_icmp(icmp[0], icmp[1]);
 
@@ -435,6 +408,11 @@ void dgram_icmp(const struct frame *frame, const uint8_t *icmp)
 	}
 }
 
+void dgram_open(void)
+{
+	udp_table_on_error(on_error);
+}
+
 void dgram_close(struct conn *conn)
 {
 	dgram_rung(conn);
@@ -442,6 +420,6 @@ void dgram_close(struct conn *conn)
 	uplink_release(IPPROTO_UDP, conn->udp->local_port);
 	udp_remove(conn->udp);
 	conn->udp = NULL;
-	vouch_drop(conn->apps, conn->vouch);
+	vouch_drop(conn->sockets, conn->vouch);
 	conn->vouch = NULL;
 }

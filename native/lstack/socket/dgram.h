@@ -8,18 +8,19 @@
 
 #include <gazelle/channel.h>
 
-struct app;
 struct conn;
-struct frame;
 
-/* GZ_REQUEST_BIND. Failure is told through the socket's end. */
-void dgram_bind(struct app *app, const struct gz_request *request);
+/* GZ_REQUEST_BIND, the first of a socket: conn->vouch says whose the port is. 0, or the errno for the application. */
+int dgram_bind(struct conn *conn, const struct gz_request *request);
+
+/* What it takes, and from where: each GZ_REQUEST_BIND says that. */
+void dgram_set_peer(struct conn *conn, const struct gz_request *request);
 
 /* A process rang: sends what stands in the FIFO. */
 void dgram_rung(struct conn *conn);
 
-/* apps_icmp: told to the connected socket that sent it; others do not want to know. */
-void dgram_icmp(const struct frame *frame, const uint8_t *icmp);
+/* From now on connected sockets hear of ICMP errors about what they sent; others do not want to know. Once. */
+void dgram_open(void);
 
 /* The last holder let go. What it had written is sent first. */
 void dgram_close(struct conn *conn);

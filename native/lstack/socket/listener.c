@@ -12,58 +12,22 @@
 #include <gazelle/channel.h>
 #include <gazelle/worker_page.h>
 
-#include "apps/app.h"
+#include "arena/arena.h"
+#include "arena/quota.h"
+#include "core/worker.h"
+#include "net/address.h"
+#include "net/uplink.h"
 #include "socket/conn.h"
 #include "socket/listener.h"
+#include "socket/listener_line.h"
+#include "socket/sockets.h"
+#include "socket/stream.h"
+#include "socket/vouch.h"
 #include "tcp/syncookie.h"
 #include "tcp/tcp_table.h"
-#include "net/uplink.h"
-#include "apps/vouch.h"
-#include "core/worker.h"
 
 /* Handshakes in progress at a time, which lwIP keeps (syncookie.h has the others); complete ones wait in our queue. */
 #define HANDSHAKES 1023u
-
-static const struct vouch *vouch_of(const struct listener *listener)
-{
-	return listener->members->sock->vouch;
-}
-
-/* Who listens there has changed, or its backlog. */
-static void publish_member(const struct listener *listener)
-{
-	struct gz_listener *line = &listener->apps->stack->page->listeners[listener->page_slot];
-
-	if (listener->page_slot == GZ_LISTENERS_MAX)
-		return;
-	gz_store(&line->backlog, listener->members->wish);
-	gz_store(&line->family, listener->members->sock->arena->family);
-}
-
-static void publish(struct listener *listener, const struct app *app)
-{
-	struct gz_worker_page *page = listener->apps->stack->page;
-
-	if (!quota_take(app->user, QUOTA_LINES))
-		return; /* as below */
-
-	for (uint32_t i = 0; i < GZ_LISTENERS_MAX; i++) {
-		if (gz_load(&page->listeners[i].port_owner))
-			continue;
-		memcpy(page->listeners[i].addr, listener->addr, sizeof(listener->addr));
-		page->listeners[i].v6only = listener->v6only;
-		page->listeners[i].netns = vouch_of(listener)->netns;
-		listener->page_slot = i;
-		publish_member(listener);
-		gz_store_release(&page->listeners[i].port_owner,
-		                 (uint32_t)listener->port << 16 | (app->slot & 0xffffu) | 0x8000u);
-		listener->payer = app->user;
-		quota_hold(app->user);
-		return;
-	}
-	quota_give(app->user, QUOTA_LINES);
-	/* None left: it works all the same; only others do not see it. */
-}
 
 static uint32_t queue_used(const struct listener_member *member)
 {
@@ -99,7 +63,7 @@ static bool any_room(const struct listener *listener)
 	return false;
 }
 
-void listener_refresh(struct listener_member *member)
+static void refresh(struct listener_member *member)
 {
 	if (member->listener->full && has_room(member))
 		set_full(member->listener, false);
@@ -129,16 +93,7 @@ static void enqueue(struct listener_member *member, struct conn *conn)
 	member->queued_tail = conn;
 	gz_store(&member->queue->slot[member->head & member->mask], conn->n);
 	gz_store_release(&member->queue->head, ++member->head); /* pairs with the pop's acquire: the entry is complete */
-	app_notify(member->listener->apps, member->sock->arena, member->sock->n);
-}
-
-static void defer(struct listener_member *member, struct conn *conn, uint32_t seconds)
-{
-	conn->deferred = true;
-	conn->deferred_until_ns = member->listener->apps->stack->now_ns + seconds * 1000000000ull;
-	conn->queued_next = member->deferred;
-	member->deferred = conn;
-	member->deferred_count++;
+	conn_notify(member->sock);
 }
 
 static void undefer(struct conn *conn)
@@ -149,35 +104,47 @@ static void undefer(struct conn *conn)
 		p = &(*p)->queued_next;
 	*p = conn->queued_next;
 	conn->member->deferred_count--;
-	conn->deferred = false;
+	conn->deferral = NULL;
 }
 
-void listener_deliver(struct conn *conn)
+static void deliver(struct conn *conn)
 {
 	undefer(conn);
 	enqueue(conn->member, conn); /* has_room has kept a slot for it */
 }
 
-void listener_forget_deferred(struct conn *conn)
+/* It broke off, and no program will ever hear of it. */
+static void forget_deferred(struct conn *conn)
 {
 	struct listener_member *member = conn->member;
 
 	undefer(conn);
 	conn->member = NULL;
 	conn->orphan = true; /* the caller sees to its end */
-	listener_refresh(member);
+	refresh(member);
 }
 
-void listener_deliver_overdue(struct apps *apps)
-{
-	uint64_t now = apps->stack->now_ns;
+static const struct conn_deferral deferral = { .ready = deliver, .broken = forget_deferred };
 
-	for (struct listener *l = apps->listeners; l; l = l->next)
+static void defer(struct listener_member *member, struct conn *conn, uint32_t seconds)
+{
+	conn->deferral = &deferral;
+	conn->deferred_until_ns = member->listener->sockets->stack->now_ns + seconds * 1000000000ull;
+	conn->queued_next = member->deferred;
+	member->deferred = conn;
+	member->deferred_count++;
+}
+
+void listener_deliver_overdue(struct sockets *sockets)
+{
+	uint64_t now = sockets->stack->now_ns;
+
+	for (struct listener *l = sockets->listeners; l; l = l->next)
 		for (struct listener_member *m = l->members; m; m = m->next)
 			for (struct conn *conn = m->deferred, *next; conn; conn = next) {
 				next = conn->queued_next;
 				if (now >= conn->deferred_until_ns)
-					listener_deliver(conn);
+					deliver(conn);
 			}
 }
 
@@ -189,13 +156,13 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 		return ERR_VAL;
 	syncookie_completed(pcb);
 	struct listener_member *member = next_member(listener);
-	struct apps *apps = listener->apps;
-	if (queue_used(member) + member->deferred_count > member->mask || conn_accept(member, pcb)) {
-		worker_count(apps->stack, GZ_COUNT_listen_overflow, 1);
+	struct conn *conn;
+	if (queue_used(member) + member->deferred_count > member->mask || stream_accept(member->sock, pcb, &conn)) {
+		worker_count(listener->sockets->stack, GZ_COUNT_listen_overflow, 1);
 		tcp_abort(pcb);
 		return ERR_ABRT;
 	}
-	struct conn *conn = pcb->callback_arg;
+	conn->member = member;
 	uint32_t defer_s = gz_load(&member->sock->shared->options.defer_accept_s);
 	if (defer_s)
 		defer(member, conn, defer_s);
@@ -205,19 +172,19 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	return ERR_OK;
 }
 
-static struct listener *find(struct apps *apps, const struct vouch *vouch)
+static struct listener *find(struct sockets *sockets, const struct vouch *vouch)
 {
-	for (struct listener *l = apps->listeners; l; l = l->next)
+	for (struct listener *l = sockets->listeners; l; l = l->next)
 		if (l->port == vouch->port && l->v6only == vouch->v6only && !memcmp(l->addr, vouch->addr, 16) &&
-		    vouch_of(l)->netns == vouch->netns)
+		    listener_vouch(l)->netns == vouch->netns)
 			return l;
 	return NULL;
 }
 
 /* The member that `vouch` cannot be beside, NULL if there is none. */
-static struct listener_member *rival(struct apps *apps, const struct vouch *vouch)
+static struct listener_member *rival(struct sockets *sockets, const struct vouch *vouch)
 {
-	for (struct listener *l = apps->listeners; l; l = l->next)
+	for (struct listener *l = sockets->listeners; l; l = l->next)
 		for (struct listener_member *m = l->members; m && m->listener->port == vouch->port; m = m->next)
 			if (vouch_meets(m->sock->vouch, vouch) && !vouch_shares(m->sock->vouch, vouch))
 				return m;
@@ -230,27 +197,25 @@ static void expel(struct listener_member *member)
 	struct conn *sock = member->sock;
 
 	listener_close(member);
-	gz_store(&sock->shared->worker.error, EADDRINUSE);
-	conn_set_flags(sock, GZ_WORKER_OPEN | GZ_WORKER_DEAD);
-	app_notify(sock->apps, sock->arena, sock->n);
+	conn_fail(sock, EADDRINUSE);
 }
 
 /* Makes room for who has the kernel's word, if nobody else has it as well. 0 or EADDRINUSE. */
-static int settle(struct apps *apps, const struct vouch *vouch)
+static int settle(struct sockets *sockets, const struct vouch *vouch)
 {
 	struct listener_member *m;
 
-	while ((m = rival(apps, vouch))) {
-		if (vouch_stands(m->sock->vouch) && !vouch_outranks(apps, vouch, m->sock->vouch))
+	while ((m = rival(sockets, vouch))) {
+		if (vouch_stands(m->sock->vouch) && !vouch_outranks(sockets, vouch, m->sock->vouch))
 			return EADDRINUSE;
 		expel(m);
 	}
 	return 0;
 }
 
-void listener_changed(struct apps *apps, int fd)
+void listener_changed(struct sockets *sockets, int fd)
 {
-	for (struct listener *l = apps->listeners; l; l = l->next)
+	for (struct listener *l = sockets->listeners; l; l = l->next)
 		for (struct listener_member *m = l->members; m; m = m->next) {
 			if (m->sock->vouch->fd != fd)
 				continue;
@@ -260,22 +225,22 @@ void listener_changed(struct apps *apps, int fd)
 		}
 }
 
-struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port, uint64_t netns)
+struct listener_member *listener_find(struct sockets *sockets, const uint8_t addr[16], uint16_t port, uint64_t netns)
 {
 	bool loopback = gz_addr_is_loopback(addr);
 	struct listener *found = NULL;
 
-	for (struct listener *l = apps->listeners; l; l = l->next)
+	for (struct listener *l = sockets->listeners; l; l = l->next)
 		if (l->port == port && gz_addr_serves(l->addr, l->v6only, addr) &&
-		    (!loopback || vouch_of(l)->netns == netns) && (!found || gz_addr_is_any(found->addr)))
+		    (!loopback || listener_vouch(l)->netns == netns) && (!found || gz_addr_is_any(found->addr)))
 			found = l;
-	if (!found || vouch_stands(vouch_of(found)))
+	if (!found || vouch_stands(listener_vouch(found)))
 		return found ? found->members : NULL;
 	expel(found->members);
 	return NULL;
 }
 
-static struct listener *create(struct apps *apps, const struct vouch *vouch)
+static struct listener *create(struct sockets *sockets, const struct vouch *vouch)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
 	struct tcp_pcb *pcb, *lpcb = NULL;
@@ -287,7 +252,7 @@ static struct listener *create(struct apps *apps, const struct vouch *vouch)
 		goto err_free;
 	/* The kernel has arbitrated the port already, so lwIP's own search is skipped. */
 	ip_set_option(pcb, SOF_REUSEADDR);
-	conn_addr_read(vouch->addr, &pcb->local_ip);
+	address_read(vouch->addr, &pcb->local_ip);
 	if (!gz_addr_is4(vouch->addr) && gz_addr_is_any(vouch->addr) && !vouch->v6only)
 		IP_SET_TYPE(&pcb->local_ip, IPADDR_TYPE_ANY); /* IPv4 as well */
 	pcb->local_port = vouch->port;
@@ -300,7 +265,7 @@ static struct listener *create(struct apps *apps, const struct vouch *vouch)
 	tcp_table_leave();
 	if (!lpcb)
 		goto err_free;
-	listener->apps = apps;
+	listener->sockets = sockets;
 	listener->pcb = lpcb;
 	memcpy(listener->addr, vouch->addr, sizeof(listener->addr));
 	listener->v6only = vouch->v6only;
@@ -309,8 +274,8 @@ static struct listener *create(struct apps *apps, const struct vouch *vouch)
 	tcp_arg(lpcb, listener);
 	tcp_accept(lpcb, on_accept);
 	syncookie_watch(lpcb);
-	listener->next = apps->listeners;
-	apps->listeners = listener;
+	listener->next = sockets->listeners;
+	sockets->listeners = listener;
 	uplink_hold(IPPROTO_TCP, listener->port);
 	return listener;
 
@@ -321,17 +286,13 @@ err_free:
 
 static void destroy(struct listener *listener)
 {
-	struct apps *apps = listener->apps;
-	struct listener **p = &apps->listeners;
+	struct sockets *sockets = listener->sockets;
+	struct listener **p = &sockets->listeners;
 
 	while (*p != listener)
 		p = &(*p)->next;
 	*p = listener->next;
-	if (listener->page_slot < GZ_LISTENERS_MAX) {
-		gz_store_release(&apps->stack->page->listeners[listener->page_slot].port_owner, 0);
-		quota_give(listener->payer, QUOTA_LINES);
-		quota_let_go(listener->payer);
-	}
+	listener_line_erase(listener);
 	uplink_release(IPPROTO_TCP, listener->port);
 	tcp_table_enter(0);
 	tcp_table_listeners(listener->port);
@@ -364,33 +325,22 @@ static int open_queue(struct listener_member *member, struct arena *arena, uint3
 	return 0;
 }
 
-void listener_open(struct app *app, const struct gz_request *request)
+int listener_open(struct conn *sock, const struct gz_request *request, uint32_t slot)
 {
-	struct apps *apps = app->apps;
-	struct conn *sock = conn_create(apps, app->arena, request->sock);
-	struct listener_member *member = NULL;
+	struct arena *arena = sock->arena;
+	int error = settle(sock->sockets, sock->vouch);
+	struct listener_member *member;
 	struct listener *listener;
-	int error;
 
-	if (!sock) {
-		conn_refuse(app->arena, request->sock, ENOMEM);
-		return;
-	}
-	sock->bucket = UINT32_MAX;
-	app_hold(app, sock);
-	error = vouch_take(app, request, &sock->vouch);
-	if (!error)
-		error = settle(apps, sock->vouch);
 	if (error)
-		goto err_member;
-	error = ENOBUFS;
+		return error;
 	member = calloc(1, sizeof(*member));
-	if (!member || !quota_charge(app->user, &sock->charges, QUOTA_LISTENERS) ||
-	    open_queue(member, app->arena, request->arg))
+	if (!member || !quota_charge(arena->user, &sock->charges, QUOTA_LISTENERS) ||
+	    open_queue(member, arena, request->arg))
 		goto err_member;
-	listener = find(apps, sock->vouch);
+	listener = find(sock->sockets, sock->vouch);
 	if (!listener)
-		listener = create(apps, sock->vouch);
+		listener = create(sock->sockets, sock->vouch);
 	if (!listener)
 		goto err_block;
 	member->listener = listener;
@@ -399,43 +349,37 @@ void listener_open(struct app *app, const struct gz_request *request)
 	member->next = listener->members;
 	listener->members = member;
 	if (member->next)
-		publish_member(listener);
+		listener_line_update(listener);
 	else
-		publish(listener, app);
+		listener_line_write(listener, slot);
 	set_full(listener, false);
 	sock->listens = member;
-	vouch_watch(apps, sock->vouch);
+	vouch_watch(sock->sockets, sock->vouch);
 	sock->shared->name.local_port = request->port;
 	memcpy(sock->shared->name.local_addr, request->addr, 16);
 	sock->shared->name.family = request->family;
 	sock->shared->name.type = request->type;
 	gz_store(&sock->shared->worker.aux[GZ_AUX_ACCEPT_BLOCK], member->block);
 	conn_set_flags(sock, GZ_WORKER_OPEN | GZ_WORKER_LISTENING);
-	app_notify(apps, app->arena, sock->n);
-	return;
+	conn_notify(sock);
+	return 0;
 
 err_block:
-	arena_give_block(app->arena, member->block);
+	arena_give_block(arena, member->block);
 err_member:
 	free(member);
-	vouch_drop(apps, sock->vouch);
-	sock->vouch = NULL;
-	gz_store(&sock->shared->worker.error, (uint32_t)error);
-	conn_set_flags(sock, GZ_WORKER_OPEN | GZ_WORKER_DEAD);
-	app_notify(apps, app->arena, sock->n);
+	return ENOBUFS;
 }
 
-void listener_set_backlog(struct app *app, const struct gz_request *request)
+void listener_set_backlog(struct conn *sock, uint32_t wish)
 {
-	struct conn *sock = app->arena->conns[request->sock];
-
-	if (!sock || !sock->listens)
+	if (!sock->listens)
 		return;
-	uint32_t backlog = backlog_of(request->arg), most = sock->listens->mask + 1 - HANDSHAKES;
+	uint32_t backlog = backlog_of(wish), most = sock->listens->mask + 1 - HANDSHAKES;
 	sock->listens->backlog = backlog < most ? backlog : most;
-	sock->listens->wish = request->arg;
-	publish_member(sock->listens->listener);
-	listener_refresh(sock->listens);
+	sock->listens->wish = wish;
+	listener_line_update(sock->listens->listener);
+	refresh(sock->listens);
 }
 
 static void unqueue(struct listener_member *member, struct conn *conn)
@@ -452,19 +396,12 @@ static void unqueue(struct listener_member *member, struct conn *conn)
 	conn->member = NULL;
 }
 
-void listener_claim(struct app *app, uint32_t n)
+void listener_claim(struct conn *conn)
 {
-	struct conn *conn = app->arena->conns[n];
-
-	if (!conn || !conn->member)
-		return; /* reset meanwhile with its listener, or nonsense: either way not theirs to hold */
 	struct listener_member *member = conn->member;
+
 	unqueue(member, conn);
-	app_hold(app, conn);
-	/* Between the pop and this claim what arrived rang for nobody, and what the application wrote was not looked at. */
-	app_notify(app->apps, conn->arena, n);
-	listener_refresh(member);
-	conn_rung(conn);
+	refresh(member);
 }
 
 void listener_close(struct listener_member *member)
@@ -482,31 +419,31 @@ void listener_close(struct listener_member *member)
 
 		undefer(conn);
 		conn->member = NULL;
-		conn_reset(conn);
+		stream_reset(conn);
 	}
 	while (member->queued) {
 		struct conn *conn = member->queued;
 
 		unqueue(member, conn);
-		conn_reset(conn);
+		stream_reset(conn);
 	}
 	member->sock->listens = NULL;
 	arena_give_block(member->sock->arena, member->block);
-	vouch_drop(listener->apps, member->sock->vouch);
+	vouch_drop(listener->sockets, member->sock->vouch);
 	member->sock->vouch = NULL;
 	free(member);
 	if (listener->members)
-		publish_member(listener);
+		listener_line_update(listener);
 	else
 		destroy(listener);
 }
 
-bool listener_drop_unclaimed(struct apps *apps)
+bool listener_drop_unclaimed(struct sockets *sockets)
 {
-	uint64_t now = apps->stack->now_ns;
+	uint64_t now = sockets->stack->now_ns;
 	bool waiting = false;
 
-	for (struct listener *l = apps->listeners; l; l = l->next)
+	for (struct listener *l = sockets->listeners; l; l = l->next)
 		for (struct listener_member *m = l->members; m; m = m->next) {
 			uint32_t tail = gz_load_acquire(&m->queue->tail); /* pairs with the pop's cas */
 			struct conn *conn = m->queued, *next;
@@ -522,14 +459,14 @@ bool listener_drop_unclaimed(struct apps *apps)
 					continue;
 				}
 				unqueue(m, conn);
-				conn_reset(conn);
+				stream_reset(conn);
 			}
 		}
 	return waiting;
 }
 
-void listener_close_all(struct apps *apps)
+void listener_close_all(struct sockets *sockets)
 {
-	while (apps->listeners)
-		listener_close(apps->listeners->members);
+	while (sockets->listeners)
+		listener_close(sockets->listeners->members);
 }

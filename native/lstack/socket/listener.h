@@ -12,10 +12,9 @@
 #include <gazelle/arena.h>
 #include <gazelle/channel.h>
 
-struct app;
-struct apps;
 struct arena;
 struct conn;
+struct sockets;
 struct tcp_pcb;
 struct user;
 
@@ -35,7 +34,7 @@ struct listener_member {
 
 struct listener {
 	struct listener *next;
-	struct apps *apps;
+	struct sockets *sockets;
 	struct tcp_pcb *pcb;
 	struct listener_member *members, *turn;
 	uint8_t addr[16];
@@ -46,46 +45,38 @@ struct listener {
 	bool full;          /* every member's queue is: lwIP drops SYNs meanwhile */
 };
 
-/* GZ_REQUEST_LISTEN and GZ_REQUEST_BACKLOG. Failure is told through the socket's end. */
-void listener_open(struct app *app, const struct gz_request *request);
-void listener_set_backlog(struct app *app, const struct gz_request *request);
+/* GZ_REQUEST_LISTEN, by the process with this slot. sock->vouch says whose the port is. 0, or the errno for the application. */
+int listener_open(struct conn *sock, const struct gz_request *request, uint32_t slot);
+
+/* GZ_REQUEST_BACKLOG. */
+void listener_set_backlog(struct conn *sock, uint32_t backlog);
 
 /* The kernel socket that vouched for one of them, by its descriptor here, may be no listener any more. */
-void listener_changed(struct apps *apps, int fd);
+void listener_changed(struct sockets *sockets, int fd);
 
 /*
  * Who listens for connections to this address (the stack's or loopback) and port, as the worker page and the kernel say it. NULL:
  * nobody. `netns`: of the caller; a loopback address is that of his namespace.
  */
-struct listener_member *listener_find(struct apps *apps, const uint8_t addr[16], uint16_t port, uint64_t netns);
+struct listener_member *listener_find(struct sockets *sockets, const uint8_t addr[16], uint16_t port, uint64_t netns);
 
 /* The last holder of a listening socket let go: unaccepted connections are reset. */
 void listener_close(struct listener_member *member);
 
-/* GZ_REQUEST_CLAIM: a process popped this connection and now holds it. */
-void listener_claim(struct app *app, uint32_t n);
+/* GZ_REQUEST_CLAIM: a process popped this connection, and its listener has no more to do with it. */
+void listener_claim(struct conn *conn);
 
-/*
- * A deferred connection: its first bytes, or its FIN, have come, or it has waited long enough, so it may be accepted; it
- * broke off, and nobody will ever hear of it.
- */
-void listener_deliver(struct conn *conn);
-void listener_forget_deferred(struct conn *conn);
-
-/* Delivers those that have waited long enough. Now and then. */
-void listener_deliver_overdue(struct apps *apps);
-
-/* Queue room may have come back. */
-void listener_refresh(struct listener_member *member);
+/* Delivers the deferred connections (TCP_DEFER_ACCEPT) that have waited long enough. Now and then. */
+void listener_deliver_overdue(struct sockets *sockets);
 
 /*
  * After a process died: connections somebody popped but nobody claimed within CLAIM_GRACE are reset, for the popper is the
  * dead one. Returns true while some are still within their grace.
  */
-bool listener_drop_unclaimed(struct apps *apps);
+bool listener_drop_unclaimed(struct sockets *sockets);
 #define CLAIM_GRACE_NS 1000000000ull
 
 /* Stops them all (drain). */
-void listener_close_all(struct apps *apps);
+void listener_close_all(struct sockets *sockets);
 
 #endif

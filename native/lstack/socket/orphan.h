@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct apps;
 struct conn;
+struct sockets;
 
 /* As long as Linux waits for the end of a connection that nobody has any more (tcp_fin_timeout). */
 #define ORPHAN_PATIENCE_NS 60000000000ull
@@ -24,7 +24,7 @@ void orphan_progress(struct conn *conn);
 /* It is about to be freed. Nothing happens if it is no orphan. */
 void orphan_end(struct conn *conn);
 
-/* Resets those that have waited too long. Now and then. */
-void orphans_end_overdue(struct apps *apps);
+/* One that has waited too long, which is none from now on: the caller resets it. NULL: there is none. */
+struct conn *orphan_overdue(struct sockets *sockets);
 
 #endif

@@ -10,10 +10,11 @@
 #include <gazelle/worker_page.h>
 
 #include "socket/ahead.h"
-#include "apps/app.h"
+#include "arena/arena.h"
 #include "socket/conn.h"
-#include "shared/trace.h"
-#include "socket/listener.h"
+#include "socket/sockets.h"
+#include "socket/stream.h"
+#include "socket/trace.h"
 #include "core/worker.h"
 
 /* The application consumed, or the FIFO grew: offers `bytes` more to the peer; tells it at once if that matters to it. */
@@ -31,7 +32,7 @@ static void open_window(struct conn *conn, uint32_t bytes)
 }
 
 /* Reads how far the application has consumed. False: it wrote nonsense. */
-bool conn_receive_consumed(struct conn *conn)
+bool stream_receive_consumed(struct conn *conn)
 {
 	uint32_t tail = gz_load_acquire(&conn->shared->app.in_tail); /* pairs with gz_fifo_consume: those bytes are free */
 	uint32_t eaten = tail - conn->rx_tail;
@@ -49,7 +50,7 @@ static void maybe_grow_rx(struct conn *conn)
 	uint32_t peak = conn->rx_peak, size = GZ_BLOCK_SIZE(conn->rx_block), block;
 
 	conn->rx_peak = 0;
-	if (peak < conn->rx_size / 2 || size >= CONN_BLOCK_MAX)
+	if (peak < conn->rx_size / 2 || size >= STREAM_BLOCK_MAX)
 		return;
 	block = arena_take_block(conn->arena, arena_order(size * 4));
 	if (!block)
@@ -89,18 +90,18 @@ static void copy_held(struct conn *conn, uint32_t room)
 	}
 	conn->rx_head += done;
 	gz_store_release(&conn->shared->worker.out_head, conn->rx_head); /* pairs with gz_fifo_readable */
-	worker_count(conn->apps->stack, GZ_COUNT_rx_fifo_bytes, done);
+	worker_count(conn->sockets->stack, GZ_COUNT_rx_fifo_bytes, done);
 }
 
 /* Moves what was received into the FIFO as far as there is room. True if the application should look. */
-bool conn_receive_push(struct conn *conn)
+bool stream_receive_push(struct conn *conn)
 {
 	bool moved = false, again;
 
 	do {
 		again = false;
-		if (!conn_receive_consumed(conn)) {
-			app_doom_arena(conn->apps, conn->arena, "impossible consumer index");
+		if (!stream_receive_consumed(conn)) {
+			conn_hostile(conn, "impossible consumer index");
 			return moved;
 		}
 		uint32_t used = conn->rx_head - conn->rx_tail, size = GZ_BLOCK_SIZE(conn->rx_block);
@@ -138,7 +139,7 @@ bool conn_receive_push(struct conn *conn)
 /* The connection of a pcb that has one and can keep what comes out of order. */
 static struct conn *keeper(const struct tcp_pcb *pcb)
 {
-	struct conn *conn = pcb->recv == conn_receive ? pcb->callback_arg : NULL;
+	struct conn *conn = pcb->recv == stream_receive ? pcb->callback_arg : NULL;
 
 	return conn && !conn->orphan && !conn->held && !conn->fin_seen ? conn : NULL;
 }
@@ -213,19 +214,19 @@ static int fin_follows(struct tcp_pcb *pcb)
 	return 1;
 }
 
-void conn_receive_open(void)
+void stream_receive_open(void)
 {
 	static const struct ahead_owner owner = { .keep = keep_ahead, .following = following, .fin_follows = fin_follows };
 
 	ahead_set_owner(&owner);
 }
 
-err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
+err_t stream_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 {
 	struct conn *conn = arg;
 
 	(void)err;
-	if (__builtin_expect(conn && p && conn->apps->stack->tracing, 0))
+	if (__builtin_expect(conn && p && conn->sockets->stack->tracing, 0))
 		trace_arrived(conn);
 	if (!conn) {
 		if (p)
@@ -248,12 +249,12 @@ err_t conn_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 		pbuf_cat(conn->held, p);
 	else
 		conn->held = p;
-	if (conn_receive_push(conn)) {
-		if (__builtin_expect(conn->apps->stack->tracing, 0))
+	if (stream_receive_push(conn)) {
+		if (__builtin_expect(conn->sockets->stack->tracing, 0))
 			trace_stored(conn);
 		conn_notify(conn);
 	}
-	if (conn->deferred)
-		listener_deliver(conn);
+	if (conn->deferral)
+		conn->deferral->ready(conn);
 	return ERR_OK;
 }

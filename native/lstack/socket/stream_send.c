@@ -7,14 +7,16 @@
 #include <gazelle/fifo.h>
 #include <gazelle/worker_page.h>
 
-#include "apps/app.h"
+#include "arena/arena.h"
 #include "socket/conn.h"
-#include "apps/orphan.h"
-#include "shared/trace.h"
+#include "socket/sockets.h"
+#include "socket/stream.h"
+#include "socket/orphan.h"
+#include "socket/trace.h"
 #include "core/worker.h"
 
 /* Gives the FIFO a bigger block if the application asked and it is empty; answers in any case once it is. */
-bool conn_send_grow(struct conn *conn)
+bool stream_send_grow(struct conn *conn)
 {
 	struct gz_end *app = &conn->shared->app;
 	uint32_t serial = gz_load_acquire(&app->aux[GZ_AUX_GROW_SERIAL]); /* pairs with the request's release */
@@ -22,10 +24,10 @@ bool conn_send_grow(struct conn *conn)
 	if (serial == conn->grow_serial)
 		return false;
 	uint32_t wish = gz_load(&app->aux[GZ_AUX_GROW_SIZE]), size = GZ_BLOCK_SIZE(conn->tx_block);
-	uint32_t order = arena_order(wish < CONN_BLOCK_MAX ? wish : CONN_BLOCK_MAX), block = 0;
+	uint32_t order = arena_order(wish < STREAM_BLOCK_MAX ? wish : STREAM_BLOCK_MAX), block = 0;
 	if (1u << order > size) {
 		if (gz_load_acquire(&app->out_head) != conn->tx_acked) {
-			/* Not empty yet: conn_sent comes back here, if no short last segment is kept corked meanwhile. */
+			/* Not empty yet: stream_sent comes back here, if no short last segment is kept corked meanwhile. */
 			if (conn->pcb)
 				tcp_clear_flags(conn->pcb, TF_CORK);
 			return false;
@@ -42,7 +44,7 @@ bool conn_send_grow(struct conn *conn)
 	return true;
 }
 
-void conn_send_push(struct conn *conn)
+void stream_send_push(struct conn *conn)
 {
 	struct tcp_pcb *pcb = conn->pcb;
 	struct gz_end *app = &conn->shared->app;
@@ -55,15 +57,15 @@ void conn_send_push(struct conn *conn)
 	uint32_t size = GZ_BLOCK_SIZE(conn->tx_block), avail = head - conn->tx_given;
 
 	if (head - conn->tx_acked > size || avail > size) {
-		app_doom_arena(conn->apps, conn->arena, "impossible producer index");
+		conn_hostile(conn, "impossible producer index");
 		return;
 	}
 	if (avail && conn->tx_given == conn->tx_acked) {
 		if (!conn->orphan)
 			conn->tx_base = gz_load(&app->out_base);
-		conn->rtt_from_ns = conn->apps->stack->now_ns;
+		conn->rtt_from_ns = conn->sockets->stack->now_ns;
 	}
-	if (__builtin_expect(avail && conn->apps->stack->tracing, 0))
+	if (__builtin_expect(avail && conn->sockets->stack->tracing, 0))
 		trace_answered(conn);
 	uint32_t want = avail;
 	if (closing)
@@ -81,7 +83,7 @@ void conn_send_push(struct conn *conn)
 		}
 		conn->tx_given += len;
 		want -= len;
-		worker_count(conn->apps->stack, GZ_COUNT_tx_fifo_bytes, len);
+		worker_count(conn->sockets->stack, GZ_COUNT_tx_fifo_bytes, len);
 	}
 	if (closing && conn->tx_given == head) {
 		err_t err = tcp_shutdown(pcb, 0, 1);
@@ -96,7 +98,7 @@ void conn_send_push(struct conn *conn)
 /* The first acknowledgement of bytes sent when none were under way; smoothed as RFC 6298 has it. For TCP_INFO. */
 static void take_rtt(struct conn *conn)
 {
-	uint64_t us = (conn->apps->stack->now_ns - conn->rtt_from_ns) / 1000;
+	uint64_t us = (conn->sockets->stack->now_ns - conn->rtt_from_ns) / 1000;
 	uint32_t sample = us < 1 ? 1 : us < 60000000 ? (uint32_t)us : 60000000;
 
 	conn->rtt_from_ns = 0;
@@ -105,7 +107,7 @@ static void take_rtt(struct conn *conn)
 	gz_store(&conn->shared->worker.aux[GZ_AUX_CWND], conn->pcb->cwnd);
 }
 
-err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
+err_t stream_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
 {
 	struct conn *conn = arg;
 	bool look = false;
@@ -119,15 +121,15 @@ err_t conn_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
 	gz_store_release(&conn->shared->worker.in_tail, conn->tx_acked); /* pairs with gz_fifo_writable: bytes are free */
 	if (conn->orphan) {
 		orphan_progress(conn);
-		conn_send_push(conn);
+		stream_send_push(conn);
 		if (conn->fin_given && conn->tx_acked == conn->tx_given)
 			conn_later(conn);
 		return ERR_OK;
 	}
 	uint32_t flags = gz_load(&conn->shared->app.flags), size = GZ_BLOCK_SIZE(conn->tx_block);
 	if (flags & GZ_APP_GROW)
-		look = conn_send_grow(conn);
-	conn_send_push(conn);
+		look = stream_send_grow(conn);
+	stream_send_push(conn);
 	/* Tells a writer that waits, at half empty: pairs with its fence between setting the flag and looking at in_tail. */
 	if (flags & GZ_APP_WANT_SPACE && gz_load(&conn->shared->app.out_head) - conn->tx_acked <= size / 2)
 		look = true;

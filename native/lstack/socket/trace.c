@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "shared/trace.h"
+#include "socket/trace.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +10,9 @@
 #include <gazelle/histogram.h>
 #include <gazelle/worker_page.h>
 
-#include "apps/app.h"
 #include "core/clock.h"
 #include "socket/conn.h"
+#include "socket/sockets.h"
 
 #define SENT_MAX 64u /* answers of a turn that are timed */
 
@@ -88,7 +88,7 @@ static uint64_t later(uint64_t than_ns, uint32_t low)
 
 void trace_answered(struct conn *conn)
 {
-	struct protocol_stack *stack = conn->apps->stack;
+	struct protocol_stack *stack = conn->sockets->stack;
 	const struct gz_end *app = &conn->shared->app;
 	struct trace *trace = conn->trace;
 	uint64_t taken, read, write;

@@ -14,7 +14,6 @@
 #include <gazelle/arena.h>
 
 struct app;
-struct apps;
 struct conn;
 struct remains;
 struct user;
@@ -26,6 +25,13 @@ struct user;
 #define ARENA_SIZE (16ull << 30)
 #endif
 
+/* All arenas of a worker. */
+struct arenas {
+	struct arena *all;     /* also those whose processes have ended */
+	struct arena *audit;   /* where audit_some goes on; NULL: from the start */
+	struct arena *remains; /* those whose memory is being given back */
+};
+
 struct arena_stack {
 	uint32_t *item;
 	uint32_t count, room;
@@ -34,10 +40,10 @@ struct arena_stack {
 struct arena {
 	struct gz_arena *shared;
 	int fd;
-	struct apps *home;
+	struct arenas *home;
 	struct user *user;          /* who pays for it */
 	uint32_t charges;           /* for what (quota.h) */
-	struct arena *next, *prev;  /* home->arenas */
+	struct arena *next, *prev;  /* home->all */
 	struct arena *remains_next; /* home->remains (remains.h) */
 	struct remains *remains;    /* NULL: it has processes */
 	uint32_t refs;              /* attached processes, plus connections */
@@ -57,7 +63,7 @@ struct arena {
 };
 
 /* NULL and errno: no memory, no descriptor, or the user has as many as he may. The caller holds one reference. */
-struct arena *arena_create(struct apps *apps, struct user *user);
+struct arena *arena_create(struct arenas *arenas, struct user *user);
 void arena_get(struct arena *arena);
 /* The last reference gives it to remains.c, which frees it. */
 void arena_put(struct arena *arena);

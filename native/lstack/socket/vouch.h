@@ -12,10 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include <gazelle/channel.h>
-
-struct app;
-struct apps;
+struct sockets;
 struct user;
 
 /* A kernel socket of which we hold a descriptor, as the kernel described it when we looked last. */
@@ -36,25 +33,19 @@ struct vouch {
 };
 
 /* Learns which network namespace is ours. 0 or -errno. */
-int vouch_open(struct apps *apps);
+int vouch_open(struct sockets *sockets);
 
-/* VOUCH: keeps the descriptor until the request comes. Takes fd; -1: it came without one, or we had none left. */
-void vouch_came(struct app *app, uint32_t number, int fd);
+/* True if this descriptor is a socket of a family that has ports. */
+bool vouch_has_ports(int fd);
 
-/*
- * What was sent for this request, if the kernel says of it what the request says. 0 and *vouch, which is the caller's now; else
- * the errno for the application. `udp_peer`: the request names one, so that it is about a client.
- */
-int vouch_take(struct app *app, const struct gz_request *request, struct vouch **vouch);
+/* Asks the kernel what the socket of vouch->fd is. False: not one that has a port. */
+bool vouch_look(struct vouch *vouch);
 
 /* Closes and frees it; NULL is allowed. */
-void vouch_drop(struct apps *apps, struct vouch *vouch);
-
-/* All that was sent and never asked for. */
-void vouch_forget(struct app *app);
+void vouch_drop(struct sockets *sockets, struct vouch *vouch);
 
 /* Lets the worker hear of it when the process makes the socket no listener any more: vouch_of_event() then knows the owner. */
-void vouch_watch(struct apps *apps, struct vouch *vouch);
+void vouch_watch(struct sockets *sockets, struct vouch *vouch);
 
 /* True if this owner of an event is a watched vouch; *fd is its descriptor. */
 bool vouch_of_event(const void *owner, int *fd);
@@ -75,6 +66,6 @@ bool vouch_meets(const struct vouch *a, const struct vouch *b);
 bool vouch_shares(const struct vouch *a, const struct vouch *b);
 
 /* True if `now`, which came later, takes the port from `old` all the same: what the kernel of our own namespace says goes first. */
-bool vouch_outranks(const struct apps *apps, const struct vouch *now, const struct vouch *old);
+bool vouch_outranks(const struct sockets *sockets, const struct vouch *now, const struct vouch *old);
 
 #endif

@@ -3,8 +3,8 @@
  * Same host: the worker introduces a process to all processes of the program it wants to connect to, and is needed no more.
  * It makes the memory only those will see and the legs by which each learns of another's death.
  */
-#ifndef LSTACK_PAIR_H
-#define LSTACK_PAIR_H
+#ifndef LSTACK_INTRODUCE_H
+#define LSTACK_INTRODUCE_H
 
 #include <gazelle/control.h>
 
@@ -14,6 +14,6 @@ struct app;
  * PAIR: finds the program that listens at request->addr:port and introduces `app` to it. Always answers PAIRED. `fd`: a socket of the
  * caller, or -1; it stays his.
  */
-void pair_introduce(struct app *app, const struct gz_message *request, int fd);
+void introduce(struct app *app, const struct gz_message *request, int fd);
 
 #endif

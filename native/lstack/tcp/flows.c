@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "shared/flows.h"
+#include "tcp/flows.h"
 
 #include <errno.h>
 #include <fcntl.h>

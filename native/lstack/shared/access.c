@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "apps/access.h"
+#include "shared/access.h"
 
 #include <errno.h>
 #include <stdlib.h>

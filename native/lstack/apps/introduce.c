@@ -12,12 +12,12 @@
 #include <gazelle/same_host.h>
 
 #include "apps/app.h"
-#include "apps/attach.h"
 #include "apps/flight.h"
+#include "apps/message.h"
 #include "socket/conn.h"
 #include "socket/listener.h"
-#include "apps/pair.h"
-#include "apps/vouch.h"
+#include "apps/introduce.h"
+#include "socket/vouch.h"
 #include "core/worker.h"
 
 /* Processes of a program that a pair is made with at most; those it forks later join by themselves. */
@@ -83,7 +83,7 @@ static int tell(struct app *to, const struct gz_message *answer, uint32_t member
 	message.other = 0;
 	fds[GZ_PAIRED_MEMORY] = memory;
 	fds[GZ_PAIRED_LEG] = leg[1];
-	told = attach_send(to, &message, fds, GZ_PAIRED_FDS);
+	told = message_send(to->control_fd, &message, fds, GZ_PAIRED_FDS);
 	close(leg[1]);
 	if (told)
 		return leg[0];
@@ -95,7 +95,7 @@ static int tell(struct app *to, const struct gz_message *answer, uint32_t member
  * The listening side first: if none of it can be told, the other goes by the kernel or by TCP. The one that connects gets its
  * first leg with the answer, the others over the worker's control socket after it.
  */
-static int introduce(struct app *app, const struct arena *arena, struct gz_message *answer)
+static int introduce_to(struct app *app, const struct arena *arena, struct gz_message *answer)
 {
 	struct app *family[MEMBERS];
 	uint32_t count = family_of(arena, family), first = count;
@@ -140,7 +140,7 @@ static int introduce(struct app *app, const struct arena *arena, struct gz_messa
 			message.legs = told - 1;
 			err = 0;
 		}
-		if (!attach_send(app, &message, m == first ? fds : &legs[m], m == first ? GZ_PAIRED_FDS : 1))
+		if (!message_send(app->control_fd, &message, m == first ? fds : &legs[m], m == first ? GZ_PAIRED_FDS : 1))
 			app_doom(app, NULL);
 	}
 	for (uint32_t m = 0; m < count; m++)
@@ -153,7 +153,7 @@ err_close_memory:
 	return err;
 }
 
-void pair_introduce(struct app *app, const struct gz_message *request, int fd)
+void introduce(struct app *app, const struct gz_message *request, int fd)
 {
 	struct gz_message answer = { .kind = GZ_MESSAGE_PAIRED, .port = request->port, .life = 1, .uid = app->user->uid };
 	struct listener_member *member;
@@ -161,12 +161,12 @@ void pair_introduce(struct app *app, const struct gz_message *request, int fd)
 
 	memcpy(answer.addr, request->addr, sizeof(answer.addr));
 	answer.netns = fd < 0 ? 0 : vouch_netns(fd);
-	member = listener_find(app->apps, request->addr, request->port, answer.netns);
+	member = listener_find(&app->apps->sockets, request->addr, request->port, answer.netns);
 	if (member)
-		err = introduce(app, member->sock->arena, &answer);
+		err = introduce_to(app, member->sock->arena, &answer);
 	if (!err)
 		return;
 	answer.status = -err;
-	if (!attach_send(app, &answer, NULL, 0))
+	if (!message_send(app->control_fd, &answer, NULL, 0))
 		app_doom(app, NULL);
 }

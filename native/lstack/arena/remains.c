@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "apps/remains.h"
+#include "arena/remains.h"
 
 #include <stdlib.h>
 #include <unistd.h>
 
 #include <gazelle/arena.h>
 
-#include "apps/app.h"
-#include "apps/arena.h"
-#include "socket/conn.h"
+#include "arena/arena.h"
 
 /* Given back per turn: 4096 pages, about a millisecond. */
 #define SLICE (16ull << 20)
@@ -33,7 +31,7 @@ static int compare(const void *a, const void *b)
 }
 
 /* The socket table, and what its connections may have to send again. */
-static struct remains *take_stock(const struct arena *arena)
+static struct remains *take_stock(const struct arena *arena, arena_kept_fn *kept)
 {
 	uint32_t room = 1;
 	struct remains *remains;
@@ -45,7 +43,7 @@ static struct remains *take_stock(const struct arena *arena)
 		return NULL;
 	remains->keep[remains->count++] = (struct range){ 0, sizeof(*arena->shared) };
 	for (uint32_t n = 1; n < arena->high; n++) {
-		uint32_t block = arena->conns[n] ? arena->conns[n]->tx_block : 0;
+		uint32_t block = arena->conns[n] ? kept(arena->conns[n]) : 0;
 
 		if (block)
 			remains->keep[remains->count++] =
@@ -62,11 +60,11 @@ static void enlist(struct arena *arena)
 	arena->home->remains = arena;
 }
 
-void remains_begin(struct arena *arena, bool gone)
+void remains_begin(struct arena *arena, bool gone, arena_kept_fn *kept)
 {
 	if (!gone || arena->remains)
-		return;                     /* they may still read what has come for them, and hold the pages anyway */
-	arena->remains = take_stock(arena); /* without memory for it they go with the last orphan */
+		return; /* they may still read what has come for them, and hold the pages anyway */
+	arena->remains = take_stock(arena, kept); /* without memory for it they go with the last orphan */
 	if (arena->remains)
 		enlist(arena);
 }
@@ -111,9 +109,9 @@ static bool find(struct arena *arena, struct range *found)
 	}
 }
 
-bool remains_work(struct apps *apps)
+bool remains_work(struct arenas *arenas)
 {
-	struct arena *arena = apps->remains;
+	struct arena *arena = arenas->remains;
 	struct range some;
 
 	if (!arena)
@@ -122,11 +120,11 @@ bool remains_work(struct apps *apps)
 		arena->remains->at = some.to;
 		return true;
 	}
-	apps->remains = arena->remains_next;
+	arenas->remains = arena->remains_next;
 	arena->remains->listed = false;
 	if (arena->remains->ended) {
 		free(arena->remains);
 		arena_free(arena);
 	}
-	return apps->remains != NULL;
+	return arenas->remains != NULL;
 }

@@ -1,38 +1,42 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "apps/orphan.h"
+#include "socket/orphan.h"
 
-#include "apps/app.h"
+#include <stddef.h>
+
+#include "arena/arena.h"
+#include "arena/quota.h"
 #include "socket/conn.h"
+#include "socket/sockets.h"
 #include "core/worker.h"
 
 /* Who has waited longest stands first, so that the look for those that are overdue ends at the first that is not. */
 static void append(struct conn *conn)
 {
-	struct apps *apps = conn->apps;
+	struct sockets *sockets = conn->sockets;
 
-	conn->progress_ns = apps->stack->now_ns;
+	conn->progress_ns = sockets->stack->now_ns;
 	conn->orphan_next = NULL;
-	conn->orphan_prev = apps->orphans_last;
-	if (apps->orphans_last)
-		apps->orphans_last->orphan_next = conn;
+	conn->orphan_prev = sockets->orphans_last;
+	if (sockets->orphans_last)
+		sockets->orphans_last->orphan_next = conn;
 	else
-		apps->orphans = conn;
-	apps->orphans_last = conn;
+		sockets->orphans = conn;
+	sockets->orphans_last = conn;
 	conn->waits = true;
 }
 
 static void take_out(struct conn *conn)
 {
-	struct apps *apps = conn->apps;
+	struct sockets *sockets = conn->sockets;
 
 	if (conn->orphan_prev)
 		conn->orphan_prev->orphan_next = conn->orphan_next;
 	else
-		apps->orphans = conn->orphan_next;
+		sockets->orphans = conn->orphan_next;
 	if (conn->orphan_next)
 		conn->orphan_next->orphan_prev = conn->orphan_prev;
 	else
-		apps->orphans_last = conn->orphan_prev;
+		sockets->orphans_last = conn->orphan_prev;
 	conn->waits = false;
 }
 
@@ -58,12 +62,12 @@ void orphan_end(struct conn *conn)
 		take_out(conn);
 }
 
-void orphans_end_overdue(struct apps *apps)
+struct conn *orphan_overdue(struct sockets *sockets)
 {
-	while (apps->orphans && apps->stack->now_ns - apps->orphans->progress_ns > ORPHAN_PATIENCE_NS) {
-		struct conn *conn = apps->orphans;
+	struct conn *conn = sockets->orphans;
 
-		take_out(conn);
-		conn_reset(conn);
-	}
+	if (!conn || sockets->stack->now_ns - conn->progress_ns <= ORPHAN_PATIENCE_NS)
+		return NULL;
+	take_out(conn);
+	return conn;
 }

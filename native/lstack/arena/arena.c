@@ -9,10 +9,9 @@
 #include <gazelle/abi.h>
 #include <gazelle/arena.h>
 
-#include "apps/app.h"
-#include "apps/arena.h"
-#include "apps/quota.h"
-#include "apps/remains.h"
+#include "arena/arena.h"
+#include "arena/quota.h"
+#include "arena/remains.h"
 
 /* Free blocks kept warm per order; more are given back to the system. */
 #define WARM_BLOCKS 64u
@@ -47,36 +46,36 @@ static void *reserve(size_t bytes)
 
 static void enlist(struct arena *arena)
 {
-	struct apps *apps = arena->home;
+	struct arenas *home = arena->home;
 
-	arena->next = apps->arenas;
+	arena->next = home->all;
 	if (arena->next)
 		arena->next->prev = arena;
-	apps->arenas = arena;
+	home->all = arena;
 }
 
 static void strike_out(struct arena *arena)
 {
-	struct apps *apps = arena->home;
+	struct arenas *home = arena->home;
 
-	if (apps->audit == arena)
-		apps->audit = arena->next;
+	if (home->audit == arena)
+		home->audit = arena->next;
 	if (arena->next)
 		arena->next->prev = arena->prev;
 	if (arena->prev)
 		arena->prev->next = arena->next;
 	else
-		apps->arenas = arena->next;
+		home->all = arena->next;
 }
 
-struct arena *arena_create(struct apps *apps, struct user *user)
+struct arena *arena_create(struct arenas *arenas, struct user *user)
 {
 	struct arena *arena = calloc(1, sizeof(*arena));
 	int err;
 
 	if (!arena)
 		return NULL;
-	arena->home = apps;
+	arena->home = arenas;
 	arena->user = user;
 	if (!quota_charge(user, &arena->charges, QUOTA_ARENAS) || !quota_charge(user, &arena->charges, QUOTA_FILES)) {
 		errno = EUSERS;

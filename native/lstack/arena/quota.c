@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-#include "apps/quota.h"
+#include "arena/quota.h"
 
 #include <stdlib.h>
 #include <sys/resource.h>

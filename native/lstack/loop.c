@@ -3,11 +3,11 @@
  * One turn: what the port has -> lwIP; what other workers hand over; what applications ask; timers; then frames out, and
  * the wakings of applications and workers. Each source has a budget, so that none starves another.
  *
- * A turn without work starts the look-out (lookout.h): more turns, yielding the CPU now and then. Then we sleep, in two
+ * A turn without work starts idle polling (idle_polling.h): more turns, yielding the CPU now and then. Then we sleep, in two
  * phases: declare, fence, look again, sleep. The longer the silence the longer the sleeps: who has slept for long is cold,
  * and takes several times as long for the next packet.
  *
- * Who was told something and runs on our CPU can do nothing about it while we look out, nor does a yield help: the scheduler
+ * Who was told something and runs on our CPU can do nothing about it while we poll, nor does a yield help: the scheduler
  * goes by what each has had, and gives the CPU back to us until that is even. So we hand over: sleep, until something comes.
  */
 #include "loop.h"
@@ -33,7 +33,7 @@
 #include "apps/apps.h"
 #include "core/clock.h"
 #include "tcp/flows.h"
-#include "lookout.h"
+#include "idle_polling.h"
 #include "net/handover.h"
 #include "net/netif.h"
 #include "shared/page.h"
@@ -246,7 +246,7 @@ static void hand_over(struct protocol_stack *stack, struct manners *manners)
 }
 
 /* After an empty turn that began `idle_ns` after the last work: look on, or sleep. True: it was a look. */
-static bool idle(struct protocol_stack *stack, struct lookout *lookout, struct manners *manners, uint64_t idle_ns,
+static bool idle(struct protocol_stack *stack, struct idle_polling *polling, struct manners *manners, uint64_t idle_ns,
                  uint32_t looks)
 {
 	uint64_t slept;
@@ -255,7 +255,7 @@ static bool idle(struct protocol_stack *stack, struct lookout *lookout, struct m
 		hand_over(stack, manners);
 		return false;
 	}
-	if (stack->group->idle == GZ_IDLE_POLL || lookout_lasts(lookout, idle_ns)) {
+	if (stack->group->idle == GZ_IDLE_POLL || idle_polling_lasts(polling, idle_ns)) {
 		if (looks % YIELD_EVERY == YIELD_EVERY - 1)
 			sched_yield();
 		else
@@ -265,7 +265,7 @@ static bool idle(struct protocol_stack *stack, struct lookout *lookout, struct m
 	publish_gauges(stack);
 	slept = sleep_with(stack, manners, stack->now_ns >= manners->prompt_until_ns, idle_ns);
 	if (slept)
-		lookout_slept(lookout, stack->now_ns, idle_ns, slept);
+		idle_polling_slept(polling, stack->now_ns, idle_ns, slept);
 	return false;
 }
 
@@ -288,10 +288,10 @@ void loop_run(struct protocol_stack *stack)
 {
 	uint64_t work_ns = monotonic_ns(), events_ns = work_ns;
 	struct manners manners = { 0 };
-	struct lookout lookout;
+	struct idle_polling polling;
 	uint32_t looks = 0;
 
-	lookout_init(&lookout, stack->group->spin_us * 1000ull);
+	idle_polling_init(&polling, stack->group->spin_us * 1000ull);
 	while (!stop_wanted) {
 		uint32_t work = turn(stack);
 
@@ -307,12 +307,12 @@ void loop_run(struct protocol_stack *stack)
 				hand_over(stack, &manners);
 		}
 		if (work) {
-			lookout_work(&lookout, stack->now_ns, stack->now_ns - work_ns, looks > 0);
+			idle_polling_work(&polling, stack->now_ns, stack->now_ns - work_ns, looks > 0);
 			looks = 0;
 			work_ns = stack->now_ns;
 			continue;
 		}
-		looks = idle(stack, &lookout, &manners, stack->now_ns - work_ns, looks) ? looks + 1 : 0;
+		looks = idle(stack, &polling, &manners, stack->now_ns - work_ns, looks) ? looks + 1 : 0;
 	}
 	drain(stack);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* The worker's loop: turns while there is work, a bounded look-out after that, then sleep. */
+/* The worker's loop: turns while there is work, a bounded time of idle polling after that, then sleep. */
 #ifndef LSTACK_LOOP_H
 #define LSTACK_LOOP_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* Look-outs: a worker before whom time passes in steps of a turn, and a load that decides when its next work comes. */
+/* Idle polling: a worker before whom time passes in steps of a turn, and a load that decides when its next work comes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "lookout.h"
+#include "idle_polling.h"
 
 #define US 1000ull
 #define MS (1000 * US)
@@ -22,7 +22,7 @@ struct load {
 #define NEVER UINT64_MAX
 
 struct world {
-	struct lookout lookout;
+	struct idle_polling polling;
 	uint64_t now, looked, found, sleeps;
 };
 
@@ -31,7 +31,7 @@ static void silence(struct world *w, struct load load)
 	uint64_t idle = 0;
 	bool looked = false;
 
-	while (lookout_lasts(&w->lookout, idle)) {
+	while (idle_polling_lasts(&w->polling, idle)) {
 		idle += TURN;
 		looked = true;
 		if (idle >= load.while_looking_ns)
@@ -42,20 +42,20 @@ static void silence(struct world *w, struct load load)
 	if (idle >= load.while_looking_ns) {
 		w->found++;
 	} else {
-		lookout_slept(&w->lookout, w->now, idle, load.after_sleep_ns);
+		idle_polling_slept(&w->polling, w->now, idle, load.after_sleep_ns);
 		w->now += load.after_sleep_ns;
 		idle += load.after_sleep_ns;
 		w->sleeps++;
 		looked = false;
 	}
-	lookout_work(&w->lookout, w->now, idle, looked);
+	idle_polling_work(&w->polling, w->now, idle, looked);
 }
 
 static struct world after(uint64_t ns, struct load load)
 {
 	struct world w = { .now = MS };
 
-	lookout_init(&w.lookout, MOST);
+	idle_polling_init(&w.polling, MOST);
 	while (w.now < MS + ns)
 		silence(&w, load);
 	return w;
@@ -67,12 +67,12 @@ static void test_what_comes_soon_is_always_found(void **state)
 
 	(void)state;
 	assert_int_equal(w.sleeps, 0);
-	assert_int_equal(w.lookout.ns, MOST);
+	assert_int_equal(w.polling.ns, MOST);
 }
 
 static void test_who_needs_our_cpu_is_not_looked_for(void **state)
 {
-	/* The packet comes right after we have gone, whatever the look-out: looking longer looks like the remedy and is not. */
+	/* The packet comes right after we have gone, however long the polling: looking longer looks like the remedy and is not. */
 	for (uint64_t after_sleep = 5 * US; after_sleep <= 90 * US; after_sleep += 5 * US) {
 		struct world w = after(1000 * MS, (struct load){ NEVER, after_sleep });
 
@@ -87,12 +87,12 @@ static void test_a_silence_shortens_the_look_out_once(void **state)
 	struct world w = { .now = MS };
 
 	(void)state;
-	lookout_init(&w.lookout, MOST);
-	lookout_slept(&w.lookout, w.now, MOST + TURN, 4 * MS); /* it has lasted a turn longer than it should */
-	assert_int_equal(w.lookout.ns, MOST - MOST / 4);
+	idle_polling_init(&w.polling, MOST);
+	idle_polling_slept(&w.polling, w.now, MOST + TURN, 4 * MS); /* it has lasted a turn longer than it should */
+	assert_int_equal(w.polling.ns, MOST - MOST / 4);
 	for (int nap = 1; nap < 100; nap++)
-		lookout_slept(&w.lookout, w.now + (uint64_t)nap * 4 * MS, MOST + (uint64_t)nap * 4 * MS, 4 * MS);
-	assert_int_equal(w.lookout.ns, MOST - MOST / 4);
+		idle_polling_slept(&w.polling, w.now + (uint64_t)nap * 4 * MS, MOST + (uint64_t)nap * 4 * MS, 4 * MS);
+	assert_int_equal(w.polling.ns, MOST - MOST / 4);
 }
 
 static void test_rare_work_is_not_looked_for(void **state)
@@ -100,7 +100,7 @@ static void test_rare_work_is_not_looked_for(void **state)
 	struct world w = after(10000 * MS, (struct load){ NEVER, 60 * MS });
 
 	(void)state;
-	assert_int_equal(w.lookout.ns, 0);
+	assert_int_equal(w.polling.ns, 0);
 	assert_in_range(w.looked, 1, 10 * MOST);
 }
 
@@ -110,7 +110,7 @@ static void test_look_outs_come_back_with_what_they_would_find(void **state)
 	uint64_t sleeps;
 
 	(void)state;
-	assert_int_equal(w.lookout.ns, 0);
+	assert_int_equal(w.polling.ns, 0);
 	for (uint64_t until = w.now + 50 * MS; w.now < until;)
 		silence(&w, (struct load){ 20 * US, 30 * US });
 	sleeps = w.sleeps;
@@ -125,8 +125,8 @@ static void test_what_is_found_must_make_up_for_what_is_not(void **state)
 	struct world often = { .now = MS }, seldom = { .now = MS };
 
 	(void)state;
-	lookout_init(&often.lookout, MOST);
-	lookout_init(&seldom.lookout, MOST);
+	idle_polling_init(&often.polling, MOST);
+	idle_polling_init(&seldom.polling, MOST);
 	for (int i = 0; i < 5000; i++) {
 		silence(&often, i % 4 ? found : missed);
 		silence(&seldom, i % 4 ? missed : found);

@@ -94,6 +94,7 @@ def once(target: Target, options: list[str], deadline: float, outcome: Outcome) 
                 "-len_control=0",
                 "-entropic=0",  # what it would spend on choosing inputs runs four times as many
                 "-timeout=30",
+                "-report_slow_units=1000",  # a machine with much to do is no finding; -timeout is one
                 "-print_final_stats=1",
                 f"-artifact_prefix={findings}/{target.name}-",
                 *options,

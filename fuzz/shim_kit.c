@@ -156,7 +156,7 @@ bool shim_pair(int listener, const struct sockaddr_in *at, int ends[2])
 	ends[0] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	ends[1] = -1;
 	if (!connect(ends[0], (const struct sockaddr *)at, sizeof(*at)) || errno == EINPROGRESS)
-		if (poll(&come, 1, 1000) == 1)
+		if (poll(&come, 1, 5000) == 1) /* TCP_DEFER_ACCEPT, which an input may set, is a second */
 			ends[1] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (ends[1] >= 0)
 		return true;

@@ -211,6 +211,9 @@ def parse_topology(text: str, source: str) -> Topology:
         if cpu.id < 0 or cpu.id in seen:
             reader.problem(f"cpus[{i}].id", f"{cpu.id} is {'negative' if cpu.id < 0 else 'there twice'}")
         seen.add(cpu.id)
+    for i, pages in enumerate(topology.hugepages):
+        if pages.size_kb <= 0:
+            reader.problem(f"hugepages[{i}].size_kb", f"{pages.size_kb} is no size")
     for i, nic in enumerate(topology.nics):
         for address in nic.addresses:
             if not _is_address(address):

@@ -150,25 +150,122 @@ static int lingering(int *reader)
 	return fd;
 }
 
+/* The ways by which the last descriptor of such a socket may come to be closed by the worker. */
+enum way {
+	ALONE,
+	AFTER_A_REFUSAL,
+	IN_A_QUEUE,
+	IN_A_QUEUE_OF_A_QUEUE,
+	AFTER_AN_EMPTY_DATAGRAM,
+	NOT_YET_ACCEPTED,
+	AMONG_MANY,
+	WAYS
+};
+
+static void say_in_queue(int fd, uint32_t kind, int what, bool datagrams)
+{
+	struct gz_message m = message(kind);
+	int ends[2];
+
+	assert_int_equal(socketpair(AF_UNIX, datagrams ? SOCK_DGRAM : SOCK_SEQPACKET, 0, ends), 0);
+	if (datagrams)
+		assert_int_equal(send(ends[0], "", 0, 0), 0);
+	say(ends[0], &m, sizeof(m), what);
+	say(fd, &m, sizeof(m), ends[1]);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+/* A listener at an address of its own, to whom somebody has connected and sent the descriptor. */
+static void say_in_embryo(int fd, uint32_t kind, int what)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	struct gz_message m = message(kind);
+	int listener = socket(AF_UNIX, SOCK_SEQPACKET, 0), client = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	socklen_t len = sizeof(at);
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof(at.sun_family)), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &len), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(connect(client, (struct sockaddr *)&at, len), 0);
+	say(client, &m, sizeof(m), what);
+	say(fd, &m, sizeof(m), listener);
+	close(client);
+	close(listener);
+}
+
+/* Many more than a message may bring. */
+static void say_with_many(int fd, const struct gz_message *message, size_t len, int last)
+{
+	char control[CMSG_SPACE(64 * sizeof(int))] = { 0 };
+	struct iovec iov = { .iov_base = (void *)message, .iov_len = len };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(64 * sizeof(int));
+	for (int i = 0; i < 64; i++)
+		memcpy(CMSG_DATA(c) + i * (int)sizeof(int), i == 63 ? &last : &fx->stack.epoll_fd, sizeof(int));
+	assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), len);
+}
+
+static void send_it(enum way way, int fd, uint32_t kind, int what)
+{
+	struct gz_message m = message(kind), bad = message(kind);
+	int ends[2];
+
+	bad.magic = 1;
+	switch (way) {
+	case AFTER_A_REFUSAL:
+		say(fd, &bad, sizeof(bad), -1);
+		say(fd, &m, sizeof(m), what);
+		break;
+	case IN_A_QUEUE:
+		say_in_queue(fd, kind, what, false);
+		break;
+	case IN_A_QUEUE_OF_A_QUEUE:
+		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+		say(ends[0], &m, sizeof(m), what);
+		say_in_queue(fd, kind, ends[1], false);
+		close(ends[0]);
+		close(ends[1]);
+		break;
+	case AFTER_AN_EMPTY_DATAGRAM:
+		say_in_queue(fd, kind, what, true);
+		break;
+	case NOT_YET_ACCEPTED:
+		say_in_embryo(fd, kind, what);
+		break;
+	case AMONG_MANY:
+		say_with_many(fd, &m, sizeof(m), what);
+		break;
+	default:
+		say(fd, &m, sizeof(m), what);
+	}
+}
+
 static void a_socket_that_lingers_holds_up_nobody(void **state)
 {
-	uint32_t kinds[] = { GZ_MESSAGE_WAKE, GZ_MESSAGE_PAIR, GZ_MESSAGE_VOUCH, GZ_MESSAGE_EVENT_QUEUE, GZ_MESSAGE_FORK };
+	uint32_t kinds[] = { GZ_MESSAGE_WAKE,        GZ_MESSAGE_PAIR, GZ_MESSAGE_VOUCH,
+		             GZ_MESSAGE_EVENT_QUEUE, GZ_MESSAGE_FORK, GZ_MESSAGE_ADOPT };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
-		struct gz_message m = message(kinds[i]);
-		int reader, fd = lingering(&reader);
-		uint64_t before = now_ns();
+	for (enum way way = ALONE; way < WAYS; way++)
+		for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+			struct process p = greet(dial(), GZ_MESSAGE_HELLO);
+			int reader, fd = lingering(&reader);
+			uint64_t before = now_ns();
 
-		say(p.fd, &m, sizeof(m), fd);
-		close(fd);
-		turn();
-		leave(&p);
-		turn();
-		assert_true(now_ns() - before < 10000000000ull);
-		close(reader);
-	}
+			send_it(way, p.fd, kinds[i], fd);
+			close(fd);
+			turn();
+			leave(&p);
+			turn();
+			if (now_ns() - before > 10000000000ull)
+				fail_msg("message %u, way %u", kinds[i], (unsigned)way);
+			close(reader);
+		}
 }
 
 static int open_descriptors(void)
@@ -180,22 +277,6 @@ static int open_descriptors(void)
 	return used;
 }
 
-/* As many as fill whatever room the worker leaves for control data. */
-static void say_with_many(int fd, const struct gz_message *message, size_t len)
-{
-	char control[CMSG_SPACE(64 * sizeof(int))] = { 0 };
-	struct iovec iov = { .iov_base = (void *)message, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(64 * sizeof(int));
-	for (int i = 0; i < 64; i++)
-		memcpy(CMSG_DATA(c) + i * (int)sizeof(int), &fx->stack.epoll_fd, sizeof(int));
-	assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), len);
-}
-
 static void descriptors_nobody_asked_for_are_closed(void **state)
 {
 	(void)state;
@@ -205,7 +286,7 @@ static void descriptors_nobody_asked_for_are_closed(void **state)
 	for (size_t len = 0; len <= sizeof(m); len += sizeof(m)) {
 		struct process p = greet(dial(), GZ_MESSAGE_HELLO);
 
-		say_with_many(p.fd, &m, len);
+		say_with_many(p.fd, &m, len, fx->stack.epoll_fd);
 		assert_true(hung_up(p.fd));
 		leave(&p);
 		assert_int_equal(open_descriptors(), before);

@@ -20,6 +20,7 @@
 #include "apps/flight.h"
 #include "apps/requests.h"
 #include "arena/remains.h"
+#include "core/passed_fd.h"
 #include "core/worker.h"
 #include "socket/conn.h"
 #include "socket/dgram.h"
@@ -107,6 +108,7 @@ void apps_flush(struct protocol_stack *stack)
 	if (apps->doomed)
 		detach_doomed(apps);
 	remains_work(&apps->arenas);
+	passed_fd_look();
 	while (apps->rung) {
 		struct app *app = apps->rung;
 
@@ -136,7 +138,7 @@ void apps_flush(struct protocol_stack *stack)
 
 bool apps_pending(struct protocol_stack *stack)
 {
-	if (stack->apps->sockets.retry || stack->apps->arenas.remains)
+	if (stack->apps->sockets.retry || stack->apps->arenas.remains || passed_fd_pending())
 		return true;
 	for (struct app *app = stack->apps->all; app; app = app->next)
 		if (app->channel && gz_bell_pending(&app->channel->to_worker))

@@ -24,6 +24,7 @@
 #include "apps/flight.h"
 #include "apps/message.h"
 #include "core/log.h"
+#include "core/passed_fd.h"
 #include "core/worker.h"
 #include "shared/access.h"
 #include "socket/vouch.h"
@@ -252,7 +253,7 @@ void attach_claim(struct app *app)
 static void send_away(int fd, int status, const char *why)
 {
 	message_refuse(fd, status, why);
-	close(fd);
+	passed_fd_close(fd);
 }
 
 /* No descriptor is left. Who waits would keep us from ever sleeping: one at a time is told to go. */

@@ -105,6 +105,21 @@ static void on_carry(struct app *parent, const struct gz_message *message)
 	give_end(parent, carrier, end);
 }
 
+/* The process that made the pair of UNIX sockets which this is of; 0: one of another PID namespace; -1: it is none. */
+static pid_t maker(int fd)
+{
+	struct ucred made_by = { 0 };
+	socklen_t len = sizeof(made_by);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &made_by, &len) ? -1 : made_by.pid;
+}
+
+/* The end of a control socket, of any worker. If one of us kept it, that socket would never end, whatever becomes of the process. */
+static bool leads_to_worker(struct protocol_stack *stack, int fd)
+{
+	return maker(fd) < 0 || page_is_workers(stack, (uint32_t)maker(fd));
+}
+
 /*
  * A descriptor has come to this process, and shows us the end that lay with it. Whoever sent it had that end from a process
  * that held the socket; what is said of the socket is said by us. Nobody of another program has a say in it.
@@ -114,12 +129,14 @@ static void on_adopt(struct app *app, int end)
 	struct gz_message answer = { .kind = GZ_MESSAGE_ADOPTED, .status = EPERM };
 	uint64_t cookie = 0;
 	socklen_t len = sizeof(cookie);
+	bool ours = false;
 
 	if (end >= 0)
 		(void)getsockopt(end, SOL_SOCKET, SO_COOKIE, &cookie, &len);
 	for (struct app *from = app->arena->apps; from && cookie; from = from->arena_next) {
 		if (!from->carrier || from->end_cookie != cookie || from->doomed)
 			continue;
+		ours = true;
 		answer.status = 0;
 		answer.number = from->carries;
 		answer.attach_id = from->carries && app_holds(app, from->carries);
@@ -129,6 +146,11 @@ static void on_adopt(struct app *app, int end)
 	}
 	if (!message_send(app->control_fd, &answer, NULL, 0))
 		app_doom(app, NULL);
+	/* Others may show the same end after this process. In its queue lies nothing but what a worker has sent. */
+	if (end >= 0 && (ours || (maker(end) > 0 && leads_to_worker(app->apps->stack, end))))
+		close(end);
+	else
+		passed_fd_close(end);
 }
 
 /* It need not have claimed: what it never uses is closed as well. */
@@ -136,15 +158,6 @@ static void on_drop(struct app *app, const struct gz_message *message)
 {
 	for (uint64_t bits = message->drop; bits && message->number < GZ_SOCKS_MAX / 64; bits &= bits - 1)
 		app_let_go(app, message->number * 64 + (uint32_t)__builtin_ctzll(bits));
-}
-
-/* The end of a control socket, of any worker. If one of us kept it, that socket would never end, whatever becomes of the process. */
-static bool leads_to_worker(struct protocol_stack *stack, int fd)
-{
-	struct ucred made_by = { 0 };
-	socklen_t len = sizeof(made_by);
-
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &made_by, &len) || page_is_workers(stack, (uint32_t)made_by.pid);
 }
 
 /* From now on nothing can be sent to it, and nothing was: such an end could lie in its queue as well. */
@@ -174,11 +187,11 @@ static void on_event_queue(struct app *app, uint32_t number, int fd)
 		return;
 	}
 	if (app->queue_fd[number] >= 0) {
-		close(app->queue_fd[number]);
+		passed_fd_close(app->queue_fd[number]);
 	} else if (quota_take(app->user, QUOTA_FILES)) {
 		app->files++;
 	} else {
-		close(fd);
+		passed_fd_close(fd);
 		app_doom(app, "its user has as many descriptors of the worker as one may");
 		return;
 	}
@@ -229,9 +242,10 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		introduce(app, message, fd);
 	else if (message->kind == GZ_MESSAGE_DROP && app->arena)
 		on_drop(app, message);
-	else if (message->kind == GZ_MESSAGE_ADOPT && app->channel)
+	else if (message->kind == GZ_MESSAGE_ADOPT && app->channel) {
 		on_adopt(app, fd);
-	else if (message->kind == GZ_MESSAGE_CLAIM)
+		return;
+	} else if (message->kind == GZ_MESSAGE_CLAIM)
 		attach_claim(app);
 	else
 		app_doom(app, "unknown message");
@@ -241,17 +255,14 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 bool control_hear(struct app *app)
 {
 	struct gz_message message;
-	union {
-		char buf[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
-		struct cmsghdr align;
-	} control;
+	union passed_fds control;
 	struct iovec iov = { .iov_base = &message, .iov_len = sizeof(message) };
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control)
 	};
 	ssize_t n = recvmsg(app->control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	/* The kernel fills whatever room it is given with descriptors, also that meant for credentials nobody asked for. */
-	int fds[sizeof(control.buf) / sizeof(int)], count = 0;
+	int fds[PASSED_FDS_ROOM];
+	uint32_t count;
 	pid_t sender = 0;
 
 	if (n < 0) {
@@ -268,11 +279,8 @@ bool control_hear(struct app *app)
 			memcpy(&cred, CMSG_DATA(c), sizeof(cred));
 			sender = cred.pid;
 		}
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(c), (size_t)count * sizeof(int));
 	}
+	count = passed_fds_of(&msg, fds);
 	while (count > 1)
 		passed_fd_close(fds[--count]); /* no message carries more than one */
 	if (n == (ssize_t)sizeof(message) && msg.msg_flags & MSG_CTRUNC && message.kind == GZ_MESSAGE_VOUCH) {

@@ -100,7 +100,7 @@ static void detach(struct app *app)
 		leave_arena(app);
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
 		if (app->queue_fd[k] >= 0)
-			close(app->queue_fd[k]);
+			passed_fd_close(app->queue_fd[k]);
 	if (app->channel)
 		munmap(app->channel, sizeof(*app->channel));
 	app->channel = NULL;

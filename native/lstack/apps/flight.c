@@ -9,6 +9,7 @@
 #include <gazelle/control.h>
 
 #include "arena/quota.h"
+#include "core/passed_fd.h"
 
 /* The kernel charges a socket with more than this for each message that has not been read. */
 #define MESSAGE_LEAST 512u
@@ -82,7 +83,7 @@ void flight_look(struct landing **landings)
 			continue;
 		}
 		*landings = landing->next;
-		close(landing->fd);
+		passed_fd_close(landing->fd);
 		quota_give(landing->user, QUOTA_FILES);
 		quota_let_go(landing->user);
 		free(landing);

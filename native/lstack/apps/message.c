@@ -7,9 +7,6 @@
 
 #include <gazelle/abi.h>
 
-/* Messages that are read away before a refusal. */
-#define UNREAD_MAX 16u
-
 bool message_send(int fd, struct gz_message *message, const int *fds, uint32_t count)
 {
 	union {
@@ -39,6 +36,4 @@ void message_refuse(int fd, int status, const char *why)
 
 	snprintf(message.text, sizeof(message.text), "%s", why);
 	(void)message_send(fd, &message, NULL, 0);
-	for (uint32_t i = 0; i < UNREAD_MAX && recv(fd, &message, sizeof(message), MSG_DONTWAIT) > 0; i++)
-		;
 }

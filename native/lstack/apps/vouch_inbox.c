@@ -34,7 +34,7 @@ void vouch_inbox_put(struct app *app, uint32_t number, int fd)
 		fd = -1;
 		vouch->worthless = true;
 	} else if (fd >= 0 && !quota_take(app->user, QUOTA_FILES)) {
-		close(fd);
+		passed_fd_close(fd);
 		fd = -1;
 	} else if (fd >= 0) {
 		vouch->payer = app->user;

@@ -1,19 +1,131 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include "core/passed_fd.h"
 
-#include <sys/socket.h>
+#include <stdbool.h>
+#include <string.h>
 #include <unistd.h>
 
-void passed_fd_close(int fd)
+#define STEPS_MAX 2048u  /* reads and closes in a turn: about a millisecond */
+#define LEFT_MAX 65536u  /* descriptors that wait for a later turn: more than the worker may have */
+#define SCM_PIDFD_TYPE 4 /* SCM_PIDFD, since Linux 6.5: a socket that was sent may have been told to give one */
+
+/* The worker has one thread. The last of them is the next to be looked at, so that sockets within sockets do not pile up. */
+static struct {
+	int fd[LEFT_MAX];
+	uint32_t count;
+	uint32_t steps; /* in this turn */
+} left;
+
+uint32_t passed_fds_of(struct msghdr *msg, int *fds)
+{
+	uint32_t count = 0;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		uint32_t more = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+
+		if (c->cmsg_level != SOL_SOCKET || (c->cmsg_type != SCM_RIGHTS && c->cmsg_type != SCM_PIDFD_TYPE))
+			continue;
+		memcpy(fds + count, CMSG_DATA(c), more * sizeof(int));
+		count += more;
+	}
+	return count;
+}
+
+static int option(int fd, int name)
+{
+	int value = -1;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, SOL_SOCKET, name, &value, &len) ? -1 : value;
+}
+
+static void put(int fd)
+{
+	if (left.count < LEFT_MAX)
+		left.fd[left.count++] = fd;
+	else
+		close(fd);
+}
+
+/* One message off the queue, its descriptors to the others that wait. False: the queue is empty. */
+static bool read_one_away(int fd)
+{
+	static char bytes[65536];
+	struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
+	union passed_fds control;
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control)
+	};
+	ssize_t n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	int fds[PASSED_FDS_ROOM];
+	uint32_t count;
+
+	if (n < 0)
+		return false;
+	count = passed_fds_of(&msg, fds);
+	for (uint32_t i = 0; i < count; i++)
+		put(fds[i]);
+	/* An empty message has its sender's credentials, the end has none. */
+	return n > 0 || msg.msg_controllen > 0;
+}
+
+/* True if nothing is left in it. */
+static bool empty_one_step(int fd)
+{
+	int on = 1, accepted;
+
+	(void)shutdown(fd, SHUT_RD); /* from now on nothing can be sent to it, and accept() does not wait */
+	if (option(fd, SO_ACCEPTCONN) == 1) {
+		accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+		if (accepted >= 0)
+			put(accepted);
+		return accepted < 0;
+	}
+	(void)setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+	return !read_one_away(fd);
+}
+
+static void close_one(int fd)
 {
 	const struct linger never = { .l_onoff = 0 };
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
 
-	if (fd < 0)
-		return;
 	/* Of one that is not connected the option is the process's, which may use the socket on. */
 	if (!getpeername(fd, (struct sockaddr *)&peer, &len))
 		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &never, sizeof(never));
 	close(fd);
+}
+
+static void go_on(void)
+{
+	while (left.count && left.steps < STEPS_MAX) {
+		uint32_t last = left.count - 1;
+		int fd = left.fd[last];
+
+		left.steps++;
+		if (option(fd, SO_DOMAIN) == AF_UNIX && !empty_one_step(fd))
+			continue;
+		left.fd[last] = left.fd[--left.count];
+		close_one(fd);
+	}
+}
+
+void passed_fd_close(int fd)
+{
+	if (fd < 0)
+		return;
+	put(fd);
+	go_on();
+}
+
+void passed_fd_look(void)
+{
+	left.steps = 0;
+	go_on();
+}
+
+bool passed_fd_pending(void)
+{
+	return left.count > 0;
 }

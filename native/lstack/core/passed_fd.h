@@ -1,9 +1,38 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* Descriptors that came from another process. */
+/*
+ * Descriptors that came from another process. Whoever closes the last descriptor of a TCP socket with SO_LINGER waits until all
+ * is sent; so does whoever closes a UNIX socket in whose queue such a descriptor lies unread, or reads a message with less room
+ * than it brings. Here no close waits: queues are emptied first, and lingering is switched off.
+ */
 #ifndef LSTACK_PASSED_FD_H
 #define LSTACK_PASSED_FD_H
 
-/* Closes one; -1: there is none. The worker does not wait for what a socket of the other process has still to send. */
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#define PASSED_FDS_MAX 253u /* SCM_MAX_FD: what one message brings at most */
+
+/* Room for all descriptors of a message and for what else the kernel may tell of its sender. */
+union passed_fds {
+	char buf[CMSG_SPACE(PASSED_FDS_MAX * sizeof(int)) + 128];
+	struct cmsghdr align;
+};
+#define PASSED_FDS_ROOM (sizeof(union passed_fds) / sizeof(int))
+
+/* Copies the descriptors of a message just read to `fds`, which has PASSED_FDS_ROOM, and returns how many there are. */
+uint32_t passed_fds_of(struct msghdr *msg, int *fds);
+
+/*
+ * Closes one, which may be a socket of the worker's own that others send to; -1: there is none. A UNIX socket is shut down for
+ * reading first, whoever else has it. What is too much for one turn is closed by passed_fd_look.
+ */
 void passed_fd_close(int fd);
+
+/* Once a turn: goes on with what was left. */
+void passed_fd_look(void);
+
+/* True if something is left. */
+bool passed_fd_pending(void);
 
 #endif

@@ -23,6 +23,7 @@
 #include "arena/remains.h"
 #include "input.h"
 #include "net/fragments.h"
+#include "net/handover.h"
 #include "net/netif.h"
 #include "net/steer.h"
 #include "port/mempool.h"
@@ -224,18 +225,19 @@ void worker_turn(uint64_t ns)
 	netif_timers(stack);
 	page_beat(stack);
 	for (int i = 0; i < n; i++) {
-		if (events[i].data.ptr == &stack->steer)
-			steer_woken(stack);
+		if (events[i].data.ptr == &stack->handover)
+			handover_woken(stack);
 		else
 			apps_event(stack, events[i].data.ptr, events[i].events);
 	}
-	netif_poll_loop(stack, LOOP_BUDGET);
+	for (uint32_t i = 0, waiting = netif_looped(); i < waiting && i < LOOP_BUDGET; i++)
+		steer_input(stack, netif_take_looped());
 	steer_poll(stack, LOOP_BUDGET);
 	apps_poll(stack);
 	flows_tell_peers(stack);
 	tcp_table_timers(stack->now_ns);
 	netif_flush(stack);
-	steer_flush(stack);
+	handover_flush(stack);
 	apps_flush(stack);
 }
 
@@ -279,7 +281,7 @@ static void give_back(void)
 	/* What waits for a neighbour, and fragments. */
 	for (int i = 0; i < 40; i++)
 		worker_turn(SECOND);
-	while (remains_work(worker.stack.apps))
+	while (remains_work(&worker.stack.apps->arenas))
 		;
 	worker_turn(0);
 }
@@ -300,7 +302,7 @@ void worker_settle(void)
 	}
 	seen.more = false;
 	MUST(!apps->all);
-	MUST(!apps->dead && !apps->rung && !apps->retry && !apps->finished);
+	MUST(!apps->dead && !apps->rung && !apps->sockets.retry && !apps->sockets.finished);
 	MUST(!apps->arenas.all);
 	MUST(!apps->sockets.listeners);
 	for (uint32_t kind = 0; kind < QUOTA_KINDS; kind++)
@@ -384,7 +386,7 @@ void worker_begin(const char *program)
 	MUST(pool);
 	static const struct port_ops ops = { .receive = receive, .send = transmit, .flush = flush };
 	port.ops = &ops;
-	port.stack = stack;
+	port.page = stack->page;
 	port.pool = pool;
 	stack->port = &port;
 	MUST(!tcp_table_open() && !flows_open(stack) && !steer_open(stack) && !netif_open(stack));

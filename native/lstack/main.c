@@ -21,6 +21,7 @@
 #include "shared/group.h"
 #include "tcp/heap.h"
 #include "tcp/isn.h"
+#include "core/clock.h"
 #include "core/log.h"
 #include "loop.h"
 #include "port/mempool.h"
@@ -201,7 +202,7 @@ int main(int argc, char **argv)
 	stack.process_index = stack.group->process_index;
 	stack.plan = &stack.group->workers[stack.queue_id];
 	stack.role = stack.plan->role;
-	stack.now_ns = 1;
+	stack.now_ns = monotonic_ns();
 	stack.started_ns = stack.now_ns;
 	heap_set_limit(0);
 	err = start(&stack, &step);

@@ -153,6 +153,7 @@ static int lingering(int *reader)
 /* The ways by which the last descriptor of such a socket may come to be closed by the worker. */
 enum way {
 	ALONE,
+	IN_A_STREAM,
 	AFTER_A_REFUSAL,
 	IN_A_QUEUE,
 	IN_A_QUEUE_OF_A_QUEUE,
@@ -162,13 +163,13 @@ enum way {
 	WAYS
 };
 
-static void say_in_queue(int fd, uint32_t kind, int what, bool datagrams)
+static void say_in_queue(int fd, uint32_t kind, int what, int type)
 {
 	struct gz_message m = message(kind);
 	int ends[2];
 
-	assert_int_equal(socketpair(AF_UNIX, datagrams ? SOCK_DGRAM : SOCK_SEQPACKET, 0, ends), 0);
-	if (datagrams)
+	assert_int_equal(socketpair(AF_UNIX, type, 0, ends), 0);
+	if (type == SOCK_DGRAM)
 		assert_int_equal(send(ends[0], "", 0, 0), 0);
 	say(ends[0], &m, sizeof(m), what);
 	say(fd, &m, sizeof(m), ends[1]);
@@ -221,18 +222,21 @@ static void send_it(enum way way, int fd, uint32_t kind, int what)
 		say(fd, &bad, sizeof(bad), -1);
 		say(fd, &m, sizeof(m), what);
 		break;
+	case IN_A_STREAM:
+		say_in_queue(fd, kind, what, SOCK_STREAM);
+		break;
 	case IN_A_QUEUE:
-		say_in_queue(fd, kind, what, false);
+		say_in_queue(fd, kind, what, SOCK_SEQPACKET);
 		break;
 	case IN_A_QUEUE_OF_A_QUEUE:
 		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
 		say(ends[0], &m, sizeof(m), what);
-		say_in_queue(fd, kind, ends[1], false);
+		say_in_queue(fd, kind, ends[1], SOCK_SEQPACKET);
 		close(ends[0]);
 		close(ends[1]);
 		break;
 	case AFTER_AN_EMPTY_DATAGRAM:
-		say_in_queue(fd, kind, what, true);
+		say_in_queue(fd, kind, what, SOCK_DGRAM);
 		break;
 	case NOT_YET_ACCEPTED:
 		say_in_embryo(fd, kind, what);
@@ -245,10 +249,21 @@ static void send_it(enum way way, int fd, uint32_t kind, int what)
 	}
 }
 
+static int open_descriptors(void)
+{
+	int used = 0;
+
+	for (int fd = 0; fd < 512; fd++)
+		used += fcntl(fd, F_GETFD) >= 0;
+	return used;
+}
+
 static void a_socket_that_lingers_holds_up_nobody(void **state)
 {
 	uint32_t kinds[] = { GZ_MESSAGE_WAKE,        GZ_MESSAGE_PAIR, GZ_MESSAGE_VOUCH,
 		             GZ_MESSAGE_EVENT_QUEUE, GZ_MESSAGE_FORK, GZ_MESSAGE_ADOPT };
+
+	int files = open_descriptors();
 
 	(void)state;
 	for (enum way way = ALONE; way < WAYS; way++)
@@ -265,16 +280,8 @@ static void a_socket_that_lingers_holds_up_nobody(void **state)
 			if (now_ns() - before > 10000000000ull)
 				fail_msg("message %u, way %u", kinds[i], (unsigned)way);
 			close(reader);
+			assert_int_equal(open_descriptors(), files);
 		}
-}
-
-static int open_descriptors(void)
-{
-	int used = 0;
-
-	for (int fd = 0; fd < 512; fd++)
-		used += fcntl(fd, F_GETFD) >= 0;
-	return used;
 }
 
 static void descriptors_nobody_asked_for_are_closed(void **state)

@@ -23,9 +23,11 @@ from typing import Any
 import pytest
 from kit.instance import Instance, started, wait_running
 from kit.lab import Kit, Process
-from kit.redis import PORT, start_redis
+from kit.redis import PORT, ask, start_redis
 from kit.steering import owner
 from kit.waiting import until
+
+from gazelled.pages.worker_page import WorkerPageState
 
 CLIENT = Path(__file__).with_name("steady_client.py")
 CONNECTIONS = 40
@@ -157,4 +159,22 @@ def test_redis_is_killed_and_its_peers_see_the_close_at_once(kit: Kit, port: str
     assert refused
     assert all("Refused" in each["failed"] for each in refused), refused
     until(lambda: connections(instance) == [0, 0], "the stack to forget the connections", 15)
+    instance.stop()
+
+
+def test_a_new_worker_refuses_nobody_before_the_listener_is_back(kit: Kit) -> None:
+    instance = started(kit, "tap", 1)
+    redis = start_redis(instance)
+    before = instance.worker(0)["pid"]
+    os.kill(redis.pid, signal.SIGSTOP)  # it cannot give its listener to the new worker yet
+    os.kill(before, signal.SIGKILL)
+    until(
+        lambda: (page := instance.page(0)).pid not in (0, before) and page.state is WorkerPageState.RUNNING,
+        "the new worker",
+    )
+    asked = instance.client.try_run("timeout", "0.3", "bash", "-c", f"</dev/tcp/{instance.address}/{PORT}")
+    os.kill(redis.pid, signal.SIGCONT)
+    assert asked.returncode == 124, asked.stderr  # no answer, instead of a refusal
+    until(lambda: ask(instance, "PING") == "PONG", "redis to answer by the new worker")
+    wait_running(instance, 0, before)
     instance.stop()

@@ -65,8 +65,8 @@ static bool read_one_away(int fd)
 	count = passed_fds_of(&msg, fds);
 	for (uint32_t i = 0; i < count; i++)
 		put(fds[i]);
-	/* An empty message has its sender's credentials, the end has none. */
-	return n > 0 || msg.msg_controllen > 0;
+	/* An empty message has its sender's credentials, the end has none; of a stream it has some, but that has no empty messages. */
+	return n > 0 || (msg.msg_controllen > 0 && option(fd, SO_TYPE) != SOCK_STREAM);
 }
 
 /* True if nothing is left in it. */

@@ -2,6 +2,7 @@
 #include "core/passed_fd.h"
 
 #include <stdbool.h>
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -60,8 +61,8 @@ static bool read_one_away(int fd)
 	int fds[PASSED_FDS_ROOM];
 	uint32_t count;
 
-	if (n < 0)
-		return false;
+	if (n < 0) /* that the other end was closed before it had read all is told before what lies here is given out */
+		return errno == ECONNRESET || errno == EINTR;
 	count = passed_fds_of(&msg, fds);
 	for (uint32_t i = 0; i < count; i++)
 		put(fds[i]);

@@ -118,7 +118,7 @@ static inline int tear_down(void **state)
 
 	(void)state;
 	for (struct app *app = fx->stack.apps->all; app; app = app->next)
-		app_doom(app, NULL);
+		app_detach_later(app, NULL);
 	apps_flush(&fx->stack);
 	turn();
 	turn();

@@ -70,19 +70,19 @@ void app_let_go(struct app *app, uint32_t n)
 	stream_release(conn);
 }
 
-void app_doom(struct app *app, const char *why)
+void app_detach_later(struct app *app, const char *why)
 {
-	if (app->doomed)
+	if (app->leaving)
 		return;
-	app->doomed = true;
-	app->doom = why;
-	app->apps->doomed++;
+	app->leaving = true;
+	app->leave_why = why;
+	app->apps->leaving++;
 }
 
-void app_doom_arena(struct arena *arena, const char *why)
+void app_detach_arena_later(struct arena *arena, const char *why)
 {
 	for (struct app *app = arena->apps; app; app = app->arena_next)
-		app_doom(app, why);
+		app_detach_later(app, why);
 }
 
 /* These of its event queues are to be woken at the end of the turn, if they sleep. */

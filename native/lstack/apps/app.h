@@ -35,11 +35,11 @@ struct app {
 	bool tracer;                   /* GZ_MESSAGE_TRACE */
 	bool carrier;                  /* no process: a socket on its way, which only holds (GZ_MESSAGE_CARRY) */
 	uint32_t carries;              /* that one; 0: none of ours, the note says which */
-	uint64_t end_cookie;  /* SO_COOKIE of the other end of control_fd, if we made it: who shows it has it */
-	char note[64];        /* a carrier's, for who adopts it */
-	bool in_rung, doomed; /* doomed: detach at the end of the turn; hostile or gone */
-	bool gone;            /* its end of the control socket was closed: it has ended */
-	const char *doom;     /* why, for the log */
+	uint64_t end_cookie;   /* SO_COOKIE of the other end of control_fd, if we made it: who shows it has it */
+	char note[64];         /* a carrier's, for who adopts it */
+	bool in_rung, leaving; /* leaving: detach at the end of the turn; hostile or gone */
+	bool gone;             /* its end of the control socket was closed: it has ended */
+	const char *leave_why; /* why, for the log */
 	pid_t pid;
 	struct user *user;     /* whose it is; a fork's is its parent's */
 	uint64_t since_ns;     /* when it came */
@@ -67,7 +67,7 @@ struct apps {
 	struct app *told; /* one that was last rung on our CPU, in this turn or before, and its event queue; NULL: none */
 	uint32_t told_queue;
 	struct app *dead;  /* freed in apps_flush: their pointers may still stand in the loop's event array */
-	uint32_t doomed;   /* how many of `all` are */
+	uint32_t leaving;  /* how many of `all` are */
 	uint32_t count;    /* attached processes */
 	uint32_t families; /* arenas so far */
 	uint32_t places;   /* free ones of page->apps[], on a stack */
@@ -93,10 +93,10 @@ void app_rung(struct conn *conn);
 void app_let_go(struct app *app, uint32_t n);
 
 /* Marks a process that broke the protocol (or is gone); it is detached at the end of the turn. */
-void app_doom(struct app *app, const char *why);
+void app_detach_later(struct app *app, const char *why);
 
 /* Marks every process of an arena: its memory was tampered with. */
-void app_doom_arena(struct arena *arena, const char *why);
+void app_detach_arena_later(struct arena *arena, const char *why);
 
 /* Wakes the event queues rung in this turn that have declared themselves asleep; `cpu` is ours. */
 void app_wake(struct app *app, uint32_t cpu);

@@ -49,7 +49,7 @@ static void publish_counters(struct apps *apps)
 	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);
 }
 
-static const struct socket_users users = { .notify = app_notify, .hostile = app_doom_arena };
+static const struct socket_users users = { .notify = app_notify, .hostile = app_detach_arena_later };
 
 int apps_open(struct protocol_stack *stack)
 {
@@ -81,11 +81,11 @@ uint32_t apps_poll(struct protocol_stack *stack)
 	if (apps->sockets.retry)
 		stream_retry_all(&apps->sockets);
 	for (struct app *app = apps->all; app; app = app->next)
-		if (app->channel && !app->doomed && gz_bell_pending(&app->channel->to_worker))
+		if (app->channel && !app->leaving && gz_bell_pending(&app->channel->to_worker))
 			done += requests_serve(app, budget);
-	if (apps->doomed) { /* before the frames of this turn go out: what they said last is among them */
+	if (apps->leaving) { /* before the frames of this turn go out: what they said last is among them */
 		done++;
-		detach_doomed(apps);
+		detach_leaving(apps);
 	}
 	return done;
 }
@@ -96,7 +96,7 @@ bool apps_wait_here(struct protocol_stack *stack)
 	const struct app *app = apps->told;
 
 	apps->told = NULL;
-	return app && !app->doomed && gz_bell_pending(&app->channel->to_app[apps->told_queue]);
+	return app && !app->leaving && gz_bell_pending(&app->channel->to_app[apps->told_queue]);
 }
 
 void apps_flush(struct protocol_stack *stack)
@@ -105,8 +105,8 @@ void apps_flush(struct protocol_stack *stack)
 	uint32_t cpu = apps->rung ? (uint32_t)sched_getcpu() : 0;
 
 	stream_destroy_finished(&apps->sockets);
-	if (apps->doomed)
-		detach_doomed(apps);
+	if (apps->leaving)
+		detach_leaving(apps);
 	remains_work(&apps->arenas);
 	passed_fd_look();
 	while (apps->rung) {

@@ -82,7 +82,7 @@ void attach_refuse(struct app *app, int status, const char *why)
 {
 	message_refuse(app->control_fd, status, why);
 	log_warn("process %d refused: %s", (int)app->pid, why);
-	app_doom(app, NULL);
+	app_detach_later(app, NULL);
 }
 
 struct app *attach_new(struct apps *apps, int fd, pid_t pid, struct user *user, const char **why)
@@ -211,7 +211,7 @@ static void welcome(struct app *app)
 		.channel_size = sizeof(struct gz_channel),
 	};
 	if (!message_send(app->control_fd, &message, fds, GZ_WELCOME_FDS))
-		app_doom(app, NULL);
+		app_detach_later(app, NULL);
 	close(page_fd);
 	/* The process maps it from its own descriptor; ours has served. */
 	close(app->channel_fd);
@@ -222,7 +222,7 @@ static void welcome(struct app *app)
 void attach_hello(struct app *app)
 {
 	if (app->arena) {
-		app_doom(app, "second HELLO");
+		app_detach_later(app, "second HELLO");
 		return;
 	}
 	struct arena *arena = arena_create(&app->apps->arenas, app->user);
@@ -241,7 +241,7 @@ void attach_hello(struct app *app)
 void attach_claim(struct app *app)
 {
 	if (!app->arena || app->channel) {
-		app_doom(app, "CLAIM without a fork");
+		app_detach_later(app, "CLAIM without a fork");
 		return;
 	}
 	gz_store(&app->apps->stack->page->apps[app->slot].pid, (uint32_t)app->pid);
@@ -272,7 +272,7 @@ void attach_drop_silent(struct apps *apps)
 {
 	for (struct app *app = apps->all; app; app = app->next)
 		if (!app->arena && !app->tracer && apps->stack->now_ns - app->since_ns > SILENT_NS)
-			app_doom(app, NULL);
+			app_detach_later(app, NULL);
 }
 
 void attach_accept(struct apps *apps)

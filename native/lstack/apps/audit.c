@@ -24,7 +24,7 @@ static void end_orphans(struct arena *arena)
 static void end(struct arena *arena, const char *why)
 {
 	if (arena->apps)
-		app_doom_arena(arena, why);
+		app_detach_arena_later(arena, why);
 	else
 		end_orphans(arena);
 }

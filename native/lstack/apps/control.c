@@ -69,7 +69,7 @@ static void give_end(struct app *parent, const struct app *made, int end)
 	if (end >= 0)
 		answer.attach_id = made->slot;
 	if (!message_send(parent->control_fd, &answer, &end, end >= 0))
-		app_doom(parent, NULL);
+		app_detach_later(parent, NULL);
 	if (end >= 0)
 		close(end);
 }
@@ -134,7 +134,7 @@ static void on_adopt(struct app *app, int end)
 	if (end >= 0)
 		(void)getsockopt(end, SOL_SOCKET, SO_COOKIE, &cookie, &len);
 	for (struct app *from = app->arena->apps; from && cookie; from = from->arena_next) {
-		if (!from->carrier || from->end_cookie != cookie || from->doomed)
+		if (!from->carrier || from->end_cookie != cookie || from->leaving)
 			continue;
 		ours = true;
 		answer.status = 0;
@@ -145,7 +145,7 @@ static void on_adopt(struct app *app, int end)
 			app_hold(app, app->arena->conns[from->carries]);
 	}
 	if (!message_send(app->control_fd, &answer, NULL, 0))
-		app_doom(app, NULL);
+		app_detach_later(app, NULL);
 	/* Others may show the same end after this process. In its queue lies nothing but what a worker has sent. */
 	if (end >= 0 && (ours || (maker(end) > 0 && leads_to_worker(app->apps->stack, end))))
 		close(end);
@@ -183,7 +183,7 @@ static void on_event_queue(struct app *app, uint32_t number, int fd)
 {
 	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel || !can_wake(app->apps->stack, fd)) {
 		passed_fd_close(fd);
-		app_doom(app, "bad event queue");
+		app_detach_later(app, "bad event queue");
 		return;
 	}
 	if (app->queue_fd[number] >= 0) {
@@ -192,7 +192,7 @@ static void on_event_queue(struct app *app, uint32_t number, int fd)
 		app->files++;
 	} else {
 		passed_fd_close(fd);
-		app_doom(app, "its user has as many descriptors of the worker as one may");
+		app_detach_later(app, "its user has as many descriptors of the worker as one may");
 		return;
 	}
 	app->queue_fd[number] = fd;
@@ -217,7 +217,7 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 	if (sender)
 		app->pid = sender;
 	if (app->carrier)
-		app_doom(app, "a socket on its way says something");
+		app_detach_later(app, "a socket on its way says something");
 	else if (message->magic != GZ_ATTACH_MAGIC)
 		attach_refuse(app, EPROTO, "not a gazelled library");
 	else if (message->abi_version != GZ_ABI_VERSION)
@@ -248,7 +248,7 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 	} else if (message->kind == GZ_MESSAGE_CLAIM)
 		attach_claim(app);
 	else
-		app_doom(app, "unknown message");
+		app_detach_later(app, "unknown message");
 	passed_fd_close(fd);
 }
 
@@ -268,7 +268,7 @@ bool control_hear(struct app *app)
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR) {
 			app->gone = true;
-			app_doom(app, NULL);
+			app_detach_later(app, NULL);
 		}
 		return false;
 	}
@@ -294,11 +294,11 @@ bool control_hear(struct app *app)
 		if (count)
 			passed_fd_close(fds[0]);
 		app->gone = !n && !count;
-		app_doom(app, n ? "message of the wrong size" : NULL);
+		app_detach_later(app, n ? "message of the wrong size" : NULL);
 		return false;
 	}
 	on_message(app, &message, count ? fds[0] : -1, sender);
-	return !app->doomed;
+	return !app->leaving;
 }
 
 void control_event(struct apps *apps, void *owner, uint32_t events)
@@ -313,7 +313,7 @@ void control_event(struct apps *apps, void *owner, uint32_t events)
 	} else {
 		struct app *app = owner;
 
-		for (uint32_t i = 0; i < EVENT_BUDGET && !app->doomed && control_hear(app); i++)
+		for (uint32_t i = 0; i < EVENT_BUDGET && !app->leaving && control_hear(app); i++)
 			;
 	}
 }
@@ -325,6 +325,6 @@ void control_look(struct apps *apps)
 
 	for (int i = 0; i < n; i++)
 		for (struct app *app = apps->all; app; app = app->next)
-			if (app == events[i].data.ptr && !app->doomed)
+			if (app == events[i].data.ptr && !app->leaving)
 				control_event(apps, app, events[i].events);
 }

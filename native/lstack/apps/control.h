@@ -12,7 +12,7 @@ struct apps;
 /* An event of one of our descriptors; `owner` as given to epoll. */
 void control_event(struct apps *apps, void *owner, uint32_t events);
 
-/* Reads one message of the process. False: there is none, or it is gone, or was doomed for it. */
+/* Reads one message of the process. False: there is none, or it is gone, or it has to leave for what it said. */
 bool control_hear(struct app *app);
 
 /* Attends to all that processes have said or that has become of them, now instead of at the next look at the epoll set. */

@@ -30,7 +30,7 @@ static void let_go_of_all(struct app *app)
 			uint32_t n = w * 64 + (uint32_t)__builtin_ctzll(bits);
 			struct conn *conn = app->arena->conns[n];
 
-			if (app->doom && conn->holders == 1 && conn->pcb)
+			if (app->leave_why && conn->holders == 1 && conn->pcb)
 				stream_reset(conn);
 			app_let_go(app, n);
 		}
@@ -120,17 +120,17 @@ static void detach(struct app *app)
 	apps->dead = app;
 }
 
-void detach_doomed(struct apps *apps)
+void detach_leaving(struct apps *apps)
 {
 	struct app *app = apps->all, *next;
 
 	for (; app; app = next) {
 		next = app->next;
-		if (!app->doomed)
+		if (!app->leaving)
 			continue;
-		apps->doomed--;
-		if (app->doom) {
-			log_warn("process %d detached: %s", (int)app->pid, app->doom);
+		apps->leaving--;
+		if (app->leave_why) {
+			log_warn("process %d detached: %s", (int)app->pid, app->leave_why);
 			worker_count(apps->stack, GZ_COUNT_detached_hostile, 1);
 		}
 		detach(app);

@@ -6,9 +6,9 @@
 struct apps;
 
 /*
- * Ends the attachments that app_doom has marked: everything those processes hold is let go. Each struct lives until
+ * Ends the attachments that app_detach_later has marked: everything those processes hold is let go. Each struct lives until
  * apps_flush.
  */
-void detach_doomed(struct apps *apps);
+void detach_leaving(struct apps *apps);
 
 #endif

@@ -57,7 +57,7 @@ static uint32_t family_of(const struct arena *arena, struct app **family)
 
 	for (int claimed = 1; claimed >= 0; claimed--)
 		for (struct app *app = arena->apps; app && count < MEMBERS; app = app->arena_next)
-			if (!app->doomed && !app->carrier && (app->channel != NULL) == claimed)
+			if (!app->leaving && !app->carrier && (app->channel != NULL) == claimed)
 				family[count++] = app;
 	return count;
 }
@@ -141,7 +141,7 @@ static int introduce_to(struct app *app, const struct arena *arena, struct gz_me
 			err = 0;
 		}
 		if (!message_send(app->control_fd, &message, m == first ? fds : &legs[m], m == first ? GZ_PAIRED_FDS : 1))
-			app_doom(app, NULL);
+			app_detach_later(app, NULL);
 	}
 	for (uint32_t m = 0; m < count; m++)
 		if (legs[m] >= 0)
@@ -168,5 +168,5 @@ void introduce(struct app *app, const struct gz_message *request, int fd)
 		return;
 	answer.status = -err;
 	if (!message_send(app->control_fd, &answer, NULL, 0))
-		app_doom(app, NULL);
+		app_detach_later(app, NULL);
 }

@@ -35,11 +35,11 @@ static bool granted(const struct app *app, uint32_t n)
 /* Whoever has ended has let go of his ports when this returns. */
 static void look_for_ended(struct app *asks)
 {
-	if (asks->doomed)
+	if (asks->leaving)
 		return; /* it is being detached itself */
 	control_look(asks->apps);
-	if (!asks->doomed)
-		detach_doomed(asks->apps);
+	if (!asks->leaving)
+		detach_leaving(asks->apps);
 }
 
 /* It was sent before the request was posted, so it is here, or lies in the control socket. NULL: it was not sent. */
@@ -47,7 +47,7 @@ static struct vouch *fetch_vouch(struct app *app, uint32_t number)
 {
 	struct vouch *vouch = vouch_inbox_take(app, number);
 
-	for (uint32_t i = 0; !vouch && i < MESSAGES_MAX && !app->doomed && control_hear(app); i++)
+	for (uint32_t i = 0; !vouch && i < MESSAGES_MAX && !app->leaving && control_hear(app); i++)
 		vouch = vouch_inbox_take(app, number);
 	return vouch;
 }
@@ -187,7 +187,7 @@ static void serve(struct app *app, const struct gz_request *request)
 		return;
 	}
 	if (!n || n >= GZ_SOCKS_MAX) {
-		app_doom(app, "socket number out of range");
+		app_detach_later(app, "socket number out of range");
 		return;
 	}
 	switch (request->op) {
@@ -195,19 +195,19 @@ static void serve(struct app *app, const struct gz_request *request)
 		if (granted(app, n))
 			serve_listen(app, request);
 		else
-			app_doom(app, "listen on a number not granted");
+			app_detach_later(app, "listen on a number not granted");
 		break;
 	case GZ_REQUEST_CONNECT:
 		if (granted(app, n))
 			serve_connect(app, request);
 		else
-			app_doom(app, "connect on a number not granted");
+			app_detach_later(app, "connect on a number not granted");
 		break;
 	case GZ_REQUEST_BIND:
 		if (granted(app, n) || app_holds(app, n))
 			serve_bind(app, request);
 		else
-			app_doom(app, "bind on a number not granted");
+			app_detach_later(app, "bind on a number not granted");
 		break;
 	case GZ_REQUEST_BACKLOG:
 		if (app_holds(app, n))
@@ -220,7 +220,7 @@ static void serve(struct app *app, const struct gz_request *request)
 		app_let_go(app, n);
 		break;
 	default:
-		app_doom(app, "unknown request");
+		app_detach_later(app, "unknown request");
 	}
 }
 
@@ -251,10 +251,10 @@ static void serve_requests(struct app *app)
 	uint32_t waiting = requests_waiting(app), budget = app->apps->stack->group->rpc_number;
 
 	if (waiting > GZ_REQUESTS) {
-		app_doom(app, "impossible request index");
+		app_detach_later(app, "impossible request index");
 		return;
 	}
-	for (uint32_t i = 0; i < waiting && i < budget && !app->doomed; i++)
+	for (uint32_t i = 0; i < waiting && i < budget && !app->leaving; i++)
 		serve_next(app);
 	if (waiting > budget)
 		gz_bell_ring(&app->channel->to_worker, 0);
@@ -271,12 +271,12 @@ static void on_last_bell(void *ctx, uint32_t n)
 
 void requests_finish(struct app *app)
 {
-	uint32_t waiting = app->channel && !app->doom ? requests_waiting(app) : 0;
+	uint32_t waiting = app->channel && !app->leave_why ? requests_waiting(app) : 0;
 
 	for (uint32_t i = 0; i < waiting && waiting <= GZ_REQUESTS; i++)
 		serve_next(app);
 	/* What it wrote last: another process may hold the connection, so that letting go of it does not send that. */
-	if (app->channel && !app->doom)
+	if (app->channel && !app->leave_why)
 		(void)gz_bell_take(&app->channel->to_worker, GZ_SOCKS_MAX, on_last_bell, app);
 }
 
@@ -284,7 +284,7 @@ static void on_bell(void *ctx, uint32_t n)
 {
 	struct app *app = ctx;
 
-	if (app->doomed)
+	if (app->leaving)
 		return;
 	if (!n)
 		serve_requests(app);

@@ -22,7 +22,7 @@ void vouch_inbox_put(struct app *app, uint32_t number, int fd)
 	vouch = waiting < WAITING_MAX ? calloc(1, sizeof(*vouch)) : NULL;
 	if (!vouch) {
 		passed_fd_close(fd);
-		app_doom(app, waiting < WAITING_MAX ? NULL : "vouches, but asks for nothing");
+		app_detach_later(app, waiting < WAITING_MAX ? NULL : "vouches, but asks for nothing");
 		return;
 	}
 	/*

@@ -16,8 +16,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.namespaces import Namespace as Namespace  # to be had from here as well, as most tests need all three
-from kit.waiting import until as until
+from kit.namespaces import Namespace
+from kit.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _numbers = itertools.count()

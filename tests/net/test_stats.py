@@ -11,8 +11,9 @@ import os
 import signal
 
 from kit.instance import on_tap, wait_running
-from kit.lab import Kit, until
+from kit.lab import Kit
 from kit.redis import load, start_redis
+from kit.waiting import until
 
 REQUESTS = 20_000
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 from kit.instance import Instance, on_tap
-from kit.lab import Kit, compiled, until
+from kit.lab import Kit, compiled
+from kit.waiting import until
 
 FRAMES = int(os.environ.get("NOISE_FRAMES", "20000"))
 SEED = int(os.environ.get("NOISE_SEED", "1"))

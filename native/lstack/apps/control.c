@@ -117,7 +117,9 @@ static pid_t maker(int fd)
 /* The end of a control socket, of any worker. If one of us kept it, that socket would never end, whatever becomes of the process. */
 static bool leads_to_worker(struct protocol_stack *stack, int fd)
 {
-	return maker(fd) < 0 || page_is_workers(stack, (uint32_t)maker(fd));
+	pid_t made_by = maker(fd);
+
+	return made_by < 0 || page_is_workers(stack, (uint32_t)made_by);
 }
 
 /*

@@ -12,8 +12,8 @@
 bool message_send(int fd, struct gz_message *message, const int *fds, uint32_t count);
 
 /*
- * Sends REFUSED, the last message to a process. What the process has sent before is read: left unread, it would make the
- * kernel drop this message.
+ * Sends REFUSED, the last message to a process. Close the socket by passed_fd_close: it reads what the process has sent before,
+ * which, left unread, would make the process see a reset instead of this message.
  */
 void message_refuse(int fd, int status, const char *why);
 

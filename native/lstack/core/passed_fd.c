@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 #include "core/passed_fd.h"
 
-#include <stdbool.h>
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>

@@ -308,8 +308,3 @@ void netif_timers(struct protocol_stack *stack)
 	fragments_timer(self.now_ms);
 	worker_gauge(stack, GZ_COUNT_mbufs_free, rte_mempool_avail_count(stack->port->pool));
 }
-
-uint64_t netif_next_timer(const struct protocol_stack *stack)
-{
-	return self.timer_ns > stack->now_ns ? self.timer_ns - stack->now_ns : 0;
-}

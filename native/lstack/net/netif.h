@@ -22,9 +22,6 @@ void netif_timers(struct protocol_stack *stack);
 uint32_t netif_looped(void);
 struct rte_mbuf *netif_take_looped(void);
 
-/* Nanoseconds until netif_timers has work; UINT64_MAX: none. */
-uint64_t netif_next_timer(const struct protocol_stack *stack);
-
 /* Copies a pbuf chain that starts at the IP header into a fresh mbuf chain, behind the given Ethernet header. NULL: no mbufs. */
 struct rte_mbuf *netif_to_mbuf(struct protocol_stack *stack, const struct pbuf *p, const uint8_t ethernet[14]);
 

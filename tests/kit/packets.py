@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 from kit.instance import Instance, on_tap
 from kit.lab import Kit, Process
+from kit.waiting import until
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 ICMP, TCP, UDP, FRAGMENT, ICMP6 = 1, 6, 17, 44, 58
@@ -345,6 +346,17 @@ def kit_wire(instance: Instance) -> Wire:
     wire = Wire(instance.home.name, instance.device, mac)
     instance.kit.later(wire.close)
     return wire
+
+
+def grown(wire: Wire, instance: Instance) -> None:
+    """Wait until the worker refuses a SYN: in its first second it answers none, since listeners may be coming back."""
+
+    def refused() -> bool:
+        peer = Connection(wire, "10.91.0.76", instance.address, 7099)
+        peer.send(SYN)
+        return peer.wait(seconds=0.3) is not None
+
+    until(refused, "the worker to refuse a SYN")
 
 
 def served(kit: Kit, program: str, says: str = "serving") -> tuple[Instance, Process]:

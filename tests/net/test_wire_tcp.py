@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kit.instance import on_tap
 from kit.lab import Kit
-from kit.packets import ACK, FIN, MAC, MSS_OPTION, PSH, RST, SYN, Connection, kit_wire, neighbour, served, tcp
+from kit.packets import ACK, FIN, MAC, MSS_OPTION, PSH, RST, SYN, Connection, grown, kit_wire, neighbour, served, tcp
 from kit.waiting import until
 
 CLOSES_FIRST = """
@@ -49,6 +49,7 @@ def test_a_segment_of_no_connection_is_refused_as_it_asks_for(kit: Kit) -> None:
     instance = on_tap(kit, 1)
     instance.start()
     wire = kit_wire(instance)
+    grown(wire, instance)
     for flags, expected, seq, ack in ((ACK, RST, 5000, 0), (SYN, RST | ACK, 0, 1001), (FIN, RST | ACK, 0, 1001)):
         peer = Connection(wire, "10.91.0.77", instance.address, 7100)
         peer.seq, peer.ack = 1000, 5000
@@ -63,6 +64,7 @@ def test_a_frame_with_a_priority_and_no_vlan_is_heard(kit: Kit) -> None:
     instance = on_tap(kit, 1)
     instance.start()
     wire = kit_wire(instance)
+    grown(wire, instance)
     for vlan, heard in ((0x0001, False), (0xE000, True)):
         peer = Connection(wire, "10.91.0.77", instance.address, 7100)
         packet = tcp(peer.source, peer.to, peer.ports, SYN, seq=peer.seq)

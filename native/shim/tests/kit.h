@@ -73,6 +73,8 @@ static inline void kit_pair(int fd[2])
 
 	fd[0] = kit_connect(PEER_ADDR, kit_port(listener));
 	fd[1] = accept(listener, NULL, NULL);
+	if (fd[1] < 0)
+		print_error("accept: %s\n", strerror(errno));
 	assert_true(fd[1] >= 0);
 	close(listener);
 }

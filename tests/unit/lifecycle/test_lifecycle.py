@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -321,17 +320,18 @@ def test_an_interrupted_start_undoes_itself(gazelled: Gazelled) -> None:
     nothing_left(gazelled)
 
 
-def test_status_needs_little_time(gazelled: Gazelled) -> None:
+def test_status_imports_nothing_that_is_slow_to_import(gazelled: Gazelled) -> None:
     gazelled("start")
-
-    def cpu_seconds() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        gazelled("status", "--json")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    # CPU time, not the clock: others may keep this machine busy.
-    assert min(cpu_seconds() for _ in range(5)) < 0.2
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", *gazelled.argv("status", "--json")[1:]],
+        env=gazelled.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in shown.splitlines()}
+    assert "gazelled" in imported
+    assert not imported & {"pydantic", "pyroute2", "psutil", "rich", "asyncio", "prometheus_client"}
 
 
 # ---- run

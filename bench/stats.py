@@ -148,12 +148,12 @@ def judge(target: Target | None, kernel: Cell | None, gazelled: Cell | None) -> 
         if ours is None or theirs is None or ours > theirs:
             return Verdict.MISSED
 
-    def meets(bar: float) -> bool:
+    def reaches(bar: float) -> bool:
         return reached >= bar if target.kind.more_is_better else reached <= bar
 
-    if meets(target.aim):
+    if reaches(target.aim):
         return Verdict.AIM
-    return Verdict.MUST if meets(target.must) else Verdict.MISSED
+    return Verdict.MUST if reaches(target.must) else Verdict.MISSED
 
 
 def figure(value: float, unit: str = "") -> str:

@@ -18,14 +18,14 @@
 
 #define STEPS 150
 #define CONNECTIONS 4u
-#define LEGS 16u
+#define MEMBER_SOCKETS 16u
 #define BLOCK_WORDS 64u
 
 static int listener = -1, end[2 * CONNECTIONS];
 static struct sockaddr_in at;
 static struct gz_pair *shared;
-static int leg[LEGS];
-static uint32_t legs;
+static int member_socket[MEMBER_SOCKETS];
+static uint32_t member_sockets;
 
 /* Where the library has mapped the memory of the pair it uses: something has come by it. */
 static void find_memory(void)
@@ -46,12 +46,12 @@ static void find_memory(void)
 }
 
 /* Ends of socket pairs that the library keeps, but for the worker's, which have a name. */
-static void find_legs(void)
+static void find_member_sockets(void)
 {
 	DIR *dir = opendir("/proc/self/fd");
 	const struct dirent *entry;
 
-	legs = 0;
+	member_sockets = 0;
 	while (dir && (entry = readdir(dir))) {
 		struct sockaddr_storage peer;
 		int fd = atoi(entry->d_name), type = 0;
@@ -59,9 +59,10 @@ static void find_legs(void)
 
 		if (fd <= 2 || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || type != SOCK_SEQPACKET)
 			continue;
-		if (getpeername(fd, (struct sockaddr *)&peer, &size) || size > sizeof(sa_family_t) || legs == LEGS)
+		if (getpeername(fd, (struct sockaddr *)&peer, &size) || size > sizeof(sa_family_t) ||
+		    member_sockets == MEMBER_SOCKETS)
 			continue;
-		leg[legs++] = fd;
+		member_socket[member_sockets++] = fd;
 	}
 	if (dir)
 		closedir(dir);
@@ -108,21 +109,22 @@ static void write_memory(struct input *in)
 
 static void say(struct input *in)
 {
-	static const uint32_t kinds[] = { GZ_MESSAGE_EVENT_QUEUE, GZ_MESSAGE_LEG, GZ_MESSAGE_DROP, GZ_MESSAGE_PAIRED };
+	static const uint32_t kinds[] = { GZ_MESSAGE_EVENT_QUEUE, GZ_MESSAGE_MEMBER, GZ_MESSAGE_DROP, GZ_MESSAGE_PAIRED };
 	struct gz_message message = { .magic = GZ_ATTACH_MAGIC, .abi_version = GZ_ABI_VERSION };
 	uint8_t what = take8(in);
 	int fd;
 
-	if (!legs)
+	if (!member_sockets)
 		return;
-	fd = leg[take8(in) % legs];
+	fd = member_socket[take8(in) % member_sockets];
 	message.kind = kinds[what & 3];
 	message.number = take_odd(in);
 	message.member = take8(in);
 	message.life = take8(in);
 	if (what & 4)
 		((uint8_t *)&message)[take8(in) % sizeof(message)] = take8(in);
-	shim_post(fd, &message, what & 8 ? take8(in) % sizeof(message) : sizeof(message), &leg[what % legs], what >> 4 & 1);
+	shim_post(fd, &message, what & 8 ? take8(in) % sizeof(message) : sizeof(message),
+	          &member_socket[what % member_sockets], what >> 4 & 1);
 }
 
 static void step(struct input *in)
@@ -199,7 +201,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		MUST(failures++ < 200);
 	}
 	find_memory();
-	find_legs();
+	find_member_sockets();
 	for (int i = 0; i < STEPS && in.left && shared; i++)
 		step(&in);
 	close_ends();

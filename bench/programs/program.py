@@ -60,7 +60,7 @@ class Server:
         return children_of(self.process.pid)
 
     def said(self) -> str:
-        """Return its last words."""
+        """Return the last lines of its output."""
         return end_of_output(self.process.output())
 
 

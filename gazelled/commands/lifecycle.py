@@ -124,6 +124,6 @@ def recover(instance: str | None) -> int:
 
         problems += recover_nics(run_root(), report)
     if problems:
-        raise GazelledError("; ".join(problems), hint="mend the cause, then run `gazelled recover` again")
+        raise GazelledError("; ".join(problems), hint="fix the cause, then run `gazelled recover` again")
     report("recovered, the host is as before" if done else "nothing left to recover")
     return ExitCode.OK

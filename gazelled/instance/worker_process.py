@@ -22,7 +22,7 @@ from gazelled.instance.worker_state import Look
 
 _LOG_MAX = 1 << 20  # a log this long is put aside before the next start
 _MESSAGE_MAX = 4096
-_FILES_WANTED = 1 << 20  # a worker holds an eventfd per waiting place of every application
+_FILES_WANTED = 1 << 20  # a worker holds an eventfd per event queue of every application
 
 # These would send a worker's files elsewhere, let it speak for us to systemd, or load our own shim into it.
 _NOT_FOR_WORKERS = (

@@ -74,7 +74,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Retry:
-    """A person says that the cause of a FATAL is mended."""
+    """A person says that the cause of a FATAL is fixed."""
 
 
 Event = Ready | Exited | Tick | Stop | Retry

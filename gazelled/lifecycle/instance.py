@@ -137,7 +137,7 @@ def _undo_leftovers(run_dir: RunDir, plan: Plan, lock: int, report: Report) -> b
         run_dir.between.touch()
         problems = clean_up(run_dir, report)
         if problems:
-            raise GazelledError("; ".join(problems), hint="mend the cause, then start again")
+            raise GazelledError("; ".join(problems), hint="fix the cause, then start again")
     except GazelledError:
         os.close(lock)
         raise
@@ -233,7 +233,7 @@ def _clean_up(run_dir: RunDir, lock: int, report: Report) -> None:
     if problems:
         raise GazelledError(
             f"instance {run_dir.instance}: not all was put back: {'; '.join(problems)}",
-            hint=f"mend the cause, then `gazelled recover -i {run_dir.instance}`",
+            hint=f"fix the cause, then `gazelled recover -i {run_dir.instance}`",
         )
 
 

@@ -347,7 +347,7 @@ def unbind_by_hand(device: str, *, report: Report) -> None:
         if problems:
             raise GazelledError(
                 f"{nic.label}: not all was put back: {'; '.join(problems)}",
-                hint="mend the cause, then run `gazelled unbind` or `gazelled recover` again",
+                hint="fix the cause, then run `gazelled unbind` or `gazelled recover` again",
             )
 
 

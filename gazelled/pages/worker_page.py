@@ -50,7 +50,7 @@ class _Listener(ctypes.Structure):
         ("v6only", ctypes.c_uint32),
         ("addr", ctypes.c_uint8 * 16),
         ("backlog", ctypes.c_uint32),
-        ("family", ctypes.c_uint32),
+        ("program", ctypes.c_uint32),
         ("netns", ctypes.c_uint64),
     ]
 

@@ -101,7 +101,7 @@ static bool parse_options(int argc, char **argv, struct options *options)
 }
 
 /* Affinity and the short name, before anything allocates: memory then comes from the right node. */
-static int take_place(const struct gz_worker_plan *plan)
+static int pin_to_cpu(const struct gz_worker_plan *plan)
 {
 	cpu_set_t cpus;
 
@@ -149,7 +149,7 @@ static int start(struct protocol_stack *stack, const char **step)
 			return err; \
 	} while (0)
 	STEP("privileges", privileges_bound());
-	STEP("cpu affinity", take_place(stack->plan));
+	STEP("cpu affinity", pin_to_cpu(stack->plan));
 	STEP("worker page", page_open(stack));
 	STEP("epoll", (stack->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0 ? -errno : 0);
 	STEP("random numbers", isn_open());

@@ -420,7 +420,7 @@ static void one_user_leaves_room_for_others(void **state)
 		if (counter(GZ_COUNT_attachments) == count)
 			break;
 	}
-	/* With less descriptors than places these are what he may have half of. */
+	/* With less descriptors than slots these are what he may have half of. */
 	assert_in_range(count, 256, GZ_APPS_MAX / 2);
 	/* Why, is the first that it hears, and all. */
 	assert_int_equal(hear(fds[count], &answer, unused), sizeof(answer));

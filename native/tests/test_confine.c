@@ -109,7 +109,7 @@ static void what_workers_do_is_theirs_to_do(void **state)
 	const long path = (long)"/dev/null";
 	const struct call calls[] = {
 		{ "open to read", SYS_openat, { AT_FDCWD, path, O_RDONLY | O_CLOEXEC } },
-		{ "a leg", SYS_socketpair, { AF_UNIX, SOCK_SEQPACKET, 0, 0 } },
+		{ "a member socket", SYS_socketpair, { AF_UNIX, SOCK_SEQPACKET, 0, 0 } },
 		{ "memory", SYS_mmap, { 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS } },
 		{ "seals", SYS_fcntl, { 0, F_ADD_SEALS, F_SEAL_SHRINK } },
 		{ "a place among the CPU's", SYS_sched_setscheduler, { 0, 0, 0 } },

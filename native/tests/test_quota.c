@@ -102,7 +102,7 @@ static void an_orphan_lives_from_what_is_acknowledged(void **state)
 
 static void send_two(struct app *app)
 {
-	struct gz_message m = message(GZ_MESSAGE_LEG);
+	struct gz_message m = message(GZ_MESSAGE_MEMBER);
 	int fds[] = { fx->stack.epoll_fd, fx->stack.epoll_fd };
 
 	assert_true(message_send(app->control_fd, &m, fds, 2));

@@ -78,7 +78,7 @@ static int scribble(void)
 	return pairs;
 }
 
-/* The library keeps its descriptors high; the legs of pairs and the ends that wake others are all of one kind. */
+/* The library keeps its descriptors high; the member sockets of pairs and the ends that wake others are all of one kind. */
 static void babble(void)
 {
 	char message[144];

@@ -230,8 +230,8 @@ static void forge(char **argv)
 {
 	static const char greeting[] = "hello\n";
 	struct worker w = attach(argv[1], 0);
-	struct gz_message message = { .kind = GZ_MESSAGE_PAIR, .port = (uint16_t)atoi(argv[5]) }, leg;
-	int fds[FDS], legs[GZ_PAIR_MEMBERS], count, last = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+	struct gz_message message = { .kind = GZ_MESSAGE_PAIR, .port = (uint16_t)atoi(argv[5]) }, heard;
+	int fds[FDS], members[GZ_PAIR_MEMBERS], count, last = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
 	uint32_t head = 0;
 
 	mapped(argv[4], message.addr);
@@ -240,13 +240,13 @@ static void forge(char **argv)
 		printf("not introduced\n");
 		return;
 	}
-	legs[0] = fds[GZ_PAIRED_LEG];
+	members[0] = fds[GZ_PAIRED_SOCKET];
 	struct gz_pair *pair =
 		mmap(NULL, GZ_PAIR_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fds[GZ_PAIRED_MEMORY], 0);
 	if (pair == MAP_FAILED)
 		fail("mmap");
-	for (int l = 0; l < message.legs && hear(w.control, &leg, fds, &count, ANSWER_MS) && count; l++)
-		legs[last++] = fds[0];
+	for (int m = 0; m < message.more_members && hear(w.control, &heard, fds, &count, ANSWER_MS) && count; m++)
+		members[last++] = fds[0];
 	struct gz_pair_sock *e = &pair->sock[1];
 	for (uint64_t side = 0; side < 2; side++) {
 		uint64_t at = GZ_PAIR_HEADER + (2 + side) * GZ_PAIR_BLOCK;
@@ -266,8 +266,8 @@ static void forge(char **argv)
 	for (int looks = 0; !head && looks < LOOKS && !(gz_load(&e->end[1].flags) & GZ_WORKER_DEAD); looks++) {
 		for (uint32_t k = 0; k < GZ_PAIR_QUEUES; k++)
 			gz_bell_ring(&pair->side[1].to[k], looks & 1);
-		for (int l = 0; l < last; l++)
-			while (hear(legs[l], &leg, fds, &count, 0))
+		for (int m = 0; m < last; m++)
+			while (hear(members[m], &heard, fds, &count, 0))
 				if (count)
 					(void)send(fds[0], "", 1, GZ_WAKE_FLAGS);
 		pause_briefly();

@@ -52,7 +52,7 @@ def test_no_packet_between_two_programs_of_one_host(kit: Kit, host: str) -> None
     instance.stop()
 
 
-def test_programs_of_different_users_meet(kit: Kit) -> None:
+def test_programs_of_different_users_connect(kit: Kit) -> None:
     instance = on_nothing(kit, 1)
     instance.start()
     start_redis(instance, attached=True)

@@ -25,15 +25,18 @@
  *                                                  that number, as the socket tells; sent before the request
  *   PAIR {addr, port} + fd: any socket   ->        who listens there among the attached processes? (same host, no packets) On
  *                                                  loopback: those of the socket's network namespace
- *                                        <-   PAIRED {status, side 0, member, other, legs} + fds: pair, leg to the program there
- *                                        <-   LEG {member, life} + fd: a leg to another process of it; so many of these
- *   to each process of that program:     <-   PAIRED {0, side 1, member, other, uid, netns} + fds: pair, leg to the one that
- *                                             connects
- * From then on they need the worker no more: further connections are made in the pair's memory. A leg is a control socket
- * between one process of each side:
+ *                                        <-   PAIRED {status, side 0, member, other, more_members} + fds: the pair's memory, a
+ *                                             member socket to a process of the program there
+ *                                        <-   MEMBER {member, life} + fd: a member socket to another process of it; so many of
+ *                                             these
+ *   to each process of that program:     <-   PAIRED {0, side 1, member, other, uid, netns} + fds: the pair's memory, a member
+ *                                             socket to the process that connects
+ * From then on the two programs need the worker no more: further connections are made in the pair's memory. A member socket
+ * is a control socket between one process of each side:
  *   EVENT_QUEUE {number} + fd: wake.h    ->        as with a worker
- *   LEG {member, life} + fd: a leg       ->        to another process of our side: just forked, or of the listening program
- * Its EOF is the death of the process there; whoever sees it lets go, in its place, of what it held.
+ *   MEMBER {member, life} + fd           ->        a member socket to another process of our side: just forked, or of the
+ *                                                  listening program
+ * Its EOF is the death of the process there; the process that sees it lets go of what the dead one held.
  *   TRACE {}   (from the administrator)  ->        times requests (enum gz_stage) until this connection ends
  * A number means nothing to a worker, nor to who receives a socket, but with a proof that the sender held it: the end is it.
  * A worker that cannot serve answers REFUSED {status = errno, text} and closes.
@@ -55,7 +58,7 @@ enum gz_message_kind {
 	GZ_MESSAGE_CLAIM = 7,
 	GZ_MESSAGE_PAIR = 8,
 	GZ_MESSAGE_PAIRED = 9,
-	GZ_MESSAGE_LEG = 10,
+	GZ_MESSAGE_MEMBER = 10, /* a process at the other side of a pair */
 	GZ_MESSAGE_WAKE = 11,
 	GZ_MESSAGE_DROP = 12,
 	GZ_MESSAGE_TRACE = 13,
@@ -67,7 +70,7 @@ enum gz_message_kind {
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };
 
-enum { GZ_PAIRED_MEMORY = 0, GZ_PAIRED_LEG = 1, GZ_PAIRED_FDS = 2 };
+enum { GZ_PAIRED_MEMORY = 0, GZ_PAIRED_SOCKET = 1, GZ_PAIRED_FDS = 2 };
 
 struct gz_message {
 	uint64_t magic; /* GZ_ATTACH_MAGIC */
@@ -78,13 +81,13 @@ struct gz_message {
 	uint32_t number;
 	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED: the child; ADOPTED: see above */
 	int32_t status;     /* REFUSED, FORKED, ADOPTED, PAIRED: 0 or an errno */
-	uint32_t member; /* PAIRED: the receiver's place on its side; LEG: the place of who is at the other end of it */
-	uint32_t other;  /* PAIRED: the place of the process at the other end of the leg */
-	uint32_t life;   /* LEG, PAIRED: of the process at the other end, as its place has it */
+	uint32_t member;  /* PAIRED: the receiver's number on its side; MEMBER: that of the process at the other end */
+	uint32_t other;   /* PAIRED: the number of the process at the other end of the member socket */
+	uint32_t life;    /* MEMBER, PAIRED: GZ_MEMBER_LIFE of the process at the other end */
 	uint8_t addr[16]; /* PAIR: where it wants to connect; PAIRED: the same */
 	uint16_t port;
-	uint16_t legs; /* PAIRED, side 0: how many LEGs follow, to all processes that can accept what it connects */
-	uint32_t uid;  /* PAIRED: of the program that connects */
+	uint16_t more_members; /* PAIRED, side 0: how many MEMBERs follow, to all processes that can accept what it connects */
+	uint32_t uid;          /* PAIRED: of the program that connects */
 	union {
 		uint64_t netns; /* PAIRED: cookie of its network namespace, as its socket showed; 0: it has shown none */
 		uint64_t arena_size; /* WELCOME, bytes */

@@ -20,7 +20,7 @@
 #define GZ_PAIR_QUEUES 256u  /* event queues of one side, of all its processes; each is one process's */
 #define GZ_PAIR_QUEUE_WORDS (GZ_PAIR_QUEUES / 64u)
 
-/* A member's word: whose place it is by now, and whether somebody is there. */
+/* A member's word: how many processes have had this number, and whether one has it now. */
 enum gz_member_state { GZ_MEMBER_FREE = 0, GZ_MEMBER_ALIVE = 1, GZ_MEMBER_DYING = 2 };
 #define GZ_MEMBER(life, state) ((uint32_t)(life) << 2 | (uint32_t)(state))
 #define GZ_MEMBER_LIFE(word) ((uint32_t)(word) >> 2)
@@ -56,8 +56,8 @@ struct gz_pair_side {
 	_Alignas(64) _Atomic uint32_t accept_tail;           /* this side, by cas: before it all are taken */
 	_Alignas(64) _Atomic uint32_t accept[GZ_PAIR_SOCKS]; /* GZ_PAIR_SLOT; this side takes one by cas to 0 */
 	_Alignas(64) _Atomic uint32_t processes;             /* members that live */
-	_Atomic uint32_t member[GZ_PAIR_MEMBERS]; /* GZ_MEMBER; a place is freed by the other side, see control.h */
-	_Atomic uint32_t owner[GZ_PAIR_QUEUES];   /* member + 1 whose queue it is; 0: nobody's */
+	_Atomic uint32_t member[GZ_PAIR_MEMBERS];            /* GZ_MEMBER; the other side frees it, see control.h */
+	_Atomic uint32_t owner[GZ_PAIR_QUEUES];              /* member + 1 whose queue it is; 0: nobody's */
 	_Atomic uint64_t holds[GZ_PAIR_MEMBERS][GZ_PAIR_SOCKS / 64]; /* bit n: the member holds this side's end of n */
 	struct gz_bell to[GZ_PAIR_QUEUES]; /* the other side rings, the queue's owner takes and sleeps */
 	/* This side writes, a bit for each of its queues; [0]: of its listeners. */

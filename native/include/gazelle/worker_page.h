@@ -23,8 +23,8 @@ struct gz_listener {
 	uint32_t v6only;             /* of a listener on ::, 1: not for IPv4 */
 	uint8_t addr[16];            /* ::ffff:0.0.0.0 and :: = any */
 	_Atomic uint32_t backlog;    /* as listen() was told */
-	_Atomic uint32_t family; /* of the process that listens: what descends from one attached program; no two have the same */
-	uint64_t netns;          /* cookie of its network namespace (SO_NETNS_COOKIE): loopback is that of each */
+	_Atomic uint32_t program; /* number of the program that listens: a process and its forks; no two programs have the same */
+	uint64_t netns;           /* cookie of its network namespace (SO_NETNS_COOKIE): loopback is that of each */
 };
 
 struct gz_app_stat {

@@ -69,9 +69,9 @@ struct apps {
 	struct app *dead;  /* freed in apps_flush: their pointers may still stand in the loop's event array */
 	uint32_t leaving;  /* how many of `all` are */
 	uint32_t count;    /* attached processes */
-	uint32_t families; /* arenas so far */
-	uint32_t places;   /* free ones of page->apps[], on a stack */
-	uint16_t place[GZ_APPS_MAX];
+	uint32_t programs; /* so far: the number of the last one */
+	uint32_t free_slots;
+	uint16_t free_slot[GZ_APPS_MAX]; /* of page->apps[], a stack */
 	uint64_t published_ns, unclaimed_check_ns;
 };
 

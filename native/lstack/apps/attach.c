@@ -49,7 +49,7 @@ int attach_open(struct apps *apps)
 	int err;
 
 	for (uint32_t i = GZ_APPS_MAX; i-- > 0;)
-		apps->place[apps->places++] = (uint16_t)i;
+		apps->free_slot[apps->free_slots++] = (uint16_t)i;
 
 	if ((size_t)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/worker.%u.sock", group->run_dir,
 	                     apps->stack->queue_id) >= sizeof(addr.sun_path))
@@ -110,7 +110,7 @@ struct app *attach_new(struct apps *apps, int fd, pid_t pid, struct user *user, 
 		goto err_free;
 	quota_hold(user);
 	app->files = 1;
-	app->slot = apps->place[--apps->places]; /* the quota has seen to it that there is one */
+	app->slot = apps->free_slot[--apps->free_slots]; /* the quota has seen to it that there is one */
 	app->next = apps->all;
 	if (apps->all)
 		apps->all->prev = app;
@@ -232,7 +232,7 @@ void attach_hello(struct app *app)
 		                              : "no memory for an arena");
 		return;
 	}
-	arena->family = ++app->apps->families;
+	arena->program = ++app->apps->programs;
 	attach_join(app, arena);
 	arena_put(arena); /* the process's reference keeps it */
 	welcome(app);

@@ -108,7 +108,7 @@ static void detach(struct app *app)
 	if (apps->told == app)
 		apps->told = NULL;
 	gz_store_release(&apps->stack->page->apps[app->slot].pid, 0);
-	apps->place[apps->places++] = (uint16_t)app->slot;
+	apps->free_slot[apps->free_slots++] = (uint16_t)app->slot;
 	while (app->files--)
 		quota_give(app->user, QUOTA_FILES);
 	quota_give(app->user, QUOTA_PROCESSES);

@@ -48,17 +48,17 @@ err_close:
 }
 
 /*
- * All processes of the program that listens, for any may come to accept: first those that have used a socket, so that one
- * who has forked many helpers is not left out for them.
+ * All processes of the program that listens, for any may come to accept. Those that have used a socket come first: a program
+ * may have forked many helpers that never do.
  */
-static uint32_t family_of(const struct arena *arena, struct app **family)
+static uint32_t members_of(const struct arena *arena, struct app **members)
 {
 	uint32_t count = 0;
 
 	for (int claimed = 1; claimed >= 0; claimed--)
 		for (struct app *app = arena->apps; app && count < MEMBERS; app = app->arena_next)
 			if (!app->leaving && !app->carrier && (app->channel != NULL) == claimed)
-				family[count++] = app;
+				members[count++] = app;
 	return count;
 }
 
@@ -68,38 +68,38 @@ static void enter(struct gz_pair_side *side, uint32_t member)
 	gz_add(&side->processes, 1);
 }
 
-/* One process of the listening side is told. The other end of its leg, or -1: it does not hear us. */
+/* Tells one process of the listening side. Returns the other end of its member socket, or -1: it does not hear us. */
 static int tell(struct app *to, const struct gz_message *answer, uint32_t member, int memory)
 {
 	struct gz_message message = *answer;
-	int fds[GZ_PAIRED_FDS], leg[2];
+	int fds[GZ_PAIRED_FDS], ends[2];
 	bool told;
 
 	if (!flight_charge(to->user, to->control_fd, &to->flying, GZ_PAIRED_FDS) ||
-	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, leg))
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
 		return -1;
 	message.number = 1;
 	message.member = member;
 	message.other = 0;
 	fds[GZ_PAIRED_MEMORY] = memory;
-	fds[GZ_PAIRED_LEG] = leg[1];
+	fds[GZ_PAIRED_SOCKET] = ends[1];
 	told = message_send(to->control_fd, &message, fds, GZ_PAIRED_FDS);
-	close(leg[1]);
+	close(ends[1]);
 	if (told)
-		return leg[0];
-	close(leg[0]);
+		return ends[0];
+	close(ends[0]);
 	return -1;
 }
 
 /*
- * The listening side first: if none of it can be told, the other goes by the kernel or by TCP. The one that connects gets its
- * first leg with the answer, the others over the worker's control socket after it.
+ * The listening side is told first: if no process of it can be, the connecting one goes by the kernel or by TCP. It gets the
+ * first member socket with the answer, the others after it, each in a MEMBER message.
  */
 static int introduce_to(struct app *app, const struct arena *arena, struct gz_message *answer)
 {
-	struct app *family[MEMBERS];
-	uint32_t count = family_of(arena, family), first = count;
-	int legs[MEMBERS], memory, err = -EPIPE;
+	struct app *members[MEMBERS];
+	uint32_t count = members_of(arena, members), first = count;
+	int sockets[MEMBERS], memory, err = -EPIPE;
 	uint16_t told = 0;
 	struct gz_pair *pair;
 
@@ -117,8 +117,8 @@ static int introduce_to(struct app *app, const struct arena *arena, struct gz_me
 	for (uint32_t m = 0; m < count; m++)
 		enter(&pair->side[1], m);
 	for (uint32_t m = count; m-- > 0;) {
-		legs[m] = tell(family[m], answer, m, memory);
-		if (legs[m] >= 0) {
+		sockets[m] = tell(members[m], answer, m, memory);
+		if (sockets[m] >= 0) {
 			first = m;
 			told++;
 			continue;
@@ -127,25 +127,25 @@ static int introduce_to(struct app *app, const struct arena *arena, struct gz_me
 		gz_add(&pair->side[1].processes, (uint32_t)-1);
 	}
 	for (uint32_t m = first; m < count; m++) {
-		struct gz_message message = { .kind = m == first ? GZ_MESSAGE_PAIRED : GZ_MESSAGE_LEG,
+		struct gz_message message = { .kind = m == first ? GZ_MESSAGE_PAIRED : GZ_MESSAGE_MEMBER,
 			                      .member = m,
 			                      .life = 1 };
-		int fds[GZ_PAIRED_FDS] = { memory, legs[m] };
+		int fds[GZ_PAIRED_FDS] = { memory, sockets[m] };
 
-		if (legs[m] < 0)
+		if (sockets[m] < 0)
 			continue;
 		if (m == first) {
 			message = *answer;
 			message.other = m;
-			message.legs = told - 1;
+			message.more_members = told - 1;
 			err = 0;
 		}
-		if (!message_send(app->control_fd, &message, m == first ? fds : &legs[m], m == first ? GZ_PAIRED_FDS : 1))
+		if (!message_send(app->control_fd, &message, m == first ? fds : &sockets[m], m == first ? GZ_PAIRED_FDS : 1))
 			app_detach_later(app, NULL);
 	}
 	for (uint32_t m = 0; m < count; m++)
-		if (legs[m] >= 0)
-			close(legs[m]);
+		if (sockets[m] >= 0)
+			close(sockets[m]);
 	munmap(pair, sizeof(*pair));
 
 err_close_memory:

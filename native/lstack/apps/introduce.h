@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * Same host: the worker introduces a process to all processes of the program it wants to connect to, and is needed no more.
- * It makes the memory only those will see and the legs by which each learns of another's death.
+ * The worker makes the memory, which only those two programs will see, and the member sockets, by whose EOF a process learns
+ * that one of the other program has died.
  */
 #ifndef LSTACK_INTRODUCE_H
 #define LSTACK_INTRODUCE_H

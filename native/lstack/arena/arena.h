@@ -54,7 +54,7 @@ struct arena {
 	uint32_t high;     /* numbers >= high were never used */
 	uint32_t serial;
 	bool seen;            /* one of its processes was detached, and may look at the pages still */
-	uint32_t family;      /* what listeners and pairs know its processes by; no two arenas have the same */
+	uint32_t program;     /* number of the program whose it is: gz_listener.program; no two arenas have the same */
 	uint64_t next_page;   /* first page never used for a block */
 	uint64_t block_bytes; /* in use */
 	uint64_t memory;      /* bytes of pages that exist, as last counted (audit.h) */

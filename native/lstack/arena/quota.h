@@ -14,7 +14,7 @@
 #include <sys/types.h>
 
 enum quota_kind {
-	QUOTA_PROCESSES, /* places in the worker page */
+	QUOTA_PROCESSES, /* slots in the worker page */
 	QUOTA_ARENAS,    /* address space */
 	QUOTA_FILES,     /* descriptors of the worker */
 	QUOTA_FLIGHT,    /* descriptors sent and not taken yet */

@@ -42,7 +42,7 @@ void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucke
 void netif_flush(struct protocol_stack *stack);
 
 /*
- * While on, IP packets leave whole whatever their size. For datagrams to our own address: their fragments would meet at
+ * While on, IP packets leave whole whatever their size. For datagrams to our own address: their fragments would come together at
  * another worker and be overtaken by the next datagram, which the kernel's loopback never does.
  */
 void netif_uncut(bool on);

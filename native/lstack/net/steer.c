@@ -136,7 +136,7 @@ ours:
 
 static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct journey journey);
 
-/* The fragments of a datagram meet at one worker, which steers the whole. */
+/* The fragments of a datagram go to one worker, which steers the whole. */
 static void steer_fragment(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame,
                            struct journey journey)
 {

@@ -42,14 +42,14 @@ static int map_by_id(uint32_t id)
 	return bpf(BPF_MAP_GET_FD_BY_ID, &attr);
 }
 
-static uint32_t place(uint8_t protocol, uint16_t port)
+static uint32_t port_index(uint8_t protocol, uint16_t port)
 {
 	return port + (protocol == IPPROTO_UDP ? GZ_UPLINK_PORTS / 2 : 0);
 }
 
 void uplink_hold(uint8_t protocol, uint16_t port)
 {
-	uint32_t i = place(protocol, port);
+	uint32_t i = port_index(protocol, port);
 
 	/* Other workers change their bits of the same word. */
 	if (uplink.owners && !uplink.count[i]++)
@@ -58,7 +58,7 @@ void uplink_hold(uint8_t protocol, uint16_t port)
 
 void uplink_release(uint8_t protocol, uint16_t port)
 {
-	uint32_t i = place(protocol, port);
+	uint32_t i = port_index(protocol, port);
 
 	if (uplink.owners && uplink.count[i] && !--uplink.count[i])
 		(void)gz_and(&uplink.owners[i], ~uplink.bit);

@@ -54,7 +54,7 @@ static const struct {
 	       FIELD(gz_group_page, allow_gid_count), FIELD(gz_group_page, allow_uids), FIELD(gz_group_page, allow_gids),
 	       FIELD(gz_group_page, foreign_listen), FIELD(gz_group_page, file_gid), FIELD(gz_group_page, workers)),
 	STRUCT(gz_listener, FIELD(gz_listener, port_owner), FIELD(gz_listener, v6only), FIELD(gz_listener, addr),
-	       FIELD(gz_listener, backlog), FIELD(gz_listener, family), FIELD(gz_listener, netns)),
+	       FIELD(gz_listener, backlog), FIELD(gz_listener, program), FIELD(gz_listener, netns)),
 	STRUCT(gz_app_stat, FIELD(gz_app_stat, pid), FIELD(gz_app_stat, sockets), FIELD(gz_app_stat, arena_kb),
 	       FIELD(gz_app_stat, paired), FIELD(gz_app_stat, kernel)),
 	STRUCT(gz_explain, FIELD(gz_explain, accelerated), FIELD(gz_explain, kernel), FIELD(gz_explain, refused),

@@ -187,7 +187,7 @@ static int settle(struct conn *conn)
 		struct conn *other = pcb->recv_arg;
 
 		next = pcb->next;
-		if (!vouch_meets(other->vouch, conn->vouch))
+		if (!vouch_conflicts(other->vouch, conn->vouch))
 			continue;
 		if (vouch_shares(other->vouch, conn->vouch)) {
 			conn->crowded = other->crowded = true;
@@ -331,7 +331,7 @@ void dgram_rung(struct conn *conn)
 		conn_notify(conn);
 }
 
-/* The errno of an ICMP error, 0 = nothing that a program should hear of: the path may mend (RFC 1122, 4.1.3.3). */
+/* The errno of an ICMP error, 0 = nothing that a program should hear of: the path may recover (RFC 1122, 4.1.3.3). */
 static int errno_of_icmp(uint8_t type, uint8_t code)
 {
 	enum { UNREACHABLE = 3, PARAMETER = 12 };

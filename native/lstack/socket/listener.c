@@ -186,7 +186,7 @@ static struct listener_member *rival(struct sockets *sockets, const struct vouch
 {
 	for (struct listener *l = sockets->listeners; l; l = l->next)
 		for (struct listener_member *m = l->members; m && m->listener->port == vouch->port; m = m->next)
-			if (vouch_meets(m->sock->vouch, vouch) && !vouch_shares(m->sock->vouch, vouch))
+			if (vouch_conflicts(m->sock->vouch, vouch) && !vouch_shares(m->sock->vouch, vouch))
 				return m;
 	return NULL;
 }

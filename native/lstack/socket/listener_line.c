@@ -28,7 +28,7 @@ void listener_line_update(const struct listener *listener)
 	if (listener->page_slot == GZ_LISTENERS_MAX)
 		return;
 	gz_store(&line->backlog, listener->members->wish);
-	gz_store(&line->family, listener->members->sock->arena->family);
+	gz_store(&line->program, listener->members->sock->arena->program);
 }
 
 void listener_line_write(struct listener *listener, uint32_t slot)

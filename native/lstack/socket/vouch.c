@@ -148,7 +148,7 @@ static bool overlap(const struct vouch *a, const struct vouch *b)
 	return gz_addr_serves(a->addr, a->v6only, b->addr) || gz_addr_serves(b->addr, b->v6only, a->addr);
 }
 
-bool vouch_meets(const struct vouch *a, const struct vouch *b)
+bool vouch_conflicts(const struct vouch *a, const struct vouch *b)
 {
 	if (a->port != b->port || !overlap(a, b))
 		return false;

@@ -56,8 +56,8 @@ uint64_t vouch_netns(int fd);
 /* True if the kernel still says the same: the socket has that port, and listens if it did. */
 bool vouch_stands(const struct vouch *vouch);
 
-/* True if both are for one port and some address is both's. `wire`: from the wire the one could take what is the other's. */
-bool vouch_meets(const struct vouch *a, const struct vouch *b);
+/* True if both are for one port and an address that belongs to both: what comes for the one could be given to the other. */
+bool vouch_conflicts(const struct vouch *a, const struct vouch *b);
 
 /*
  * Both have the port in the kernel, so it let them; but only those who agreed to share may share here: sockets of one user, or the

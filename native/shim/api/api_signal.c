@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
-/* Signal handlers and how threads are cancelled: both must not meet a thread that holds a lock of ours (inside.h). */
+/* Signal handlers and how threads are cancelled: neither may interrupt a thread that holds a lock of ours (inside.h). */
 #include <pthread.h>
 #include <signal.h>
 

@@ -25,8 +25,8 @@ static struct lock make;
 /* How many threads sleep on a queue. Under `lock` the count and what the peers are told agree. */
 static struct {
 	struct lock lock;
-	_Atomic uint32_t sleepers;
-} place[GZ_EVENT_QUEUES];
+	_Atomic uint32_t count;
+} sleepers[GZ_EVENT_QUEUES];
 
 static __thread uint32_t mine = UINT32_MAX;
 static pthread_key_t ending;
@@ -40,7 +40,7 @@ uint32_t eventq_take(void)
 		uint32_t k = (uint32_t)__builtin_ctzll(~used);
 
 		if (gz_cas(&taken, &used, used | 1ull << k)) {
-			gz_store(&place[k].sleepers, 0); /* a thread that was cancelled in its sleep never retracted */
+			gz_store(&sleepers[k].count, 0); /* a thread that was cancelled in its sleep never retracted */
 			return k;
 		}
 	}
@@ -127,24 +127,24 @@ void eventq_declare(uint32_t queue)
 		if (attachment_is_open(a))
 			announce(a, queue);
 	}
-	lock_take(&place[queue].lock);
-	gz_add(&place[queue].sleepers, 1);
+	lock_take(&sleepers[queue].lock);
+	gz_add(&sleepers[queue].count, 1);
 	set_asleep(queue, 1);
-	lock_give(&place[queue].lock);
+	lock_give(&sleepers[queue].lock);
 	gz_fence(); /* pairs with the worker's between ringing and looking whether we sleep */
 }
 
 void eventq_retract(uint32_t queue)
 {
-	lock_take(&place[queue].lock);
+	lock_take(&sleepers[queue].lock);
 	/* The worker took the declaration back when it woke one of us. */
-	set_asleep(queue, gz_add(&place[queue].sleepers, (uint32_t)-1) > 1);
-	lock_give(&place[queue].lock);
+	set_asleep(queue, gz_add(&sleepers[queue].count, (uint32_t)-1) > 1);
+	lock_give(&sleepers[queue].lock);
 }
 
 uint32_t eventq_sleepers(uint32_t queue)
 {
-	return gz_load(&place[queue].sleepers);
+	return gz_load(&sleepers[queue].count);
 }
 
 bool eventq_rung(uint32_t queue)
@@ -198,7 +198,7 @@ void eventq_drain(uint32_t queue)
 uint64_t eventq_after_fork(uint64_t in_use)
 {
 	make.word = 0;
-	memset(place, 0, sizeof(place));
+	memset(sleepers, 0, sizeof(sleepers));
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
 		if (queue_fd[k] > 0) {
 			fd_own_close(&queue_fd[k]);

@@ -17,8 +17,8 @@
 #include "worker/control.h"
 #include "worker/program.h"
 
-/* A free place on our side, ALIVE from now on; PAIR_NOBODY: none. */
-static uint32_t take_place(struct gz_pair_side *side)
+/* The number of a free member on our side, ALIVE from now on; PAIR_NOBODY: none. */
+static uint32_t take_member(struct gz_pair_side *side)
 {
 	for (uint32_t m = 0; m < GZ_PAIR_MEMBERS; m++) {
 		uint32_t word = gz_load(&side->member[m]);
@@ -32,10 +32,10 @@ static uint32_t take_place(struct gz_pair_side *side)
 	return PAIR_NOBODY;
 }
 
-/* A socket between the child and the member that socket `to` leads to, which is told over it. The child's end, or -1. */
-static int connect_child(int to, uint32_t place, uint32_t life)
+/* Makes a socket between the child and the member that socket `to` leads to, and tells that member. The child's end, or -1. */
+static int connect_child(int to, uint32_t child, uint32_t life)
 {
-	struct gz_message message = { .kind = GZ_MESSAGE_LEG, .member = place, .life = life };
+	struct gz_message message = { .kind = GZ_MESSAGE_MEMBER, .member = child, .life = life };
 	int ends[2];
 
 	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
@@ -49,13 +49,13 @@ static int connect_child(int to, uint32_t place, uint32_t life)
 }
 
 /* The other side is this process, and it has no member socket to itself, as the child of one that had. */
-static int connect_child_to_opposite(struct attachment *opposite, uint32_t place, uint32_t life)
+static int connect_child_to_opposite(struct attachment *opposite, uint32_t child, uint32_t life)
 {
 	int ends[2];
 
 	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends))
 		return -1;
-	member_add(opposite, place, life, ends[1]);
+	member_add(opposite, child, life, ends[1]);
 	return ends[0];
 }
 
@@ -67,7 +67,7 @@ static void prepare_child(struct attachment *a, uint32_t n)
 	uint32_t life;
 
 	memset(pair->child_fd, -1, sizeof(pair->child_fd));
-	pair->child = pair->member == PAIR_NOBODY ? PAIR_NOBODY : take_place(mine);
+	pair->child = pair->member == PAIR_NOBODY ? PAIR_NOBODY : take_member(mine);
 	if (pair->child == PAIR_NOBODY)
 		return;
 	life = GZ_MEMBER_LIFE(gz_load(&mine->member[pair->child]));
@@ -203,7 +203,7 @@ void pair_after_fork_in_child(uint64_t queues)
 		a->post.word = 0;
 		become_child(a);
 		if (a->pair->member == PAIR_NOBODY)
-			attachment_lost(a); /* no place was left: nothing of it is ours */
+			attachment_lost(a); /* no member was free: nothing of it is ours */
 	}
 	accept_after_fork(queues);
 	/* Our queues have other numbers than the parent's. */

@@ -88,8 +88,8 @@ static struct attachment *ask(const struct pair_caller *from, const struct serve
 			break;
 		if (got) {
 			if (message.kind == GZ_MESSAGE_PAIRED && message.number == 0)
-				more = message.legs;
-			else if (message.kind == GZ_MESSAGE_LEG && more > 0)
+				more = message.more_members;
+			else if (message.kind == GZ_MESSAGE_MEMBER && more > 0)
 				more--;
 			got = 0;
 			answer_unasked(worker, &message, fds, count);

@@ -146,7 +146,7 @@ struct attachment *introduce_passed(const struct pair_snapshot *snapshot, uint32
 	}
 	if (!(gz_load(&pair_our_side(a)->holds[a->pair->member][n / 64]) >> n % 64 & 1))
 		pair_hold(a, snapshot->side, n, a->pair->member);
-	pair_release(a, snapshot->side, n, snapshot->member); /* the place goes when its member sockets end */
+	pair_release(a, snapshot->side, n, snapshot->member); /* the member is freed when its sockets end */
 	return a;
 }
 
@@ -157,7 +157,7 @@ static void introduce_program(struct attachment *worker, const struct gz_message
 	uint32_t slot;
 
 	if (message->status || count != GZ_PAIRED_FDS || message->member >= GZ_PAIR_MEMBERS ||
-	    message->other >= GZ_PAIR_MEMBERS || !control_is_workers(fds[GZ_PAIRED_LEG]))
+	    message->other >= GZ_PAIR_MEMBERS || !control_is_workers(fds[GZ_PAIRED_SOCKET]))
 		goto close_fds;
 	a = new_attachment(&slot);
 	if (!a || map_pair(a, fds[GZ_PAIRED_MEMORY]) || fstat(fds[GZ_PAIRED_MEMORY], &st))
@@ -168,7 +168,7 @@ static void introduce_program(struct attachment *worker, const struct gz_message
 	a->slot = slot;
 	a->control_fd = -1; /* it has member sockets instead */
 	a->announced = 0;
-	member_add(a, message->other, message->life, fds[GZ_PAIRED_LEG]);
+	member_add(a, message->other, message->life, fds[GZ_PAIRED_SOCKET]);
 	fd_own(fds[GZ_PAIRED_MEMORY], &a->pair->memory_fd);
 	attachment_publish(a);
 	find_opposite(a);
@@ -208,7 +208,7 @@ void introduce(struct attachment *worker, const struct gz_message *message, int 
 {
 	if (message->kind == GZ_MESSAGE_PAIRED)
 		introduce_program(worker, message, fds, count);
-	else if (message->kind == GZ_MESSAGE_LEG)
+	else if (message->kind == GZ_MESSAGE_MEMBER)
 		introduce_member(worker, message, fds, count);
 	else
 		control_close(fds, count);

@@ -65,7 +65,7 @@ static void said(struct attachment *a, const struct gz_message *message, int *fd
 		}
 		/* The number is kept, for a thread that is just about to wake the last owner. */
 		(void)REAL(dup3)(fds[0], *slot, O_CLOEXEC);
-	} else if (message->kind == GZ_MESSAGE_LEG && count == 1 && message->member < GZ_PAIR_MEMBERS &&
+	} else if (message->kind == GZ_MESSAGE_MEMBER && count == 1 && message->member < GZ_PAIR_MEMBERS &&
 	           control_is_pair_end(fds[0])) {
 		member_add(a, message->member, message->life, fds[0]);
 		return;

@@ -34,7 +34,7 @@ struct pair {
 	ino_t inode;
 	int memory_fd; /* for the program after an exec; 0 or -1 = none */
 	uint32_t side;
-	uint32_t member;               /* our place on our side; PAIR_NOBODY: none */
+	uint32_t member;               /* our number on our side; PAIR_NOBODY: none */
 	bool inherited;                /* a parent made it: its numbers are for the parent to give out */
 	struct attachment *opposite;   /* the other side, if this process is on both; NULL: it is not */
 	struct attachment *introducer; /* the worker that introduced the two programs */
@@ -44,13 +44,13 @@ struct pair {
 	_Atomic uint32_t queue[GZ_EVENT_QUEUES]; /* our event queue k is this one of our side, + 1; 0: none yet */
 	_Atomic bool crowded;                    /* one of ours has found none free */
 	int queue_fd[GZ_PAIR_QUEUES];            /* what wakes the other side's queues; 0 or -1 = not told yet */
-	/* The control socket to each member of the other side, by its place; shim.lock and the attachment's post to change. 0 or -1 = none. */
+	/* The control socket to each member of the other side, by its number; shim.lock and the attachment's post to change. 0 or -1 = none. */
 	int member_fd[GZ_PAIR_MEMBERS];
 	uint32_t member_life[GZ_PAIR_MEMBERS];
 	_Atomic uint32_t members;
 	bool changed;         /* a member has died: sockets are to look at their levels */
-	uint32_t members_end; /* places beyond have none */
-	/* Between before and after a fork: the child's place and its member sockets. */
+	uint32_t members_end; /* members beyond have none */
+	/* Between before and after a fork: the child's number and its member sockets. */
 	uint32_t child;
 	int child_fd[GZ_PAIR_MEMBERS];
 	/* Side 0's. */

@@ -33,7 +33,7 @@ static void let_go(struct attachment *a, uint32_t n)
 		pair_recall(a, n);
 }
 
-/* In the place of a member of the other side that has died: lets go of what it held. One of us does, the others wait for that. */
+/* Lets go of what a member of the other side held that has died. One process of this side does it; the others wait for that. */
 static void drop(struct attachment *a, uint32_t m, uint32_t life)
 {
 	struct gz_pair_side *side = pair_other_side(a);

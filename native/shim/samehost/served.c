@@ -38,7 +38,7 @@ bool served_find(uint64_t netns, const struct endpoint *to, struct served *found
 			*found = (struct served){ .port = to->port, .worker = i, .line = l, .at = a->serial };
 			memcpy(found->addr, to->addr, 16);
 			found->port_owner = gz_load(&line->port_owner);
-			found->program = gz_load(&line->family);
+			found->program = gz_load(&line->program);
 			found->netns = line->netns;
 			return true;
 		}
@@ -72,7 +72,7 @@ bool served_stands(const struct served *served)
 	const struct gz_listener *line = line_of(served);
 
 	return !line ||
-	       (gz_load_acquire(&line->port_owner) == served->port_owner && gz_load(&line->family) == served->program);
+	       (gz_load_acquire(&line->port_owner) == served->port_owner && gz_load(&line->program) == served->program);
 }
 
 /* A backlog is counted as the kernel counts it: one more than that may wait. */

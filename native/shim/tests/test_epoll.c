@@ -65,7 +65,7 @@ static void level_stays_until_it_is_read(void **state)
 	close(fd[1]);
 }
 
-static void an_edge_comes_once_for_each_arrival(void **state)
+static void an_edge_comes_once_for_each_message(void **state)
 {
 	int fd[2], ep;
 
@@ -362,7 +362,7 @@ static void select_and_poll_see_both_kinds(void **state)
 
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(level_stays_until_it_is_read),
-	cmocka_unit_test(an_edge_comes_once_for_each_arrival),
+	cmocka_unit_test(an_edge_comes_once_for_each_message),
 	cmocka_unit_test(an_edge_comes_when_a_full_socket_has_room),
 	cmocka_unit_test(a_one_shot_waits_to_be_armed_again),
 	cmocka_unit_test(control_answers_as_the_kernel_does),

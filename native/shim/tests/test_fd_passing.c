@@ -232,7 +232,7 @@ static void numbers_out_of_range_are_refused(void **state)
 		assert_int_equal(deliver(&letter), -1);
 		letter = forged(KIND_STREAM, 1);
 		letter.packed.paired = wrong[i];
-		letter.packed.pair.members = UINT32_MAX; /* PAIR_LEGS + that is the count */
+		letter.packed.pair.members = UINT32_MAX; /* more than there can be: the count of descriptors would overflow */
 		assert_int_equal(deliver(&letter), -1);
 	}
 }

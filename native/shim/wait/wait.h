@@ -21,7 +21,7 @@
 
 struct sock;
 
-/* History of one waiting place: an epoll set, or a thread. Zeroed = nothing known yet. */
+/* What was learned of one waiter: an epoll set, or a thread. Zeroed = nothing known yet. */
 struct spin {
 	uint32_t budget_ns;
 	bool started;

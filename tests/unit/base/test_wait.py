@@ -77,7 +77,7 @@ def test_waiting_ends_with_what_to_say() -> None:
         (["cat", "/none such"], "`cat '/none such'` ended with status 1"),
     ],
 )
-def test_a_failed_command_is_shown_as_typed_with_its_last_words(argv: list[str], said: str) -> None:
+def test_a_failed_command_is_shown_as_typed_with_what_it_said(argv: list[str], said: str) -> None:
     with pytest.raises(GazelledError) as error:
         run(argv, hint="try again")
     assert said in error.value.message

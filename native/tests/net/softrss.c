@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* DPDK's own hash, in a file of its own: its headers and lwIP's both define IPv6 headers. */
-#include "softrss.h"
+#include "net/softrss.h"
 
 #include <rte_thash.h>
 

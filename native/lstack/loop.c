@@ -32,6 +32,7 @@
 
 #include "apps/apps.h"
 #include "core/clock.h"
+#include "core/closer.h"
 #include "tcp/flows.h"
 #include "idle_polling.h"
 #include "net/handover.h"
@@ -122,8 +123,8 @@ static void take_events(struct protocol_stack *stack, int timeout_ms)
 	for (int i = 0; i < n; i++) {
 		void *mark = events[i].data.ptr;
 
-		if (mark == &stop_fd)
-			continue; /* the next turn sees them by itself */
+		if (mark == &stop_fd || mark == CLOSER_MARK)
+			continue; /* the next turn sees by itself what there is to do */
 		if (mark == &stack->handover)
 			handover_woken(stack);
 		else

@@ -16,6 +16,7 @@
 #include "shared/abi_dump.h"
 #include "apps/apps.h"
 #include "confine.h"
+#include "core/closer.h"
 #include "port/eal.h"
 #include "tcp/flows.h"
 #include "shared/group.h"
@@ -166,6 +167,7 @@ static int start(struct protocol_stack *stack, const char **step)
 	STEP("attach socket", apps_open(stack));
 	STEP("event loop", loop_open(stack));
 	STEP("uplink", uplink_announce(stack));
+	STEP("closing thread", closer_open(stack->epoll_fd));
 	STEP("dropping privileges", privileges_drop(stack->group->run_uid, stack->group->run_gid));
 	prctl(PR_SET_NAME, stack->plan->comm); /* DPDK has named the thread after itself */
 	STEP("list of system calls", confine(is_pci(stack)));

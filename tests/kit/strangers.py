@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import grp
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from gazelled.observe.latency import MAGIC, _Message
+from gazelled.pages.worker_page import ABI_VERSION
 from kit.instance import Instance
 
 STRANGER, GUEST = 61001, 61002  # uids, and gids of the same number, that no package takes
+HELLO = 1  # GZ_MESSAGE_HELLO
 
 
 def own_gid() -> int:
@@ -50,3 +56,33 @@ class Installed:
         place = [f"PYTHONPATH={self.directory}", f"GAZELLED_NATIVE={self.directory / 'native'}"]
         python = next(path for path in ("/usr/bin/python3", sys.executable) if Path(path).exists())
         return ["env", *place, python, "-P", "-m", "gazelled", command[0], "-i", self.instance.name, *command[1:]]
+
+
+def refused_by_the_worker(instance: Instance, uid: int) -> str:
+    """Say HELLO to the worker as a user; return what it answers."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = b"nothing"
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            control.settimeout(5)
+            control.connect(str(instance.run_dir / "worker.0.sock"))
+            with suppress(BrokenPipeError):
+                control.send(bytes(_Message(MAGIC, ABI_VERSION, HELLO)))
+            with suppress(ConnectionResetError):
+                said = control.recv(256, socket.MSG_PEEK)
+            said = control.recv(256)
+        except OSError as error:
+            said = str(error).encode()
+        finally:
+            os.write(writer, said)
+            os._exit(0)
+    os.close(writer)
+    answer = os.read(reader, 4096)
+    os.close(reader)
+    os.waitpid(child, 0)
+    return answer.decode(errors="replace")

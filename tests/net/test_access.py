@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from kit.instance import EVERYBODY, Instance, on_nothing, on_tap, wait_running
 from kit.lab import Kit
-from kit.strangers import GUEST, STRANGER, Installed, as_user, own_gid
+from kit.strangers import GUEST, STRANGER, Installed, as_user, own_gid, refused_by_the_worker
 from kit.waiting import until
 
-from gazelled.observe.latency import MAGIC, _Message
-from gazelled.pages.worker_page import ABI_VERSION
-
-HELLO = 1  # GZ_MESSAGE_HELLO
 GROUP = "allow_groups = ['gazelle']"
 REDIS = (
     "redis-server",
@@ -50,36 +44,6 @@ def modes(instance: Instance) -> dict[str, tuple[int, int]]:
 def serves(instance: Instance) -> bool:
     said = instance.client.try_run("timeout", "2", "redis-cli", "-h", instance.address, "ping")
     return said.stdout.strip() == "PONG"
-
-
-def refused_by_the_worker(instance: Instance, uid: int) -> str:
-    """Say HELLO to the worker as a user; return what it answers."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        said = b"nothing"
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            control.settimeout(5)
-            control.connect(str(instance.run_dir / "worker.0.sock"))
-            with suppress(BrokenPipeError):
-                control.send(bytes(_Message(MAGIC, ABI_VERSION, HELLO)))
-            with suppress(ConnectionResetError):
-                said = control.recv(256, socket.MSG_PEEK)
-            said = control.recv(256)
-        except OSError as error:
-            said = str(error).encode()
-        finally:
-            os.write(writer, said)
-            os._exit(0)
-    os.close(writer)
-    answer = os.read(reader, 4096)
-    os.close(reader)
-    os.waitpid(child, 0)
-    return answer.decode(errors="replace")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

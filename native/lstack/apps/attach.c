@@ -24,6 +24,7 @@
 #include "apps/flight.h"
 #include "apps/message.h"
 #include "core/log.h"
+#include "core/closer.h"
 #include "core/passed_fd.h"
 #include "core/worker.h"
 #include "shared/access.h"
@@ -250,21 +251,24 @@ void attach_claim(struct app *app)
 }
 
 /* Tells a process that comes why it cannot, and forgets it. */
-static void send_away(int fd, int status, const char *why)
+static void send_away(int fd, uid_t whose, int status, const char *why)
 {
 	message_refuse(fd, status, why);
-	passed_fd_close(fd);
+	passed_fd_close(fd, whose);
 }
 
 /* No descriptor is left. Who waits would keep us from ever sleeping: one at a time is told to go. */
 static void turn_away(struct apps *apps)
 {
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
 	int fd;
 
 	close(apps->spare_fd);
 	fd = accept4(apps->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len);
 	if (fd >= 0)
-		send_away(fd, EMFILE, "worker has no descriptor left");
+		send_away(fd, cred.uid, EMFILE, "worker has no descriptor left");
 	apps->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
@@ -292,7 +296,11 @@ void attach_accept(struct apps *apps)
 		    !access_may_attach(apps->stack->group, fd, &cred)) {
 			snprintf(why, sizeof(why), "user %u may not attach to this instance", cred.uid);
 			log_warn("process %d refused: %s", (int)cred.pid, why);
-			send_away(fd, EACCES, why);
+			send_away(fd, cred.uid, EACCES, why);
+			continue;
+		}
+		if (closer_is_held_by(cred.uid)) {
+			send_away(fd, cred.uid, EBUSY, CLOSER_HELD);
 			continue;
 		}
 		/* A process in another pid namespace has no number here; 0 would mean an empty slot. */
@@ -300,7 +308,7 @@ void attach_accept(struct apps *apps)
 		const char *no = "no memory for a user";
 
 		if (!user || !attach_new(apps, fd, cred.pid ? cred.pid : 1, user, &no))
-			send_away(fd, user ? EUSERS : ENOMEM, no);
+			send_away(fd, cred.uid, user ? EUSERS : ENOMEM, no);
 		if (user)
 			quota_let_go(user); /* the process keeps its own */
 	}

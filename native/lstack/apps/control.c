@@ -21,6 +21,7 @@
 #include "apps/introduce.h"
 #include "apps/message.h"
 #include "apps/vouch_inbox.h"
+#include "core/closer.h"
 #include "core/passed_fd.h"
 #include "core/worker.h"
 #include "shared/page.h"
@@ -152,7 +153,7 @@ static void on_adopt(struct app *app, int end)
 	if (end >= 0 && (ours || (maker(end) > 0 && leads_to_worker(app->apps->stack, end))))
 		close(end);
 	else
-		passed_fd_close(end);
+		passed_fd_close(end, app->user->uid);
 }
 
 /* It need not have claimed: what it never uses is closed as well. */
@@ -184,16 +185,16 @@ static bool can_wake(struct protocol_stack *stack, int fd)
 static void on_event_queue(struct app *app, uint32_t number, int fd)
 {
 	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel || !can_wake(app->apps->stack, fd)) {
-		passed_fd_close(fd);
+		passed_fd_close(fd, app->user->uid);
 		app_detach_later(app, "bad event queue");
 		return;
 	}
 	if (app->queue_fd[number] >= 0) {
-		passed_fd_close(app->queue_fd[number]);
+		passed_fd_close(app->queue_fd[number], app->user->uid);
 	} else if (quota_take(app->user, QUOTA_FILES)) {
 		app->files++;
 	} else {
-		passed_fd_close(fd);
+		passed_fd_close(fd, app->user->uid);
 		app_detach_later(app, "its user has as many descriptors of the worker as one may");
 		return;
 	}
@@ -251,7 +252,7 @@ static void on_message(struct app *app, const struct gz_message *message, int fd
 		attach_claim(app);
 	else
 		app_detach_later(app, "unknown message");
-	passed_fd_close(fd);
+	passed_fd_close(fd, app->user->uid);
 }
 
 bool control_hear(struct app *app)
@@ -262,11 +263,16 @@ bool control_hear(struct app *app)
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control)
 	};
-	ssize_t n = recvmsg(app->control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	int fds[PASSED_FDS_ROOM];
 	uint32_t count;
 	pid_t sender = 0;
+	ssize_t n;
 
+	if (closer_is_held_by(app->user->uid)) {
+		app_detach_later(app, CLOSER_HELD);
+		return false;
+	}
+	n = recvmsg(app->control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR) {
 			app->gone = true;
@@ -284,17 +290,17 @@ bool control_hear(struct app *app)
 	}
 	count = passed_fds_of(&msg, fds);
 	while (count > 1)
-		passed_fd_close(fds[--count]); /* no message carries more than one */
+		passed_fd_close(fds[--count], app->user->uid); /* no message carries more than one */
 	if (n == (ssize_t)sizeof(message) && msg.msg_flags & MSG_CTRUNC && message.kind == GZ_MESSAGE_VOUCH) {
 		/* We have no descriptor left, which is for the request to be told. */
 		while (count)
-			passed_fd_close(fds[--count]);
+			passed_fd_close(fds[--count], app->user->uid);
 		msg.msg_flags &= ~MSG_CTRUNC;
 	}
 	if (n != (ssize_t)sizeof(message) || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		/* Nothing at all is the end, or an empty message, which may bring a descriptor all the same. */
 		if (count)
-			passed_fd_close(fds[0]);
+			passed_fd_close(fds[0], app->user->uid);
 		app->gone = !n && !count;
 		app_detach_later(app, n ? "message of the wrong size" : NULL);
 		return false;

@@ -92,7 +92,7 @@ static void detach(struct app *app)
 	if (flight_end(&apps->landings, app->user, app->control_fd, &app->flying))
 		app->files--; /* the control socket's, which is still open */
 	else
-		passed_fd_close(app->control_fd);
+		passed_fd_close(app->control_fd, app->user->uid);
 	vouch_inbox_clear(app);
 	if (app->tracer)
 		trace_end(apps->stack);
@@ -100,7 +100,7 @@ static void detach(struct app *app)
 		leave_arena(app);
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
 		if (app->queue_fd[k] >= 0)
-			passed_fd_close(app->queue_fd[k]);
+			passed_fd_close(app->queue_fd[k], app->user->uid);
 	if (app->channel)
 		munmap(app->channel, sizeof(*app->channel));
 	app->channel = NULL;

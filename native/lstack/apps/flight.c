@@ -83,7 +83,7 @@ void flight_look(struct landing **landings)
 			continue;
 		}
 		*landings = landing->next;
-		passed_fd_close(landing->fd);
+		passed_fd_close(landing->fd, landing->user->uid);
 		quota_give(landing->user, QUOTA_FILES);
 		quota_let_go(landing->user);
 		free(landing);

@@ -21,7 +21,7 @@ void vouch_inbox_put(struct app *app, uint32_t number, int fd)
 		waiting++;
 	vouch = waiting < WAITING_MAX ? calloc(1, sizeof(*vouch)) : NULL;
 	if (!vouch) {
-		passed_fd_close(fd);
+		passed_fd_close(fd, app->user->uid);
 		app_detach_later(app, waiting < WAITING_MAX ? NULL : "vouches, but asks for nothing");
 		return;
 	}
@@ -30,11 +30,11 @@ void vouch_inbox_put(struct app *app, uint32_t number, int fd)
 	 * end.
 	 */
 	if (fd >= 0 && !vouch_has_ports(fd)) {
-		passed_fd_close(fd);
+		passed_fd_close(fd, app->user->uid);
 		fd = -1;
 		vouch->worthless = true;
 	} else if (fd >= 0 && !quota_take(app->user, QUOTA_FILES)) {
-		passed_fd_close(fd);
+		passed_fd_close(fd, app->user->uid);
 		fd = -1;
 	} else if (fd >= 0) {
 		vouch->payer = app->user;

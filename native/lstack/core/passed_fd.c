@@ -5,15 +5,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/closer.h"
+
 #define STEPS_MAX 2048u  /* reads and closes in a turn: about a millisecond */
 #define LEFT_MAX 65536u  /* descriptors that wait for a later turn: more than the worker may have */
 #define SCM_PIDFD_TYPE 4 /* SCM_PIDFD, since Linux 6.5: a socket that was sent may have been told to give one */
 
 /* The worker has one thread. The last of them is the next to be looked at, so that sockets within sockets do not pile up. */
 static struct {
-	int fd[LEFT_MAX];
+	struct passed {
+		int fd;
+		uid_t whose;
+	} fd[LEFT_MAX];
 	uint32_t count;
-	uint32_t steps; /* in this turn */
+	uint32_t held;    /* the first so many wait for the closer */
+	uint32_t waiting; /* what the closer had to close when we looked last */
+	uint32_t steps;   /* in this turn */
 } left;
 
 uint32_t passed_fds_of(struct msghdr *msg, int *fds)
@@ -39,16 +46,16 @@ static int option(int fd, int name)
 	return getsockopt(fd, SOL_SOCKET, name, &value, &len) ? -1 : value;
 }
 
-static void put(int fd)
+static void put(int fd, uid_t whose)
 {
 	if (left.count < LEFT_MAX)
-		left.fd[left.count++] = fd;
+		left.fd[left.count++] = (struct passed){ fd, whose };
 	else
-		close(fd);
+		closer_take(fd, whose);
 }
 
 /* One message off the queue, its descriptors to the others that wait. False: the queue is empty. */
-static bool read_one_away(int fd)
+static bool read_one_away(int fd, uid_t whose)
 {
 	static char bytes[65536];
 	struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
@@ -64,13 +71,13 @@ static bool read_one_away(int fd)
 		return errno == ECONNRESET || errno == EINTR;
 	count = passed_fds_of(&msg, fds);
 	for (uint32_t i = 0; i < count; i++)
-		put(fds[i]);
+		put(fds[i], whose);
 	/* An empty message has its sender's credentials, the end has none; of a stream it has some, but that has no empty messages. */
 	return n > 0 || (msg.msg_controllen > 0 && option(fd, SO_TYPE) != SOCK_STREAM);
 }
 
 /* True if nothing is left in it. */
-static bool empty_one_step(int fd)
+static bool empty_one_step(int fd, uid_t whose)
 {
 	int on = 1, accepted;
 
@@ -78,54 +85,77 @@ static bool empty_one_step(int fd)
 	if (option(fd, SO_ACCEPTCONN) == 1) {
 		accepted = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
 		if (accepted >= 0)
-			put(accepted);
+			put(accepted, whose);
 		return accepted < 0;
 	}
 	(void)setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
-	return !read_one_away(fd);
+	return !read_one_away(fd, whose);
 }
 
-static void close_one(int fd)
+static void close_one(struct passed passed)
 {
 	const struct linger never = { .l_onoff = 0 };
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
+	int fd = passed.fd;
 
+	if (option(fd, SO_DOMAIN) < 0) {
+		closer_take(fd, passed.whose);
+		return;
+	}
 	/* Of one that is not connected the option is the process's, which may use the socket on. */
 	if (!getpeername(fd, (struct sockaddr *)&peer, &len))
 		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &never, sizeof(never));
 	close(fd);
 }
 
+/* True if there may be more in it, which is not read while the closer is held up by its user: it would be for the closer, too. */
+static bool is_full(struct passed passed)
+{
+	return option(passed.fd, SO_DOMAIN) == AF_UNIX &&
+	       (closer_is_held_by(passed.whose) || !empty_one_step(passed.fd, passed.whose));
+}
+
+/* Those of users who hold the closer up stay where they are, below `held`. */
 static void go_on(void)
 {
-	while (left.count && left.steps < STEPS_MAX) {
+	while (left.count > left.held && left.steps < STEPS_MAX) {
 		uint32_t last = left.count - 1;
-		int fd = left.fd[last];
+		struct passed passed = left.fd[last];
 
 		left.steps++;
-		if (option(fd, SO_DOMAIN) == AF_UNIX && !empty_one_step(fd))
+		if (is_full(passed)) {
+			if (closer_is_held_by(passed.whose)) {
+				left.fd[last] = left.fd[left.held];
+				left.fd[left.held++] = passed;
+			}
 			continue;
+		}
 		left.fd[last] = left.fd[--left.count];
-		close_one(fd);
+		close_one(passed);
 	}
 }
 
-void passed_fd_close(int fd)
+void passed_fd_close(int fd, uid_t whose)
 {
 	if (fd < 0)
 		return;
-	put(fd);
+	put(fd, whose);
 	go_on();
 }
 
 void passed_fd_look(void)
 {
+	uint32_t waiting = closer_waiting();
+
 	left.steps = 0;
+	if (waiting < left.waiting || !waiting)
+		left.held = 0; /* the closer has closed some since we looked last */
+	left.waiting = waiting;
 	go_on();
 }
 
 bool passed_fd_pending(void)
 {
-	return left.count > 0;
+	return left.count > left.held;
 }

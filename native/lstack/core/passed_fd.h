@@ -2,7 +2,8 @@
 /*
  * Descriptors that came from another process. Whoever closes the last descriptor of a TCP socket with SO_LINGER waits until all
  * is sent; so does whoever closes a UNIX socket in whose queue such a descriptor lies unread, or reads a message with less room
- * than it brings. Here no close waits: queues are emptied first, and lingering is switched off.
+ * than it brings. Here no close waits: queues are emptied first, lingering is switched off, and what is no
+ * socket is for the closer.
  */
 #ifndef LSTACK_PASSED_FD_H
 #define LSTACK_PASSED_FD_H
@@ -10,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #define PASSED_FDS_MAX 253u /* SCM_MAX_FD: what one message brings at most */
 
@@ -24,10 +26,11 @@ union passed_fds {
 uint32_t passed_fds_of(struct msghdr *msg, int *fds);
 
 /*
- * Closes one, which may be a socket of the worker's own that others send to; -1: there is none. A UNIX socket is shut down for
- * reading first, whoever else has it. What is too much for one turn is closed by passed_fd_look.
+ * Closes one that user `whose` passed, which may be a socket of the worker's own that others send to; -1: there is none. A UNIX
+ * socket is shut down for reading first, whoever else has it. What is too much for one turn is closed by passed_fd_look; what is
+ * no socket, by the closer.
  */
-void passed_fd_close(int fd);
+void passed_fd_close(int fd, uid_t whose);
 
 /* Once a turn: goes on with what was left. */
 void passed_fd_look(void);

@@ -110,7 +110,7 @@ void vouch_drop(struct sockets *sockets, struct vouch *vouch)
 		/* The process has the file open still, which would keep our watch on it. */
 		if (vouch->watched)
 			(void)epoll_ctl(sockets->stack->epoll_fd, EPOLL_CTL_DEL, vouch->fd, NULL);
-		passed_fd_close(vouch->fd);
+		passed_fd_close(vouch->fd, vouch->payer ? vouch->payer->uid : 0);
 	}
 	if (vouch->payer) {
 		quota_give(vouch->payer, QUOTA_FILES);

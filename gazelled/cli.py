@@ -22,6 +22,8 @@ _COMMANDS = {
     "plan": ("plan", "Show which worker, queue, CPU and memory go together, and what is wrong."),
     "topology": ("plan", "Print this host's CPUs, NUMA nodes, hugepages and NICs as JSON."),
     "config": ("config", "Show the effective configuration or its schema."),
+    "check": ("check", "Say whether this machine is fit, what is not, and what mends it."),
+    "selftest": ("selftest", "Send an echo through an instance of its own: which path, how fast."),
     "start": ("lifecycle", "Start an instance: exactly what `plan` shows."),
     "stop": ("lifecycle", "Stop an instance and put the host back."),
     "restart": ("lifecycle", "Stop, then start."),

@@ -8,7 +8,8 @@ class ExitCode(IntEnum):
     """Exit status of every command."""
 
     OK = 0
-    DEGRADED = 2  # `status` only: some workers do not run
+    WARNED = 1  # `check` only: it works, but something costs speed or safety
+    DEGRADED = 2  # `status`: some workers do not run; `check`: something keeps gazelled from working
     NOT_RUNNING = 3  # `status` only
     USAGE = 64  # the command line is wrong
     UNAVAILABLE = 69  # the host refused, or a start failed; everything was put back

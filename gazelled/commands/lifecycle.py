@@ -103,7 +103,8 @@ def status(instance: str | None, as_json: bool) -> int:
 @click.command()
 @instance_option
 def recover(instance: str | None) -> int:
-    """Undo what a crash left behind: of one instance, or without -i of every one, and NICs bound by hand.
+    """Undo what a crash left behind: of one instance, or without -i of every one, NICs bound by hand, and what
+    `check --fix` has set.
 
     Workers that still serve without a supervisor are ended too; to keep them, `start` adopts them instead.
     """
@@ -123,6 +124,9 @@ def recover(instance: str | None) -> int:
         from gazelled.nics.binding import recover as recover_nics
 
         problems += recover_nics(run_root(), report)
+        from gazelled.doctor.checks import undo as undo_fixes
+
+        problems += undo_fixes(report)
     if problems:
         raise GazelledError("; ".join(problems), hint="fix the cause, then run `gazelled recover` again")
     report("recovered, the host is as before" if done else "nothing left to recover")

@@ -17,6 +17,7 @@ from gazelled.base.exitcode import ExitCode
 from gazelled.base.printable import printable
 from gazelled.commands.options import instance_option
 from gazelled.instance.run_dir import RunDir
+from gazelled.lifecycle.attached import attached_environment
 from gazelled.lifecycle.chosen_plan import instance_name
 from gazelled.planning.plan import Plan
 
@@ -48,7 +49,7 @@ def run(instance: str | None, process_index: int, fallback: str, explain: bool, 
     program = _find(command[0])
     attached = True
     try:
-        environment = _attached(RunDir.of(instance_name(instance)), process_index, fallback, program)
+        environment = attached_environment(RunDir.of(instance_name(instance)), process_index, fallback, program)
     except GazelledError as error:
         if fallback == "fail" or error.exit_code == ExitCode.USAGE:
             raise
@@ -93,46 +94,3 @@ def _find(name: str) -> Path:
     if "/" in name and path.exists():
         raise GazelledError(f"{name}: not executable", exit_code=ExitCode.NOT_EXECUTABLE)
     raise GazelledError(f"{name}: command not found", exit_code=ExitCode.NOT_FOUND)
-
-
-def _attached(run_dir: RunDir, process_index: int, fallback: str, program: Path) -> dict[str, str]:
-    """Return the environment in which the program attaches to a group; GazelledError if it could not."""
-    from gazelled.base.native_build import shim_library
-    from gazelled.instance.access import may_attach, refusal
-    from gazelled.instance.reach import answering
-    from gazelled.launch.preload import obstacle
-
-    state = run_dir.read_state()
-    alive = state is not None and any(worker.process and worker.process.alive for worker in state.workers)
-    if not (alive or answering(run_dir)):  # the record may be old, and its pids of another PID namespace
-        raise GazelledError(
-            f"instance {run_dir.instance} does not run",
-            hint=f"`gazelled start -i {run_dir.instance}` starts it; --fallback kernel does without the stack",
-        )
-    plan = Plan.from_json(run_dir.plan.read_text())
-    if process_index >= plan.num_process:
-        raise GazelledError(
-            f"--process-index {process_index}: instance {plan.instance} has {plan.num_process} (allowed: 0 to "
-            f"{plan.num_process - 1})",
-            exit_code=ExitCode.USAGE,
-        )
-    if not may_attach(plan.security):
-        raise refusal(plan.instance, plan.security.groups)
-    reason = obstacle(program)
-    if reason is not None:
-        raise GazelledError(reason, hint="--fallback kernel runs it without the stack")
-    environment = dict(os.environ)
-    before = environment.get("LD_PRELOAD")
-    environment["LD_PRELOAD"] = f"{shim_library()}:{before}" if before else str(shim_library())
-    environment["GAZELLED_GROUP"] = str(run_dir.group_page(process_index))
-    environment["GAZELLED_FALLBACK"] = fallback
-    _bind_to_idle_cpus(plan, process_index)
-    return environment
-
-
-def _bind_to_idle_cpus(plan: Plan, process_index: int) -> None:
-    """Keep the program off the workers' CPUs, on their node, if there are such CPUs that we may use."""
-    if plan.stack.app_bind_numa:
-        idle = os.sched_getaffinity(0) & set(plan.groups[process_index].app_cpus)
-        if idle:
-            os.sched_setaffinity(0, idle)

@@ -16,6 +16,7 @@ from typing import ClassVar, Self
 
 from gazelled.host import netlink
 from gazelled.host.journal import register
+from gazelled.host.sysfs import Host
 
 
 @register
@@ -258,3 +259,45 @@ class DpdkRunDir:
     def from_json(cls, data: dict[str, object]) -> Self:
         """Rebuild it from the journal."""
         return cls(str(data["prefix"]))
+
+
+@register
+@dataclass(frozen=True)
+class HostValue:
+    """A setting of the kernel: a file in /proc/sys or /sys with a value in it."""
+
+    kind: ClassVar[str] = "host-value"
+    path: str
+    wanted: str
+    before: str
+
+    def describe(self) -> str:
+        """Name the change for a person."""
+        return f"{self.path} = {self.wanted}"
+
+    @property
+    def _file(self) -> Path:
+        return Host.from_environment().root / self.path.lstrip("/")
+
+    def apply(self) -> None:
+        """Write the value."""
+        self._file.write_text(self.wanted)
+
+    def verify(self) -> str | None:
+        """Read it back."""
+        found = self._file.read_text().strip()
+        return None if found == self.wanted else f"expected {self.wanted}, found {found}"
+
+    def undo(self) -> None:
+        """Put the value back that was there, unless somebody has set another one since."""
+        if self._file.exists() and self._file.read_text().strip() == self.wanted:
+            self._file.write_text(self.before)
+
+    def to_json(self) -> dict[str, object]:
+        """Return this as the journal keeps it."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Self:
+        """Rebuild it from the journal."""
+        return cls(str(data["path"]), str(data["wanted"]), str(data["before"]))

@@ -38,7 +38,7 @@ _PATH_MAX = 107 - len("/worker.127.sock")
 _LOG_MAX = 1 << 20  # as LOG_MAX_BYTES of lstack
 _LOG_KEPT = 64 << 10
 UPLINK_FILE = "uplink.json"  # what the programs of an uplink have counted, as last seen
-_RESERVED = ("nics",)  # the NIC commands keep their own journal beside the instances
+_RESERVED = ("nics", "host")  # the NIC commands, and `check --fix`, keep journals of their own beside the instances
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,12 @@
 #include "core/shim.h"
 #include "worker/attach.h"
 
+#define TEXT_OF(number) #number
+#define TEXT(number) TEXT_OF(number)
+
+/* Read from the file by `gazelled check`: which version of the shared memory this library knows. */
+static const char abi_mark[] __attribute__((used)) = "gazelle ABI " TEXT(GZ_ABI_VERSION);
+
 static int map_group(const char *path)
 {
 	const struct gz_group_page *group;

@@ -90,6 +90,7 @@ def plan(config: Config, topology: Topology) -> Plan:
         reta=tuple(_reta(tot_queue_num, split)),
         host=_host(config, topology, workers),
         findings=(),
+        metrics=config.metrics.listen,
     )
     return replace(unjudged, findings=tuple(judge(config, topology, unjudged)))
 

@@ -26,6 +26,7 @@ from gazelled.host.uplink import read_state
 from gazelled.instance import access, notify
 from gazelled.instance.clean_up import put_back
 from gazelled.instance.host_setup import WorkerUser, prepare, worker_user
+from gazelled.instance.metrics_process import MetricsProcess
 from gazelled.instance.planned_page import planned_page
 from gazelled.instance.run_dir import RunDir, StateRecord, WorkerRecord, tail
 from gazelled.instance.uplink_watch import UplinkWatch
@@ -139,6 +140,7 @@ class Supervisor:
         self._recorded = ""
         self._unrecorded_since: float | None = None  # state.json could not be written
         self._uplink: UplinkWatch | None = None
+        self._metrics = MetricsProcess(run_dir.path, plan.metrics, report) if plan.metrics is not None else None
         if plan.device.uplink is not None:
             addresses = tuple(each for each in (plan.network.host_addr, plan.network.host_addr6) if each)
             self._uplink = UplinkWatch(plan.device.uplink, addresses, run_dir, report)
@@ -157,6 +159,8 @@ class Supervisor:
                 self._turn()
             if not self._stop_asked:
                 on_ready()
+                if self._metrics is not None:
+                    self._metrics.begin(time.monotonic())
                 notify.notify("READY=1", self._status_line())
             while not self._stop_asked:
                 self._turn()
@@ -287,6 +291,8 @@ class Supervisor:
             overdue = self._slots
             if self._unrecorded_since is not None:
                 self._record()
+            if self._metrics is not None:
+                self._metrics.look(now)
             if self._uplink is not None:
                 self._uplink.look(sum(slot.serves for slot in self._slots), now)
         for slot in overdue:
@@ -396,6 +402,8 @@ class Supervisor:
 
     def _stop(self) -> list[str]:
         """End all workers, put the host back, remove the run directory. Returns what could not be put back."""
+        if self._metrics is not None:
+            self._metrics.stop()
         for slot in self._slots:
             self._event(slot, Stop())
         while not all(slot.worker.state is State.STOPPED for slot in self._slots):

@@ -93,7 +93,7 @@ def _config(instance: str, cpu: int) -> Config:
                 PortConfig(rx_queue_size=BUILT_IN.port.rx_queue_size, tx_queue_size=BUILT_IN.port.tx_queue_size),
                 NetworkConfig(address),
                 SecurityConfig(),
-                "selftest",
+                source="selftest",
             )
     raise GazelledError(f"no subnet of {_SUBNETS} is free", hint="`ip route` shows who has them")
 

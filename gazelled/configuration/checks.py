@@ -200,6 +200,34 @@ def gateway_address6(value: object, info: ValidationInfo) -> object:
     return value
 
 
+_UNIX_MAX = 107  # bytes of a socket's path
+
+
+def listen_address(value: object) -> object:
+    """Check where metrics are to be served."""
+    allowed = 'an address and a port, as "127.0.0.1:9464" or "[::1]:9464", or "unix:/run/gazelled.metrics"'
+    if not isinstance(value, str):
+        raise wrong(f"is {kind_of(value)}", allowed)
+    if value.startswith("unix:"):
+        path = value.removeprefix("unix:")
+        if not path.startswith("/") or path.endswith("/") or "\0" in path:
+            raise wrong("is no absolute path of a socket", allowed)
+        if len(path.encode()) > _UNIX_MAX:
+            raise wrong("is too long for a socket", f"a path of at most {_UNIX_MAX} bytes")
+        return value
+    host, _, port = value.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise wrong("has no port", allowed)
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError as error:
+        raise wrong("has no address", allowed, "a number, not a name") from error
+    if (address.version == 6) != bracketed:
+        raise wrong("has no address", allowed, "IPv6 in brackets")
+    return value
+
+
 _ID_MAX = (1 << 32) - 2
 
 

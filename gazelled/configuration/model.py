@@ -28,6 +28,7 @@ from gazelled.configuration.checks import (
     host_address,
     host_address6,
     kind_of,
+    listen_address,
     power_of_two,
     shown_as,
     some_cpus,
@@ -171,6 +172,14 @@ class Security(_Model):
     )
 
 
+class Metrics(_Model):
+    """Where the metrics are served for Prometheus."""
+
+    listen: Annotated[str, BeforeValidator(listen_address)] | None = Field(
+        None, description='Address and port, as "127.0.0.1:9464", or "unix:" and a path; absent: not served.'
+    )
+
+
 class File(_Model):
     """A whole configuration file."""
 
@@ -179,6 +188,7 @@ class File(_Model):
     port: Port = Field(default_factory=Port)
     network: Network = Field(default_factory=Network)
     security: Security = Field(default_factory=Security)
+    metrics: Metrics = Field(default_factory=Metrics)
 
 
 def schema() -> dict[str, Any]:
@@ -238,6 +248,7 @@ def _describe(error: ErrorDetails) -> _Problem:
 
 _TABLES: Mapping[str, type[_Model]] = {
     "stack": Stack, "process": Process, "port": Port, "network": Network, "security": Security,
+    "metrics": Metrics,
 }  # fmt: skip
 
 
@@ -435,5 +446,6 @@ def _effective(model: File, source: str) -> settings.Config:
         if port.uplink is not None
         else settings.NetworkConfig(**dict(model.network)),
         security=settings.SecurityConfig(**dict(model.security)),
+        metrics=settings.MetricsConfig(**dict(model.metrics)),
         source=source,
     )

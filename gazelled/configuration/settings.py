@@ -103,6 +103,13 @@ class SecurityConfig:
 
 
 @dataclass(frozen=True)
+class MetricsConfig:
+    """[metrics]: where the Prometheus metrics are served; None: nowhere."""
+
+    listen: str | None = None  # "127.0.0.1:9464" or "unix:/run/gazelled.metrics"
+
+
+@dataclass(frozen=True)
 class Config:
     """One effective configuration. `source` names the file, "built-in" if there was none."""
 
@@ -111,6 +118,7 @@ class Config:
     port: PortConfig = field(default_factory=PortConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     source: str = "built-in"
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +131,7 @@ class Config:
             "port": _present({**vars(port), "device": device}),
             "network": _present(vars(network)),
             "security": {key: list(each) if isinstance(each, tuple) else each for key, each in vars(security).items()},
+            "metrics": _present(vars(self.metrics)),
         }
 
 

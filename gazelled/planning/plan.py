@@ -169,6 +169,7 @@ class Plan:
     reta: tuple[int, ...]
     host: HostPlan
     findings: tuple[Finding, ...]
+    metrics: str | None = None  # where they are served
 
     @property
     def errors(self) -> tuple[Finding, ...]:

@@ -9,7 +9,7 @@ DESTDIR ?=
 MINUTES ?= 10
 FRAMES ?= 1000000
 
-.PHONY: help run stop test bench fuzz noise setup build lint format unit ctest asan tsan net conformance programs cpython install clean architecture
+.PHONY: help run stop test bench fuzz noise setup build lint format unit ctest asan tsan net conformance programs cpython install clean architecture reference
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ format: ## write Python and C as the linters want them
 
 architecture: ## draw the parts and their arrows into docs/explanation/architecture.md
 	@PYTHONPATH=tests $(PYTHON) -m layout --draw
+
+reference: ## write the generated pages of docs/reference anew
+	@$(PYTHON) scripts/reference.py docs
 
 install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file
 	@scripts/setup run

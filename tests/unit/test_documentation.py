@@ -35,7 +35,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_generated_reference_is_what_the_code_is() -> None:
-    command = [sys.executable, REPOSITORY / "scripts/reference.py", "check"]
+    command = [sys.executable, str(REPOSITORY / "scripts/reference.py"), "check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

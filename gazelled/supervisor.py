@@ -22,7 +22,7 @@ from gazelled.base.errors import GazelledError
 from gazelled.base.exitcode import ExitCode
 from gazelled.base.process_identity import ProcessIdentity
 from gazelled.host.journal import Journal
-from gazelled.host.uplink import read_state
+from gazelled.host.uplink import index_of, read_state
 from gazelled.instance import access, notify
 from gazelled.instance.clean_up import put_back
 from gazelled.instance.host_setup import WorkerUser, prepare, worker_user
@@ -142,8 +142,9 @@ class Supervisor:
         self._uplink: UplinkWatch | None = None
         self._metrics = MetricsProcess(run_dir.path, plan.metrics, report) if plan.metrics is not None else None
         if plan.device.uplink is not None:
-            addresses = tuple(each for each in (plan.network.host_addr, plan.network.host_addr6) if each)
-            self._uplink = UplinkWatch(plan.device.uplink, addresses, run_dir, report)
+            processes = tuple(group.process_index for group in plan.groups)
+            self._uplink = UplinkWatch(plan.device.uplink, processes, run_dir, report)
+            self._selector.register(self._uplink.events, selectors.EVENT_READ, self._uplink.hear)
 
     def run(self, on_ready: Callable[[], None]) -> list[str]:
         """Start or adopt all workers, call `on_ready`, serve until SIGTERM or SIGINT, stop everything.
@@ -225,6 +226,8 @@ class Supervisor:
             trust_rx_checksum=self.plan.device.kind == "veth",
             uplink_owners=programs.owners if programs else 0,
             uplink_alive=programs.alive if programs else 0,
+            uplink_ifindex=index_of(uplink) if uplink is not None else 0,
+            own=tuple(programs.addresses) if programs else (),
         )
 
     def _adopt(self) -> bool:
@@ -408,6 +411,9 @@ class Supervisor:
             self._event(slot, Stop())
         while not all(slot.worker.state is State.STOPPED for slot in self._slots):
             self._turn()
+        if self._uplink is not None:
+            self._selector.unregister(self._uplink.events)
+            self._uplink.events.close()
         return put_back(self.run_dir, self.report)
 
     # ---- what other processes see

@@ -39,6 +39,8 @@ _NF_DROP = 0
 _NFT_FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
 _CLSACT_INGRESS, _CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 _IFA_F_NODAD = 0x02
+_IFA_F_UNSURE = 0x40 | 0x08  # tentative, or found to be another's
+_ADDRESS_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, IPV4_IFADDR, IPV6_IFADDR
 _RTN_UNREACHABLE = 7
 _RTPROT = 0x47  # marks our routes
 _LAST_METRIC = 0xFFFFFFFE  # of all routes to a subnet, ours is the one that is left when no other is
@@ -97,6 +99,25 @@ def addresses(name: str) -> list[str]:
         found = rtnetlink.link_lookup(ifname=name)
         messages = list(rtnetlink.get_addr(index=found[0])) if found else []
     return [_address_text(message) for message in messages]
+
+
+def own_addresses(name: str) -> list[str]:
+    """Return the addresses, without prefix, that the kernel serves at a device: none it still seeks twins of."""
+    with _rtnetlink() as rtnetlink:
+        found = rtnetlink.link_lookup(ifname=name)
+        messages = list(rtnetlink.get_addr(index=found[0])) if found else []
+    return [
+        _address_text(message).partition("/")[0]
+        for message in messages
+        if not (message.get_attr("IFA_FLAGS") or message["flags"]) & _IFA_F_UNSURE
+    ]
+
+
+def address_events() -> socket.socket:
+    """Return a socket that becomes readable whenever addresses or links change. What it says is not for reading."""
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+    events.bind((0, _ADDRESS_GROUPS))
+    return events
 
 
 def overlap(subnet: IPv4Network | IPv6Network, but: str) -> str | None:

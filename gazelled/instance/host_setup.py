@@ -19,6 +19,7 @@ from gazelled.host.changes import DpdkRunDir, HostAddress, LinkUp, TapDevice, Un
 from gazelled.host.journal import Journal
 from gazelled.host.sysfs import Host
 from gazelled.host.uplink import UplinkPrograms, set_addresses
+from gazelled.pages.group_page import OWN_MAX
 from gazelled.planning.plan import Plan
 
 Report = Callable[[str], None]
@@ -191,7 +192,7 @@ def _prepare_uplink(plan: Plan, uplink: str, journal: Journal, report: Report) -
     programs = UplinkPrograms.between(uplink, name, plan.tot_queue_num)
     report(f"{programs.describe()}: ports of programs on the stack, at {network.host_addr}, are the stack's")
     journal.make(programs)
-    set_addresses(uplink, [each for each in (network.host_addr, network.host_addr6) if each])
+    set_addresses(uplink, netlink.own_addresses(uplink)[:OWN_MAX])
 
 
 def _check_xdp(name: str) -> None:

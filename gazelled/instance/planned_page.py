@@ -22,6 +22,8 @@ def planned_page(
     trust_rx_checksum: bool = False,
     uplink_owners: int = 0,
     uplink_alive: int = 0,
+    uplink_ifindex: int = 0,
+    own: tuple[str, ...] = (),
 ) -> GroupPage:
     """Return the page of one process of a plan without error findings; `run_uid` is whom its workers become."""
     kinds = {"tap": Driver.TAP, "ethdev": Driver.ETHDEV, "none": Driver.NONE}
@@ -69,6 +71,8 @@ def planned_page(
         run_gid=run_gid,
         uplink_owners=uplink_owners,
         uplink_alive=uplink_alive,
+        uplink_ifindex=uplink_ifindex,
+        own=own,
         rss_key=bytes.fromhex(plan.rss_key),
         reta=plan.reta,
         allow_everybody=access.everybody,

@@ -7,13 +7,15 @@ The supervisor calls `look` with each tick. What it finds is told in sentences a
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from ipaddress import ip_interface
 
 from gazelled.base.errors import GazelledError
 from gazelled.host import netlink, uplink
 from gazelled.instance.run_dir import UPLINK_FILE, RunDir
+from gazelled.pages import group_page
 
 Report = Callable[[str], None]
 
@@ -22,24 +24,25 @@ LOOK_EVERY = 5.0  # seconds between two looks at the programs; whether workers l
 
 @dataclass
 class UplinkWatch:
-    """One uplink of one instance. `addresses` are the stack's, without prefix, as planned."""
+    """One uplink of one instance, whose group pages are those of `processes`."""
 
     interface: str
-    addresses: tuple[str, ...]
+    processes: tuple[int, ...]
     run_dir: RunDir
     report: Report
     _index: int = 0  # of the interface
     _gone: bool = False
-    _taken: tuple[str, ...] = ()  # the addresses the programs look at
+    _taken: tuple[str, ...] | None = None  # the addresses that are the stack's; None: not looked at yet
     _kernel_since: float | None = None  # no worker has lived since
     _next: float = 0.0
     _wrong: str = ""
     _written: str = field(default="", repr=False)
+    events: socket.socket = field(init=False, repr=False)  # readable: `hear`
 
     def __post_init__(self) -> None:
-        """Begin with what the start has set."""
+        """Hear of every change from now on."""
         self._index = uplink.index_of(self.interface)
-        self._taken = self.addresses
+        self.events = netlink.address_events()
 
     def look(self, living: int, now: float) -> None:
         """Tell when the kernel begins and ends to serve; every few seconds look at the rest. Never raises."""
@@ -67,6 +70,17 @@ class UplinkWatch:
         else:
             self._wrong = ""
 
+    def hear(self) -> None:
+        """Follow what the kernel has just changed: a program may bind a new address at once. Never raises."""
+        with suppress(OSError):  # also if there was too much to say
+            while self.events.recv(65536):
+                pass
+        try:
+            if self._find_interface():
+                self._follow_addresses()
+        except (GazelledError, OSError) as error:
+            self._tell_once(str(error))
+
     def _find_interface(self) -> bool:
         """Follow a rename; False: the interface is gone, and the programs with it."""
         name = uplink.name_of(self._index)
@@ -85,22 +99,27 @@ class UplinkWatch:
         return True
 
     def _follow_addresses(self) -> None:
-        have = {str(ip_interface(address).ip) for address in netlink.addresses(self.interface)}
-        taken = tuple(address for address in self.addresses if address in have)
-        if taken == self._taken:
+        """Keep workers and programs in step with the interface: workers know an address before packets to it come."""
+        have = tuple(netlink.own_addresses(self.interface))
+        if have == self._taken:
             return
+        before = set(self._taken) if self._taken is not None else set(uplink.read_state(self.interface).addresses)
+        full = [group_page.follow_own(self.run_dir.group_page(each), have) for each in self.processes]
+        taken = [address for address in have if not any(address in each for each in full)]
         uplink.set_addresses(self.interface, taken)
-        for address in self._taken:
-            if address not in taken:
-                self.report(f"{self.interface}: lost the address {address}, the stack serves it no more")
+        for address in before.difference(taken):
+            self.report(f"{self.interface}: lost the address {address}, the stack serves it no more")
         for address in taken:
-            if address not in self._taken:
-                self.report(f"{self.interface}: has the address {address} again, the stack serves it")
-        self._taken = taken
+            if address not in before:
+                self.report(f"{self.interface}: has the address {address}, the stack serves it")
+        if len(taken) == len(have):
+            self._taken = have
+        else:
+            self._tell_once(f"{len(have)} addresses; {len(have) - len(taken)} of them stay the kernel's")
 
     def _settle(self) -> None:
         """End the look-up of each packet once the kernel has no connection left on a port of the stack."""
-        if not netlink.has_connections(self.addresses, uplink.owned_ports(self.interface)):
+        if not netlink.has_connections(self._taken or (), uplink.owned_ports(self.interface)):
             uplink.settle(self.interface)
 
     def _write(self, text: str) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MulanPSL-2.0
 """The group page: what the plan fixes, as `struct gz_group_page` of native/include/gazelle/group_page.h.
 
-Written once, before the first worker starts; read-only to workers and applications. The classes with a leading
-underscore repeat the C layout field by field; `lstack --abi` prints the C side's, and a test compares the two.
+Written once, before the first worker starts, but for the table of addresses (`follow_own`); read-only to workers and
+applications. The classes with a leading underscore repeat the C layout field by field; `lstack --abi` prints the C
+side's, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ctypes
 import hashlib
 import ipaddress
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -23,6 +25,7 @@ WORKERS_MAX = 128
 RETA_SIZE = 128
 RSS_KEY_SIZE = 40
 NO_ID = 0xFFFFFFFF
+OWN_MAX = 32  # GZ_OWN_MAX
 SYMMETRIC_RSS_KEY = bytes.fromhex("6d5a") * (RSS_KEY_SIZE // 2)  # both directions of a flow hash alike
 
 
@@ -97,6 +100,8 @@ class GroupPage:
     run_gid: int = 0
     uplink_owners: int = 0  # ids of BPF maps, see gazelled.host.uplink; 0: no uplink
     uplink_alive: int = 0
+    uplink_ifindex: int = 0
+    own: tuple[str, ...] = ()  # every address of the stack; none: host_addr and host_addr6
     rss_key: bytes = SYMMETRIC_RSS_KEY
     reta: tuple[int, ...] = field(default=())
     allow_everybody: bool = False
@@ -156,6 +161,9 @@ class _GroupPage(ctypes.Structure):
         ("run_gid", ctypes.c_uint32),
         ("uplink_owners", ctypes.c_uint32),
         ("uplink_alive", ctypes.c_uint32),
+        ("uplink_ifindex", ctypes.c_uint32),
+        ("pad1", ctypes.c_uint32),
+        ("own", ctypes.c_uint8 * 16 * OWN_MAX),
         ("instance", ctypes.c_char * 32),
         ("device", ctypes.c_char * 16),
         ("run_dir", ctypes.c_char * 108),
@@ -238,6 +246,7 @@ def pack(page: GroupPage) -> bytes:
         run_gid=page.run_gid,
         uplink_owners=page.uplink_owners,
         uplink_alive=page.uplink_alive,
+        uplink_ifindex=page.uplink_ifindex,
         instance=_text("instance", page.instance, 32),
         device=_text("device", page.device, 16),
         run_dir=_text("run_dir", str(page.run_dir), 108),
@@ -251,6 +260,8 @@ def pack(page: GroupPage) -> bytes:
         foreign_listen=page.foreign_listen,
         file_gid=NO_ID if page.file_gid is None else page.file_gid,
     )
+    for slot, address in enumerate(page.own or _planned(page)):
+        raw.own[slot] = (ctypes.c_uint8 * 16)(*_packed(address))
     for worker in workers:
         raw.workers[worker.queue_id] = _WorkerPlan(
             queue_id=worker.queue_id,
@@ -283,6 +294,35 @@ def write(page: GroupPage) -> Path:
         os.fchmod(file.fileno(), 0o644 if page.file_gid is None else 0o640)
     draft.rename(path)
     return path
+
+
+def _planned(page: GroupPage) -> tuple[str, ...]:
+    return (str(page.host_addr.ip), *([str(page.host_addr6)] if page.host_addr6 else []))
+
+
+def _packed(address: str) -> bytes:
+    return ipaddress.IPv6Address(f"::ffff:{address}" if "." in address else address).packed
+
+
+def follow_own(path: Path, addresses: Sequence[str]) -> list[str]:
+    """Have the table of addresses of a page that is in use hold these; return those there is no room for.
+
+    A slot goes from one address to another only by being empty in between, from one call to the next.
+    """
+    wanted, full = {_packed(address): address for address in addresses}, []
+    with path.open("r+b", buffering=0) as file:
+        table = os.pread(file.fileno(), 16 * OWN_MAX, _GroupPage.own.offset)
+        slots = [table[at : at + 16] for at in range(0, len(table), 16)]
+        free = [slot for slot, raw in enumerate(slots) if not any(raw)]
+        for slot, raw in enumerate(slots):
+            if any(raw) and wanted.pop(raw, None) is None:
+                os.pwrite(file.fileno(), bytes(16), _GroupPage.own.offset + 16 * slot)
+        for raw, address in wanted.items():
+            if free:
+                os.pwrite(file.fileno(), raw, _GroupPage.own.offset + 16 * free.pop(0))
+            else:
+                full.append(address)
+    return full
 
 
 def read_version(path: Path) -> int:

@@ -98,6 +98,7 @@ static inline int set_up(void **state)
 	fx->group->read_connect_number = 4;
 	fx->group->tot_queue_num = fx->group->num_queue = 1;
 	fx->group->host_addr_be = PP_HTONL(0x0a000002);
+	memcpy(fx->group->own[0], (uint8_t[16]){ [10] = 0xff, 0xff, 10, 0, 0, 2 }, 16);
 	fx->stack.group = fx->group;
 	fx->stack.plan = &fx->group->workers[0];
 	fx->stack.now_ns = now_ns();

@@ -30,6 +30,12 @@ static inline bool gz_addr_is_loopback(const uint8_t addr[16])
 	return gz_addr_is4(addr) ? addr[12] == 127 : !memcmp(addr, loopback, sizeof(loopback));
 }
 
+/* fe80::/10: of one interface */
+static inline bool gz_addr_is_link_local(const uint8_t addr[16])
+{
+	return addr[0] == 0xfe && addr[1] >> 6 == 2;
+}
+
 /* True if a listener bound to `addr` takes connections to `to`: the one on :: IPv4 as well, unless it is v6only. */
 static inline bool gz_addr_serves(const uint8_t addr[16], bool v6only, const uint8_t to[16])
 {

@@ -134,7 +134,8 @@ struct gz_accept_queue {
 
 /*
  * A datagram in a FIFO of a SOCK_DGRAM socket: this header, then `len` bytes, then padding to GZ_DATAGRAM_ALIGN. Written and
- * consumed whole. Towards the application addr:port is the sender, towards the worker the destination.
+ * consumed whole. Towards the application addr:port is the sender, towards the worker the destination; `own` is the other
+ * end, by its slot in the group page.
  */
 struct gz_datagram {
 	uint16_t len;
@@ -142,7 +143,7 @@ struct gz_datagram {
 	uint8_t flags; /* GZ_DATAGRAM_BROADCAST */
 	uint8_t hops;  /* its TTL or hop limit; towards the worker 0 = the usual one */
 	uint8_t tos;   /* its TOS or traffic class */
-	uint8_t pad;
+	uint8_t own;   /* 0: towards the worker any; towards the application everybody, or an address that is gone */
 	uint8_t addr[16];
 };
 _Static_assert(sizeof(struct gz_datagram) == 24, "no holes");

@@ -41,7 +41,7 @@ struct gz_request {
 	uint8_t family;
 	uint8_t type;
 	uint8_t v6only;
-	uint8_t pad0;
+	uint8_t own; /* CONNECT of a socket without an address: the slot of the stack's that it leaves by; 0: any */
 	uint32_t pad[3];
 };
 _Static_assert(sizeof(struct gz_request) == 64, "a request is one line");

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * The group page: one per gazelle process, what the plan fixes. The supervisor writes it once, before the first worker
- * starts; it is read-only to all others.
+ * starts, and the table of addresses as they come and go; it is read-only to all others.
  */
 #ifndef GAZELLE_GROUP_PAGE_H
 #define GAZELLE_GROUP_PAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
+
+#include <gazelle/atomic.h>
 
 #define GZ_GROUP_MAGIC 0x70756f7267617a67ull /* "gzagroup" */
 #define GZ_WORKERS_MAX 128u                  /* workers of one instance: all processes together */
@@ -14,6 +18,7 @@
 #define GZ_RSS_KEY_SIZE 40u
 #define GZ_ALLOWED_MAX 32u /* users, and groups, who may attach */
 #define GZ_NO_ID UINT32_MAX
+#define GZ_OWN_MAX 32u /* addresses of the stack */
 
 enum gz_role { GZ_ROLE_BOTH = 0, GZ_ROLE_RECV = 1, GZ_ROLE_SEND = 2 };
 enum gz_driver { GZ_DRIVER_TAP = 0, GZ_DRIVER_ETHDEV = 1, GZ_DRIVER_NONE = 2 };
@@ -68,6 +73,13 @@ struct gz_group_page {
 	 * then the machine's own, and routes and neighbours are the kernel's.
 	 */
 	uint32_t uplink_owners, uplink_alive;
+	uint32_t uplink_ifindex; /* the interface, which is what link-local addresses are of; 0: no uplink */
+	uint32_t pad1;
+	/*
+	 * Every address of the stack, IPv4 mapped; zero: an empty slot. Without an uplink host_addr and host_addr6. A slot is
+	 * either empty or has one address, so what a reader sees of one that is just being written is no address of anybody.
+	 */
+	_Atomic uint64_t own[GZ_OWN_MAX][2];
 	char instance[32];
 	char device[16];   /* tap or netdev name */
 	char run_dir[108]; /* worker.<queue_id>.sock, .page, .wake; rings */
@@ -81,5 +93,30 @@ struct gz_group_page {
 	uint32_t file_gid; /* whose the files in run_dir are, and for no others; GZ_NO_ID: for all who get into run_dir */
 	struct gz_worker_plan workers[GZ_WORKERS_MAX];
 };
+
+/* The slot of an address of the stack, counted from 1; 0: it is none. */
+static inline uint8_t gz_own_find(const struct gz_group_page *group, const uint8_t addr[16])
+{
+	uint64_t word[2];
+
+	memcpy(word, addr, sizeof(word));
+	for (uint32_t i = 0; i < GZ_OWN_MAX && (word[0] || word[1]); i++)
+		if (gz_load(&group->own[i][1]) == word[1] && gz_load(&group->own[i][0]) == word[0])
+			return (uint8_t)(i + 1);
+	return 0;
+}
+
+/* The address in a slot counted from 1. False: there is none. */
+static inline bool gz_own_read(const struct gz_group_page *group, uint8_t slot, uint8_t addr[16])
+{
+	uint64_t word[2];
+
+	if (!slot || slot > GZ_OWN_MAX)
+		return false;
+	for (uint32_t i = 0; i < 2; i++)
+		word[i] = gz_load(&group->own[slot - 1][i]);
+	memcpy(addr, word, sizeof(word));
+	return word[0] || word[1];
+}
 
 #endif

@@ -52,11 +52,10 @@ static struct vouch *fetch_vouch(struct app *app, uint32_t number)
 	return vouch;
 }
 
-static bool is_stacks(const struct gz_group_page *group, const uint8_t addr[16])
+/* A socket for one interface only is the kernel's; but for a link-local address that is how it is bound. */
+static bool is_elsewhere(const struct gz_group_page *group, const struct vouch *vouch)
 {
-	if (gz_addr_is4(addr))
-		return !memcmp(addr + 12, &group->host_addr_be, 4);
-	return !memcmp(addr, group->host_addr6, 16);
+	return vouch->device && !(gz_addr_is_link_local(vouch->addr) && vouch->device == group->uplink_ifindex);
 }
 
 static int check_vouch(const struct apps *apps, const struct vouch *vouch, const struct gz_request *request)
@@ -67,9 +66,9 @@ static int check_vouch(const struct apps *apps, const struct vouch *vouch, const
 	if (vouch->type != (datagram ? SOCK_DGRAM : SOCK_STREAM) ||
 	    vouch->protocol != (datagram ? IPPROTO_UDP : IPPROTO_TCP) || vouch->domain != request->family ||
 	    vouch->port != request->port || !vouch->port || memcmp(vouch->addr, request->addr, 16) ||
-	    vouch->v6only != (request->v6only != 0) || vouch->listens != listens || vouch->device)
+	    vouch->v6only != (request->v6only != 0) || vouch->listens != listens || is_elsewhere(group, vouch))
 		return EACCES;
-	if (!gz_addr_is_any(vouch->addr) && !is_stacks(group, vouch->addr) &&
+	if (!gz_addr_is_any(vouch->addr) && !gz_own_find(group, vouch->addr) &&
 	    !(listens && gz_addr_is_loopback(vouch->addr)))
 		return EADDRNOTAVAIL;
 	if (vouch->netns == apps->sockets.netns || group->foreign_listen)

@@ -29,9 +29,21 @@ void address_read(const uint8_t in[16], ip_addr_t *out)
 	memcpy(ip_2_ip6(out)->addr, in, 16);
 }
 
-void address_own(const struct gz_group_page *group, const ip_addr_t *towards, ip_addr_t *out)
+uint8_t address_own_slot(const struct gz_group_page *group, const ip_addr_t *ip)
 {
-	if (IP_IS_V6(towards))
+	uint8_t addr[16];
+
+	address_write(ip, addr);
+	return gz_own_find(group, addr);
+}
+
+void address_own(const struct gz_group_page *group, uint8_t slot, const ip_addr_t *towards, ip_addr_t *out)
+{
+	uint8_t addr[16];
+
+	if (gz_own_read(group, slot, addr) && gz_addr_is4(addr) == !IP_IS_V6(towards))
+		address_read(addr, out);
+	else if (IP_IS_V6(towards))
 		address_read(group->host_addr6, out);
 	else
 		ip_addr_set_ip4_u32(out, group->host_addr_be);

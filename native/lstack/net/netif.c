@@ -13,6 +13,7 @@
 #include <lwip/ip6.h>
 #include <lwip/sys.h>
 #include <lwip/timeouts.h>
+#include <lwip/udp.h>
 #include <netif/ethernet.h>
 
 #include <hooks.h>
@@ -21,6 +22,8 @@
 #include <gazelle/group_page.h>
 #include <gazelle/worker_page.h>
 
+#include "core/worker.h"
+#include "net/address.h"
 #include "net/fragments.h"
 #include "packet/mbuf_chain.h"
 #include "port/mempool.h"
@@ -29,10 +32,9 @@
 #include "port/port.h"
 #include "tcp/tcp_table.h"
 #include "net/uplink.h"
-#include "core/worker.h"
 
 #define SECOND_NS 1000000000ull
-#define GLOBAL6 1      /* index of the configured address; 0 is the link-local one */
+#define OTHER6 1       /* index of the configured address; 0 is the link-local one */
 #define LOOP_MAX 1024u /* frames to ourselves that wait for the next turn */
 
 /* lwIP has one netif and calls back without a context of ours: this is the module's single state. */
@@ -40,7 +42,7 @@ static struct {
 	struct netif netif;
 	struct protocol_stack *stack;
 	ip6_addr_t gateway6;
-	bool has6, has_gateway6;
+	bool has_gateway6;
 	uint64_t timer_ns;
 	uint32_t now_ms;
 	uint32_t loop_head, loop_tail;
@@ -91,6 +93,31 @@ static struct pbuf *lend(struct rte_mbuf *m)
 	return head;
 }
 
+/*
+ * lwIP knows one address of each family. Beside the kernel the interface has as many as the kernel's has, so it gets the one
+ * that the packet at hand is to: what lwIP accepts, and what it answers from without a connection.
+ */
+static void bear(const struct protocol_stack *stack, const struct pbuf *p, bool v6)
+{
+	const uint8_t *header = p->payload;
+	ip_addr_t to = { 0 };
+
+	if (!uplink_is_on(stack->group) || p->len < (v6 ? IP6_HLEN : IP_HLEN))
+		return;
+	if (v6) {
+		IP_SET_TYPE_VAL(to, IPADDR_TYPE_V6);
+		memcpy(ip_2_ip6(&to)->addr, header + 24, sizeof(ip_2_ip6(&to)->addr));
+	} else {
+		memcpy(&ip_2_ip4(&to)->addr, header + 16, sizeof(ip_2_ip4(&to)->addr));
+	}
+	if (!address_own_slot(stack->group, &to))
+		return;
+	if (v6)
+		ip_addr_copy(self.netif.ip6_addr[OTHER6], to);
+	else
+		ip_addr_copy(self.netif.ip_addr, to);
+}
+
 void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucket)
 {
 	const struct rte_ether_hdr *ether = rte_pktmbuf_mtod(m, const struct rte_ether_hdr *);
@@ -109,12 +136,14 @@ void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucke
 		tcp_table_enter(bucket);
 	switch (type) {
 	case RTE_BE16(RTE_ETHER_TYPE_IPV4):
+		bear(stack, p, false);
 		ip4_input(p, &self.netif);
 		break;
 	case RTE_BE16(RTE_ETHER_TYPE_ARP):
 		neighbours_arp(&self.netif, p);
 		break;
 	case RTE_BE16(RTE_ETHER_TYPE_IPV6):
+		bear(stack, p, true);
 		ip6_input(p, &self.netif);
 		break;
 	default:
@@ -185,7 +214,10 @@ static err_t send_to_uplink(struct netif *netif, struct pbuf *p, uint16_t type)
 
 static err_t output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
 {
-	if (ip4_addr_cmp(to, netif_ip4_addr(netif)))
+	ip_addr_t at;
+
+	ip_addr_copy_from_ip4(at, *to);
+	if (address_own_slot(self.stack->group, &at))
 		return send_to_self(p, RTE_BE16(RTE_ETHER_TYPE_IPV4));
 	if (uplink_is_on(self.stack->group))
 		return send_to_uplink(netif, p, ETHTYPE_IP);
@@ -194,11 +226,19 @@ static err_t output4(struct netif *netif, struct pbuf *p, const ip4_addr_t *to)
 
 static err_t output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *to)
 {
-	if (self.has6 && ip6_addr_cmp(to, netif_ip6_addr(netif, GLOBAL6)))
+	ip_addr_t at;
+
+	ip_addr_copy_from_ip6(at, *to);
+	if (address_own_slot(self.stack->group, &at))
 		return send_to_self(p, RTE_BE16(RTE_ETHER_TYPE_IPV6));
 	if (uplink_is_on(self.stack->group))
 		return send_to_uplink(netif, p, ETHTYPE_IPV6);
 	return neighbours_output6(netif, p, to);
+}
+
+err_t netif_send_datagram(struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *to, uint16_t port, const ip_addr_t *from)
+{
+	return udp_sendto_if_src(pcb, p, to, port, &self.netif, from);
 }
 
 const ip6_addr_t *lwip_gateway6(struct netif *netif, const ip6_addr_t *dest)
@@ -266,18 +306,18 @@ static err_t init_netif(struct netif *netif)
 /* Static addresses: nothing is asked of routers, and nobody is asked whether he has ours. */
 static void open6(const struct gz_group_page *group)
 {
+	bool shared = uplink_is_on(group);
 	ip6_addr_t addr = { 0 };
 
-	self.has6 = !gz_addr_is_any(group->host_addr6);
 	self.has_gateway6 = !gz_addr_is_any(group->gateway6);
-	if (!self.has6)
+	if (gz_addr_is_any(group->host_addr6) && !shared)
 		return;
 	memcpy(self.gateway6.addr, group->gateway6, sizeof(self.gateway6.addr));
 	memcpy(addr.addr, group->host_addr6, sizeof(addr.addr));
-	if (!uplink_is_on(group)) /* else it is the kernel's */
+	if (!shared) /* else it is the kernel's */
 		netif_create_ip6_linklocal_address(&self.netif, 1);
-	netif_ip6_addr_set(&self.netif, GLOBAL6, &addr);
-	netif_ip6_addr_set_state(&self.netif, GLOBAL6, IP6_ADDR_PREFERRED);
+	netif_ip6_addr_set(&self.netif, OTHER6, &addr);
+	netif_ip6_addr_set_state(&self.netif, OTHER6, IP6_ADDR_PREFERRED);
 }
 
 int netif_open(struct protocol_stack *stack)

@@ -11,6 +11,7 @@
 struct pbuf;
 struct protocol_stack;
 struct rte_mbuf;
+struct udp_pcb;
 
 /* Brings up lwIP and its netif with the group's address and MAC. 0 or -errno. */
 int netif_open(struct protocol_stack *stack);
@@ -37,6 +38,9 @@ struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf 
  */
 #define NETIF_NO_BUCKET UINT32_MAX
 void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucket);
+
+/* Sends a datagram of a socket from one of the stack's addresses; the pbuf stays the caller's. */
+err_t netif_send_datagram(struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *to, uint16_t port, const ip_addr_t *from);
 
 /* Sends what the turn has queued. */
 void netif_flush(struct protocol_stack *stack);

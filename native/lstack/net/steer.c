@@ -17,11 +17,11 @@
 #include <lwip/prot/tcp.h>
 #include <lwip/udp.h>
 
-#include <gazelle/address.h>
 #include <gazelle/group_page.h>
 #include <gazelle/worker_page.h>
 
 #include "core/worker.h"
+#include "net/address.h"
 #include "net/handover.h"
 #include "net/local_port.h"
 #include "net/netif.h"
@@ -183,14 +183,10 @@ static void copy_to_all(struct protocol_stack *stack, const struct rte_mbuf *m)
 			handover_send(stack, q, m, HANDOVER_NEIGHBOR, stack->queue_id, 0);
 }
 
-/* True if the frame is to the stack's own address of its family, not to a group or to somebody else. */
+/* True if the frame is to an address of the stack, not to a group or to somebody else. */
 static bool to_us(const struct protocol_stack *stack, const struct frame *frame)
 {
-	const uint8_t *own6 = stack->group->host_addr6;
-
-	if (IP_IS_V4_VAL(frame->local))
-		return ip_2_ip4(&frame->local)->addr == stack->group->host_addr_be;
-	return !gz_addr_is_any(own6) && !memcmp(ip_2_ip6(&frame->local)->addr, own6, 16);
+	return address_own_slot(stack->group, &frame->local);
 }
 
 /* An ICMP error about a datagram or a path is not lwIP's, which would verify it. */

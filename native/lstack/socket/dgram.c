@@ -143,6 +143,8 @@ static void on_datagram(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip
 	}
 	if (ip_addr_isbroadcast(ip_current_dest_addr(), ip_current_netif()))
 		header.flags = GZ_DATAGRAM_BROADCAST;
+	else
+		header.own = address_own_slot(stack->group, ip_current_dest_addr());
 	address_write(addr, header.addr);
 	gz_fifo_copy_in(block, size, conn->rx_base, conn->rx_head, &header, sizeof(header));
 	at = conn->rx_head + (uint32_t)sizeof(header);
@@ -262,6 +264,17 @@ void dgram_set_peer(struct conn *conn, const struct gz_request *request)
 	conn_notify(conn);
 }
 
+/* The address it leaves by: the socket's own, or what the application has asked the kernel for. */
+static void choose_source(const struct conn *conn, const struct gz_datagram *header, const ip_addr_t *to, ip_addr_t *out)
+{
+	const ip_addr_t *bound = &conn->udp->local_ip;
+
+	if (!ip_addr_isany(bound) && !IP_IS_ANY_TYPE_VAL(*bound) && IP_GET_TYPE(bound) == IP_GET_TYPE(to))
+		*out = *bound;
+	else
+		address_own(conn->sockets->stack->group, header->own, to, out);
+}
+
 /* One datagram out of the FIFO. Returns the bytes it took there, 0 = none, GZ_FIFO_BROKEN = nonsense. */
 static uint32_t send_one(struct conn *conn, uint32_t waiting)
 {
@@ -287,14 +300,14 @@ static uint32_t send_one(struct conn *conn, uint32_t waiting)
 	}
 	gz_fifo_copy_out(block, size, conn->tx_base, conn->tx_acked + (uint32_t)sizeof(header), p->payload, header.len);
 	address_read(header.addr, &to);
-	address_own(conn->sockets->stack->group, &to, &own);
-	bool self = ip_addr_cmp(&to, &own);
+	choose_source(conn, &header, &to, &own);
+	bool self = address_own_slot(conn->sockets->stack->group, &to);
 
 	conn->udp->tos = header.tos;
 	conn->udp->ttl = header.hops ? header.hops : UDP_TTL;
 	if (self)
 		netif_uncut(true);
-	err_t err = udp_sendto(conn->udp, p, &to, header.port);
+	err_t err = netif_send_datagram(conn->udp, p, &to, header.port, &own);
 	if (self)
 		netif_uncut(false);
 	if (err == ERR_OK)

@@ -239,6 +239,17 @@ static struct tcp_pcb *open_pcb(struct conn *conn, const ip_addr_t *local, uint1
 	return pcb;
 }
 
+/* The address it leaves by: where it is bound, or as the application has asked the kernel. False: none of that family. */
+static bool choose_local(const struct protocol_stack *stack, const struct gz_request *request, const ip_addr_t *remote,
+                         ip_addr_t *out)
+{
+	if (request->port && !gz_addr_is_any(request->addr))
+		address_read(request->addr, out);
+	else
+		address_own(stack->group, request->own, remote, out);
+	return !ip_addr_isany(out) && IP_GET_TYPE(out) == IP_GET_TYPE(remote);
+}
+
 int stream_connect(struct conn *conn, const struct gz_request *request)
 {
 	struct protocol_stack *stack = conn->sockets->stack;
@@ -249,8 +260,7 @@ int stream_connect(struct conn *conn, const struct gz_request *request)
 
 	conn->connecting = true;
 	address_read(request->peer, &remote);
-	address_own(stack->group, &remote, &local);
-	if (ip_addr_isany(&local))
+	if (!choose_local(stack, request, &remote, &local))
 		return EADDRNOTAVAIL;
 	if (!port)
 		port = local_port_pick(stack, &local, &remote, request->peer_port);

@@ -94,7 +94,7 @@ bool vouch_look(struct vouch *vouch)
 	vouch->listens = number_of(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1;
 	vouch->reuseaddr = number_of(fd, SOL_SOCKET, SO_REUSEADDR) == 1;
 	vouch->reuseport = number_of(fd, SOL_SOCKET, SO_REUSEPORT) == 1;
-	vouch->device = number_of(fd, SOL_SOCKET, SO_BINDTOIFINDEX) != 0;
+	vouch->device = (uint32_t)number_of(fd, SOL_SOCKET, SO_BINDTOIFINDEX);
 	vouch->v6only = vouch->domain == AF_INET6 && number_of(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1;
 	vouch->cookie = cookie_of(fd, SO_COOKIE);
 	vouch->netns = cookie_of(fd, SO_NETNS_COOKIE);

@@ -29,7 +29,8 @@ struct vouch {
 	uint8_t addr[16];
 	uint16_t port;
 	int domain, type, protocol;
-	bool v6only, listens, reuseaddr, reuseport, device;
+	bool v6only, listens, reuseaddr, reuseport;
+	uint32_t device; /* index of the only interface it is for; 0: it is for all */
 };
 
 /* Learns which network namespace is ours. 0 or -errno. */

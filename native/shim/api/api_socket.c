@@ -85,12 +85,15 @@ static int bind_patiently(int fd, const struct sockaddr *sa, socklen_t len, cons
 	return -1;
 }
 
-/* The stack's address is no interface's: the placeholder may have it all the same, and the kernel still says EADDRINUSE. */
+/*
+ * Unless it is shared, the stack's address is no interface's: the placeholder may have it all the same, and the kernel still says
+ * EADDRINUSE.
+ */
 static int bind_placeholder(struct sock *s, int fd, const struct sockaddr *sa, socklen_t len, const struct endpoint *at)
 {
 	int on = 1, off = 0, r, err;
 
-	if (!route_is_stack(at))
+	if (!route_is_stack(at) || route_is_shared())
 		return bind_patiently(fd, sa, len, at);
 	(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
 	r = bind_patiently(fd, sa, len, at);
@@ -214,7 +217,7 @@ EXPORT int shutdown(int fd, int how)
 static int name_of(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len)
 {
 	const struct gz_name *name = sock_name(s);
-	struct endpoint ep;
+	struct endpoint ep = { 0 };
 
 	if (!sa || !len)
 		return -EFAULT;

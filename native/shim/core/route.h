@@ -13,6 +13,7 @@
 struct endpoint {
 	uint8_t addr[16];
 	uint16_t port;
+	uint32_t scope; /* of a link-local address, the interface that the program has named; 0: none, or the stack's */
 };
 
 enum route {
@@ -35,14 +36,17 @@ static inline uint32_t endpoint_ip4_be(const struct endpoint *ep)
 	return be;
 }
 
-/* True if the stack owns this address, so that a placeholder may bind it although no interface of the kernel has it. */
+/* True if the stack owns this address. Unless it is shared, a placeholder may bind it although no interface of the kernel has it. */
 bool route_is_stack(const struct endpoint *local);
 
 /* True if the stack's addresses are the machine's own: beside the kernel, by an uplink. */
 bool route_is_shared(void);
 
-/* The stack's own address of the family of `towards`; the port stays. */
-void route_own(const struct endpoint *towards, struct endpoint *out);
+/* The slot of an address of the stack's in the group page; 0: it is none. */
+uint8_t route_own_slot(const struct endpoint *local);
+
+/* The stack's own address in a slot, else the first of the family of `towards`; the port stays. */
+void route_own(uint8_t slot, const struct endpoint *towards, struct endpoint *out);
 
 /* Index of the device the stack's packets use, as IP_PKTINFO tells it; 0: it has none in this network namespace. */
 int route_ifindex(void);
@@ -53,7 +57,10 @@ bool route_is_broadcast(const struct endpoint *to);
 /* A socket bound to `local` is about to listen. */
 enum route route_listen(const struct endpoint *local, enum gz_kernel_reason *why);
 
-/* A socket bound to `local` (NULL: not bound) is about to connect. */
-enum route route_connect(const struct endpoint *local, const struct endpoint *to, enum gz_kernel_reason *why);
+/*
+ * A socket bound to `local` (NULL: not bound) is about to connect. *own: the slot of the address it is going to leave by, if the
+ * stack serves it; 0: the first.
+ */
+enum route route_connect(const struct endpoint *local, const struct endpoint *to, uint8_t *own, enum gz_kernel_reason *why);
 
 #endif

@@ -81,7 +81,7 @@ static int adopt(struct sock *s, struct attachment *a, uint32_t n, const struct 
 {
 	struct gz_request request = { .op = GZ_REQUEST_CLAIM, .sock = n };
 	struct sock *fresh = sock_adopt(a, n, s->family, flags);
-	struct endpoint peer;
+	struct endpoint peer = { 0 };
 
 	attachment_hold(a, n, fresh);
 	if (!a->pair)

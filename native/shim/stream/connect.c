@@ -81,7 +81,7 @@ static bool failed(struct sock *s)
 }
 
 /* Asks a worker to connect, both locks held; to NULL: for an end that is not connected. 0, or -errno. */
-static int begin(struct sock *s, int fd, struct attachment *a, const struct endpoint *to)
+static int begin(struct sock *s, int fd, struct attachment *a, const struct endpoint *to, uint8_t own)
 {
 	struct gz_request request = {
 		.op = GZ_REQUEST_CONNECT,
@@ -90,6 +90,7 @@ static int begin(struct sock *s, int fd, struct attachment *a, const struct endp
 		.peer_port = to ? to->port : 0,
 		.family = to ? s->family : AF_UNSPEC,
 		.type = SOCK_STREAM,
+		.own = own,
 	};
 	uint32_t n = request_number(a, s);
 
@@ -132,7 +133,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 		local.port = 0;
 		s->options.value[OPTION_V6ONLY] = sock_v6only(s, fd); /* binding is going to set it */
 		s->options.known |= 1ull << OPTION_V6ONLY;
-		if (route_is_stack(&local))
+		if (route_is_stack(&local) && !route_is_shared())
 			(void)REAL(setsockopt)(fd, IPPROTO_IP, IP_FREEBIND, &on, sizeof(on));
 		endpoint_to(&local, s->family, (struct sockaddr *)&sa, &len);
 		if (REAL(bind)(fd, (struct sockaddr *)&sa, len) && errno != EINVAL) /* EINVAL: by a connection before this one */
@@ -152,7 +153,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 }
 
 /* The address is the kernel's as well: it gives out the port, so that no connection of its own can have the same. */
-static bool take_shared_port(struct sock *s, int fd, const struct endpoint *to)
+static bool take_shared_port(struct sock *s, int fd, const struct endpoint *to, uint8_t own)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
@@ -160,7 +161,7 @@ static bool take_shared_port(struct sock *s, int fd, const struct endpoint *to)
 
 	if (s->bound || !route_is_shared())
 		return true;
-	route_own(to, &local);
+	route_own(own, to, &local);
 	s->options.value[OPTION_V6ONLY] = sock_v6only(s, fd); /* binding is going to set it */
 	s->options.known |= 1ull << OPTION_V6ONLY;
 	endpoint_to(&local, s->family, (struct sockaddr *)&sa, &len);
@@ -176,6 +177,7 @@ static bool take_shared_port(struct sock *s, int fd, const struct endpoint *to)
 static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
 {
 	struct attachment *a;
+	uint8_t own;
 	int err;
 
 	err = same_host(s, fd, to);
@@ -187,16 +189,16 @@ static int first(struct sock *s, int fd, const struct endpoint *to, enum gz_kern
 		epoll_became(s, false);
 		return 0;
 	}
-	if (route_connect(s->bound ? &s->local : NULL, to, why) == ROUTE_KERNEL)
+	if (route_connect(s->bound ? &s->local : NULL, to, &own, why) == ROUTE_KERNEL)
 		return 1;
 	*why = GZ_KERNEL_NOT_ATTACHED;
 	a = pick_worker(s);
 	if (!a)
 		return shim.fallback_fail ? -ENETDOWN : 1;
 	*why = GZ_KERNEL_NO_RESOURCE;
-	if (!take_shared_port(s, fd, to))
+	if (!take_shared_port(s, fd, to, own))
 		return 1;
-	err = begin(s, fd, a, to);
+	err = begin(s, fd, a, to, own);
 	if (err)
 		return shim.fallback_fail ? err : 1;
 	gz_store_release(&s->kind, KIND_STREAM);
@@ -225,8 +227,12 @@ static int again(struct sock *s, int fd, const struct endpoint *to)
 	err = same_host(s, fd, to);
 	if (err > 0) {
 		struct attachment *worker = pick_worker(s);
+		enum gz_kernel_reason why;
+		uint8_t own;
 
-		err = worker ? begin(s, fd, worker, to) : -ENETDOWN;
+		if (route_connect(s->bound ? &s->local : NULL, to, &own, &why) == ROUTE_KERNEL)
+			return -ENETUNREACH; /* it is the stack's by now */
+		err = worker ? begin(s, fd, worker, to, own) : -ENETDOWN;
 	}
 	if (err)
 		return err;
@@ -240,7 +246,7 @@ static int disconnect(struct sock *s)
 	struct attachment *a = s->attachment, *worker = pick_worker(s);
 	struct gz_end *me = s->me;
 	uint32_t n = s->n;
-	int err = worker ? begin(s, -1, worker, NULL) : -ENETDOWN;
+	int err = worker ? begin(s, -1, worker, NULL, 0) : -ENETDOWN;
 
 	if (err)
 		return err;

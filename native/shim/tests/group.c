@@ -111,6 +111,8 @@ void group_start(const char *fake_worker, uint32_t workers)
 		                       .mtu = 1500,
 		                       .host_addr_be = inet_addr(STACK_ADDR),
 		                       .netmask_be = inet_addr("255.255.255.0") };
+	memcpy(page.own[0], (uint8_t[12]){ [10] = 0xff, [11] = 0xff }, 12);
+	memcpy((uint8_t *)page.own[0] + 12, &page.host_addr_be, 4);
 	snprintf(page.run_dir, sizeof(page.run_dir), "%s", dir);
 	for (uint32_t i = 0; i < workers; i++)
 		page.workers[i].queue_id = page.workers[i].index = i;

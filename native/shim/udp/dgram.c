@@ -24,7 +24,7 @@ void dgram_close(struct sock *s)
 }
 
 /* FRESH becomes DGRAM; s->local is set. Both locks held. */
-static int become(struct sock *s, int fd, bool both, const struct endpoint *peer)
+static int become(struct sock *s, int fd, bool both, const struct endpoint *peer, uint8_t own)
 {
 	struct dgram *d = calloc(1, sizeof(*d));
 	int err;
@@ -34,6 +34,7 @@ static int become(struct sock *s, int fd, bool both, const struct endpoint *peer
 	dgram_entries_begin(s, d, both, sock_v6only(s, fd));
 	if (peer)
 		d->peer = *peer;
+	d->peer_own = own;
 	s->fd = fd;
 	dgram_options_load(s, fd);
 	d->tx_slot = gz_add(&shim.turn, 1) % shim.workers;
@@ -73,7 +74,7 @@ int dgram_begin(struct sock *s, int fd)
 {
 	int err = learn_local(s, fd);
 
-	return err ? err : become(s, fd, true, NULL);
+	return err ? err : become(s, fd, true, NULL, 0);
 }
 
 int dgram_bound(struct sock *s, int fd)
@@ -87,7 +88,7 @@ int dgram_bound(struct sock *s, int fd)
 	}
 	lock_take(&s->rx);
 	lock_take(&s->tx);
-	err = sock_kind(s) == KIND_FRESH ? become(s, fd, both, NULL) : -EINVAL;
+	err = sock_kind(s) == KIND_FRESH ? become(s, fd, both, NULL, 0) : -EINVAL;
 	lock_give(&s->tx);
 	lock_give(&s->rx);
 	if (err && both) {
@@ -105,10 +106,11 @@ static bool speaks(struct sock *s, const struct endpoint *to)
 	return gz_addr_is4(s->local.addr) == gz_addr_is4(to->addr);
 }
 
-bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
+bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, uint8_t *own, enum gz_kernel_reason *why)
 {
 	struct dgram *d = sock_kind(s) == KIND_FRESH ? NULL : dgram_of(s);
 
+	*own = 0;
 	*why = GZ_KERNEL_ADDRESS;
 	if (d ? !speaks(s, to) : gz_addr_is4(to->addr) && sock_v6only(s, fd))
 		return false;
@@ -116,11 +118,12 @@ bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_ker
 	if (route_is_stack(to))
 		return !route_is_shared();
 	if (!d)
-		return route_connect(NULL, to, why) == ROUTE_STACK;
-	if (memcmp(d->asked.addr, to->addr, sizeof(to->addr)) || !d->asked.port) {
-		d->route = route_connect(&s->local, to, why);
+		return route_connect(NULL, to, own, why) == ROUTE_STACK;
+	if (memcmp(d->asked.addr, to->addr, sizeof(to->addr)) || d->asked.scope != to->scope || !d->asked.port) {
+		d->route = route_connect(&s->local, to, &d->own, why);
 		d->asked = *to;
 	}
+	*own = d->own;
 	return d->route == ROUTE_STACK;
 }
 
@@ -131,13 +134,14 @@ bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t le
 }
 
 /* A DGRAM gets another peer, or none. Both locks held. */
-static int set_peer(struct sock *s, int fd, const struct endpoint *peer)
+static int set_peer(struct sock *s, int fd, const struct endpoint *peer, uint8_t own)
 {
 	int err = s->entries->both ? dgram_quieten_kernel(s, fd, peer->port != 0) : 0;
 
 	if (err)
 		return err;
 	dgram_of(s)->peer = *peer;
+	dgram_of(s)->peer_own = own;
 	dgram_entries_peer(s);
 	return 0;
 }
@@ -146,15 +150,16 @@ static int set_peer(struct sock *s, int fd, const struct endpoint *peer)
 static int connect_to(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why)
 {
 	bool fresh = sock_kind(s) == KIND_FRESH, both = !fresh && s->entries->both;
+	uint8_t own;
 	int err;
 
-	if (!to->port || !dgram_routed(s, fd, to, why))
+	if (!to->port || !dgram_routed(s, fd, to, &own, why))
 		return fresh || both ? 1 : -ENETUNREACH;
 	if (!fresh)
-		return set_peer(s, fd, to);
+		return set_peer(s, fd, to, own);
 	err = learn_local(s, fd);
 	if (!err)
-		err = become(s, fd, gz_addr_is_any(s->local.addr) || route_is_shared(), to);
+		err = become(s, fd, gz_addr_is_any(s->local.addr) || route_is_shared(), to, own);
 	if (err == -EADDRINUSE || err == -EADDRNOTAVAIL) {
 		*why = GZ_KERNEL_NO_RESOURCE; /* the port is ours in the kernel, which may be another namespace's */
 		return 1;
@@ -177,7 +182,7 @@ int dgram_connect(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 	if (len < sizeof(sa->sa_family) || !sa)
 		err = fresh ? 1 : -EINVAL;
 	else if (sa->sa_family == AF_UNSPEC)
-		err = fresh ? 1 : set_peer(s, fd, &to);
+		err = fresh ? 1 : set_peer(s, fd, &to, 0);
 	else if (!dgram_address(s, sa, len, &to))
 		err = fresh ? 1 : sa->sa_family == AF_INET || sa->sa_family == s->family ? -EINVAL : -EAFNOSUPPORT;
 	else {
@@ -231,7 +236,7 @@ int dgram_name(struct sock *s, bool peer, struct sockaddr *sa, socklen_t *len)
 	if (!peer && !d->peer.port)
 		return 1;
 	if (!peer)
-		route_own(&d->peer, &ep);
+		route_own(d->peer_own, &d->peer, &ep);
 	endpoint_to(&ep, s->family, sa, len);
 	return 0;
 }

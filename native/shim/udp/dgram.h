@@ -28,7 +28,7 @@ int dgram_bound(struct sock *s, int fd);
 int dgram_begin(struct sock *s, int fd);
 
 /* True if the stack, not the kernel, reaches this address for s; else `why` says the reason. tx held. */
-bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, enum gz_kernel_reason *why);
+bool dgram_routed(struct sock *s, int fd, const struct endpoint *to, uint8_t *own, enum gz_kernel_reason *why);
 
 /* An address as this socket may be told it: the endpoint. False: it is none, or of a family that is not the socket's. */
 bool dgram_address(const struct sock *s, const struct sockaddr *sa, socklen_t len, struct endpoint *out);

@@ -34,11 +34,13 @@ static void put_control(struct msghdr *msg, size_t *used, int level, int type, c
 /* What IPv4's options ask for of a datagram that came over IPv4. */
 static void put_controls4(struct sock *s, struct msghdr *msg, size_t *used, const struct gz_datagram *header)
 {
-	struct in_pktinfo info = { .ipi_spec_dst.s_addr = shim.group->host_addr_be };
+	struct endpoint from = { .addr = { [10] = 0xff, [11] = 0xff } }, own;
 	uint32_t told = dgram_of(s)->options.told;
 	int hops = header->hops;
 
 	if (told & TOLD_PKTINFO) {
+		route_own(header->own, &from, &own);
+		struct in_pktinfo info = { .ipi_spec_dst.s_addr = endpoint_ip4_be(&own) };
 		info.ipi_ifindex = route_ifindex();
 		info.ipi_addr.s_addr = header->flags & GZ_DATAGRAM_BROADCAST ? INADDR_BROADCAST : info.ipi_spec_dst.s_addr;
 		put_control(msg, used, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
@@ -55,7 +57,7 @@ static void put_pktinfo6(struct msghdr *msg, size_t *used, const struct gz_datag
 	struct in6_pktinfo info = { .ipi6_ifindex = (unsigned int)route_ifindex() };
 	struct endpoint own;
 
-	route_own(from, &own);
+	route_own(header->own, from, &own);
 	if (header->flags & GZ_DATAGRAM_BROADCAST)
 		memset(own.addr + 12, 0xff, 4);
 	memcpy(&info.ipi6_addr, own.addr, sizeof(own.addr));
@@ -85,13 +87,17 @@ void dgram_control_fill(struct sock *s, struct msghdr *msg, const struct gz_data
 	msg->msg_controllen = used;
 }
 
-/* True for the address a datagram to `to` comes from anyway, or none. */
-static bool is_source(const struct endpoint *to, const uint8_t addr[16])
+/* The program names the address a datagram is to leave by: 0, or -EINVAL. An address of no kind leaves it to us. */
+static int choose_source(const struct endpoint *to, const struct endpoint *from, struct gz_datagram *header)
 {
-	struct endpoint own;
+	uint8_t slot = route_own_slot(from);
 
-	route_own(to, &own);
-	return gz_addr_is_any(addr) || !memcmp(addr, own.addr, sizeof(own.addr));
+	if (gz_addr_is_any(from->addr))
+		return 0;
+	if (!slot || gz_addr_is4(from->addr) != gz_addr_is4(to->addr))
+		return -EINVAL;
+	header->own = slot;
+	return 0;
 }
 
 /* The number of a control message: an int, or one byte where `byte` says that this is known, too. -EINVAL: neither, or too large. */
@@ -111,6 +117,7 @@ static int number_of(const struct cmsghdr *cmsg, bool byte)
 static int read6(const struct endpoint *to, const struct cmsghdr *cmsg, struct gz_datagram *header)
 {
 	bool four = gz_addr_is4(to->addr);
+	struct endpoint from = { 0 };
 	struct in6_pktinfo info;
 	int number;
 
@@ -119,7 +126,8 @@ static int read6(const struct endpoint *to, const struct cmsghdr *cmsg, struct g
 		if (cmsg->cmsg_len != CMSG_LEN(sizeof(info)))
 			return -EINVAL;
 		memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
-		return is_source(to, info.ipi6_addr.s6_addr) ? 0 : -EINVAL;
+		memcpy(from.addr, &info.ipi6_addr, sizeof(from.addr));
+		return choose_source(to, &from, header);
 	case IPV6_HOPLIMIT:
 	case IPV6_TCLASS:
 		number = number_of(cmsg, false);
@@ -136,6 +144,7 @@ static int read6(const struct endpoint *to, const struct cmsghdr *cmsg, struct g
 /* One of IPv4's, which mean nothing to what goes over IPv6. 0 or -EINVAL. */
 static int read4(const struct endpoint *to, const struct cmsghdr *cmsg, struct gz_datagram *header)
 {
+	struct endpoint from = { .addr = { [10] = 0xff, [11] = 0xff } };
 	struct in_pktinfo info;
 	int number;
 
@@ -146,7 +155,8 @@ static int read4(const struct endpoint *to, const struct cmsghdr *cmsg, struct g
 		if (cmsg->cmsg_len != CMSG_LEN(sizeof(info)))
 			return -EINVAL;
 		memcpy(&info, CMSG_DATA(cmsg), sizeof(info));
-		return info.ipi_spec_dst.s_addr && info.ipi_spec_dst.s_addr != shim.group->host_addr_be ? -EINVAL : 0;
+		memcpy(from.addr + 12, &info.ipi_spec_dst, 4);
+		return choose_source(to, &from, header);
 	case IP_TTL:
 		number = number_of(cmsg, false);
 		if (number < 1)

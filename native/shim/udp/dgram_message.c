@@ -241,18 +241,21 @@ static int put(struct sock *s, struct gz_datagram *header, struct iov *from)
 	return err;
 }
 
-/* Where this message goes. 0 = by the stack, 1 = by the kernel, or -errno. Both locks held; a FRESH socket may become DGRAM. */
-static int destination(struct sock *s, int fd, const struct msghdr *msg, struct endpoint *to)
+/* Where this message goes, and by which of the stack's addresses. 0 = by the stack, 1 = by the kernel, or -errno. Both locks held; a FRESH socket may become DGRAM. */
+static int destination(struct sock *s, int fd, const struct msghdr *msg, struct endpoint *to, uint8_t *own)
 {
 	bool fresh = sock_kind(s) == KIND_FRESH;
 	const struct sockaddr *sa = msg->msg_name;
 	enum gz_kernel_reason why;
+
+	*own = 0;
 
 	/* IPv6 takes a name of no family for none. */
 	if (!sa || (s->family == AF_INET6 && msg->msg_namelen >= sizeof(sa->sa_family) && sa->sa_family == AF_UNSPEC)) {
 		if (fresh)
 			return 1;
 		*to = dgram_of(s)->peer;
+		*own = dgram_of(s)->peer_own;
 		return to->port ? 0 : -EDESTADDRREQ;
 	}
 	if (!dgram_address(s, sa, msg->msg_namelen, to) || !to->port) {
@@ -265,7 +268,7 @@ static int destination(struct sock *s, int fd, const struct msghdr *msg, struct 
 	}
 	if (route_is_broadcast(to) && !fresh && !dgram_of(s)->options.broadcast)
 		return -EACCES;
-	if (!dgram_routed(s, fd, to, &why))
+	if (!dgram_routed(s, fd, to, own, &why))
 		return fresh || s->entries->both ? 1 : -ENETUNREACH;
 	if (!fresh)
 		return 0;
@@ -314,7 +317,7 @@ ssize_t dgram_send(struct sock *s, int fd, const struct msghdr *msg, int flags)
 	lock_take(&s->rx);
 	lock_take(&s->tx);
 	if (!err)
-		err = destination(s, fd, msg, &to);
+		err = destination(s, fd, msg, &to, &header.own);
 	lock_give(&s->rx);
 	if (!err)
 		err = check(s, &to, msg, (size_t)total, flags, &header);

@@ -35,12 +35,14 @@ enum dgram_told {
 struct dgram {
 	struct entries entries; /* first; s->entries points to it */
 	struct endpoint peer;   /* port 0 = not connected; both locks to change */
+	uint8_t peer_own;       /* the slot of the address it leaves by towards the peer; 0: the first */
 	_Atomic uint32_t shut;  /* 1 << SHUT_RD | 1 << SHUT_WR */
 	uint32_t turn;          /* where the next read looks first; rx */
 	uint32_t tx_slot;       /* the worker that sends; tx */
 	struct dgram_options options;
 	struct endpoint asked; /* the destination route_connect was asked about last, and what it said; tx */
 	enum route route;
+	uint8_t own; /* and the slot of the address it leaves by */
 };
 
 static inline struct dgram *dgram_of(struct sock *s)

@@ -279,6 +279,8 @@ int kit_start(void **state)
 	kit.group->host_addr_be = 0x0200000a;
 	kit.group->netmask_be = 0x00ffffff;
 	memcpy(kit.group->host_addr6, (uint8_t[16]){ HOST6 }, 16);
+	memcpy(kit.group->own[0], (uint8_t[16]){ [10] = 0xff, 0xff, 10, 0, 0, 2 }, 16);
+	memcpy(kit.group->own[1], kit.group->host_addr6, 16);
 	for (uint32_t i = 0; i < GZ_RSS_KEY_SIZE; i++)
 		kit.group->rss_key[i] = (uint8_t)(i * 37 + 11);
 	for (uint32_t i = 0; i < GZ_RETA_SIZE; i++)

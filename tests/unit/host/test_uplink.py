@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import IPv4Interface, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,17 @@ from gazelled.configuration.model import parse_config
 from gazelled.host.uplink import UplinkState
 from gazelled.instance.run_dir import UPLINK_FILE, RunDir
 from gazelled.instance.uplink_watch import UplinkWatch
+from gazelled.pages.group_page import OWN_MAX, Driver, GroupPage, Role, WorkerRow, layout
+from gazelled.pages.group_page import write as write_page
 from gazelled.planning.plan import Plan
 from gazelled.planning.topology import Nic, Topology
 from gazelled.queue_planner import plan
 
 ETH0 = Nic("eth0", "0000:03:00.0", 0, "virtio_net", 4, "02:fc:00:00:00:01",
            ("fe80::1/64", "192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64"), mtu=9000, kind="ether")  # fmt: skip
+
+
+WORKER = WorkerRow(0, 0, 0, Role.BOTH, None, None, 1024, 256, 256, "lstack-0", "lstack-0", "rxtx_mbuf_0")
 
 
 def beside(*nics: Nic) -> Topology:
@@ -75,8 +82,8 @@ class FakePrograms:
     """The programs at an interface, and the kernel's view of it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.addresses: tuple[str, ...] = ("192.0.2.2/24",)
-        self.set: list[tuple[str, ...]] = []
+        self.addresses: tuple[str, ...] = ("192.0.2.2",)
+        self.set: list[list[str]] = []
         self.kernel_flows = True
         self.connections = True
         self.settled = 0
@@ -84,9 +91,9 @@ class FakePrograms:
         module = "gazelled.instance.uplink_watch"
         monkeypatch.setattr(f"{module}.uplink.index_of", lambda _name: 7)
         monkeypatch.setattr(f"{module}.uplink.name_of", lambda _index: self.name)
-        monkeypatch.setattr(f"{module}.netlink.addresses", lambda _name: list(self.addresses))
+        monkeypatch.setattr(f"{module}.netlink.own_addresses", lambda _name: list(self.addresses))
         monkeypatch.setattr(f"{module}.netlink.has_connections", lambda _addresses, _ports: self.connections)
-        monkeypatch.setattr(f"{module}.uplink.set_addresses", lambda _name, addresses: self.set.append(addresses))
+        monkeypatch.setattr(f"{module}.uplink.set_addresses", lambda _name, addresses: self.set.append(list(addresses)))
         monkeypatch.setattr(f"{module}.uplink.owned_ports", lambda _name: frozenset({80}))
         monkeypatch.setattr(f"{module}.uplink.settle", self.settle)
         monkeypatch.setattr(f"{module}.uplink.read_state", self.read_state)
@@ -106,26 +113,43 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> FakePrograms:
     return FakePrograms(monkeypatch)
 
 
-def watch(tmp_path: Path) -> tuple[UplinkWatch, list[str]]:
+Watch = tuple[UplinkWatch, list[str]]
+
+
+@pytest.fixture
+def watch(tmp_path: Path, programs: FakePrograms) -> Iterator[Watch]:
+    assert programs.name
     said: list[str] = []
-    return UplinkWatch("eth0", ("192.0.2.2",), RunDir(tmp_path), said.append), said
+    page = GroupPage("x", tmp_path, Driver.TAP, "gz-x", IPv4Interface("192.0.2.2/24"), workers=(WORKER,))
+    write_page(page)
+    watching = UplinkWatch("eth0", (0,), RunDir(tmp_path), said.append)
+    yield watching, said
+    watching.events.close()
 
 
-def test_the_kernels_turn_is_told_with_its_length(tmp_path: Path, programs: FakePrograms) -> None:
-    watching, said = watch(tmp_path)
+def own(tmp_path: Path) -> list[str]:
+    """Return the addresses that workers and programs find in the group page."""
+    size, offsets = layout()["gz_group_page"]
+    table = (tmp_path / "group.0").read_bytes()[offsets["own"] : size]
+    rows = [IPv6Address(table[at : at + 16]) for at in range(0, 16 * OWN_MAX, 16)]
+    return [str(row.ipv4_mapped or row) for row in rows if int(row)]
+
+
+def test_the_kernels_turn_is_told_with_its_length(tmp_path: Path, watch: Watch, programs: FakePrograms) -> None:
+    watching, said = watch
     for living, now in ((2, 0.0), (1, 1.0), (0, 2.0), (0, 3.0), (1, 4.5)):
         watching.look(living, now)
     assert said == [
         "eth0: no worker lives, the kernel serves new connections",
         "eth0: the stack serves again, after 2.5 s of the kernel",
     ]
-    assert programs.set == []
+    assert programs.set == [["192.0.2.2"]]
 
 
 def test_each_packet_is_looked_up_until_the_kernel_has_no_connection_left(
-    tmp_path: Path, programs: FakePrograms
+    tmp_path: Path, watch: Watch, programs: FakePrograms
 ) -> None:
-    watching, _ = watch(tmp_path)
+    watching, _ = watch
     watching.look(1, 0.0)
     assert programs.settled == 0
     programs.connections = False
@@ -137,31 +161,48 @@ def test_each_packet_is_looked_up_until_the_kernel_has_no_connection_left(
     assert programs.settled == 1
 
 
-def test_an_address_is_served_while_the_interface_has_it(tmp_path: Path, programs: FakePrograms) -> None:
-    watching, said = watch(tmp_path)
-    programs.addresses = ("192.0.2.9/24",)
+def test_an_address_is_served_while_the_interface_has_it(tmp_path: Path, watch: Watch, programs: FakePrograms) -> None:
+    watching, said = watch
     watching.look(1, 0.0)
-    programs.addresses = ("192.0.2.2/24", "192.0.2.9/24")
+    assert own(tmp_path) == ["192.0.2.2"]
+    programs.addresses = ("192.0.2.9", "fe80::9")
+    watching.hear()
+    assert own(tmp_path) == ["192.0.2.9", "fe80::9"]
+    watching.hear()
+    programs.addresses = ("192.0.2.2", "192.0.2.9")
     watching.look(1, 5.0)
-    assert programs.set == [(), ("192.0.2.2",)]
+    assert sorted(own(tmp_path)) == ["192.0.2.2", "192.0.2.9"]
+    assert programs.set == [["192.0.2.2"], ["192.0.2.9", "fe80::9"], ["192.0.2.2", "192.0.2.9"]]
     assert [line.split(",")[0] for line in said] == [
         "eth0: lost the address 192.0.2.2",
-        "eth0: has the address 192.0.2.2 again",
+        "eth0: has the address 192.0.2.9",
+        "eth0: has the address fe80::9",
+        "eth0: lost the address fe80::9",
+        "eth0: has the address 192.0.2.2",
     ]
 
 
-def test_what_goes_wrong_is_told_once_and_ends_nothing(tmp_path: Path, programs: FakePrograms) -> None:
-    watching, said = watch(tmp_path)
+def test_what_the_page_has_no_room_for_stays_the_kernels(tmp_path: Path, watch: Watch, programs: FakePrograms) -> None:
+    watching, said = watch
+    programs.addresses = tuple(f"192.0.2.{i}" for i in range(2, OWN_MAX + 5))
+    watching.look(1, 0.0)
+    assert len(own(tmp_path)) == OWN_MAX
+    assert [len(each) for each in programs.set] == [OWN_MAX]
+    assert said[-1] == f"uplink eth0: {OWN_MAX + 3} addresses; 3 of them stay the kernel's"
+
+
+def test_what_goes_wrong_is_told_once_and_ends_nothing(tmp_path: Path, watch: Watch, programs: FakePrograms) -> None:
+    watching, said = watch
     programs.addresses = ()
     for now in (0.0, 5.0, 10.0):
         watching.look(1, now)
-    assert said[1:] == ["uplink eth0: eth0: no program of gazelled is attached to it"]
+    assert said == ["uplink eth0: eth0: no program of gazelled is attached to it"]
 
 
 def test_a_rename_is_followed_and_an_interface_that_is_gone_is_told_once(
-    tmp_path: Path, programs: FakePrograms
+    tmp_path: Path, watch: Watch, programs: FakePrograms
 ) -> None:
-    watching, said = watch(tmp_path)
+    watching, said = watch
     programs.name = "lan0"
     watching.look(1, 0.0)
     watching.look(1, 100.0)

@@ -125,7 +125,7 @@ def test_a_page_says_what_the_plan_says() -> None:
         planned, 0, Path("/run/gazelled/default"), ROOT_ONLY, run_uid=7, run_gid=8, trust_rx_checksum=True
     )
     raw = unpack(group_page.pack(page))
-    assert (raw.magic, raw.size, raw.num_queue, raw.tot_queue_num, raw.split) == (group_page.MAGIC, 44400, 4, 4, 1)
+    assert (raw.magic, raw.size, raw.num_queue, raw.tot_queue_num, raw.split) == (group_page.MAGIC, 44920, 4, 4, 1)
     assert ipaddress.IPv4Address(bytes(raw.host_addr_be)) == ipaddress.IPv4Address("172.29.0.2")
     assert ipaddress.IPv4Address(bytes(raw.netmask_be)) == ipaddress.IPv4Address("255.255.255.0")
     assert ipaddress.IPv4Address(bytes(raw.host_peer_be)) == ipaddress.IPv4Address("172.29.0.1")

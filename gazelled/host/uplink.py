@@ -30,6 +30,7 @@ class UplinkState:
     taken: int  # to the stack
     kept: int  # of the kernel's own connections on ports of the stack
     fallen_back: int  # new connections that the kernel got because no worker lived
+    returned: int  # packets for ports of the stack that no socket of it was for, and the kernel got
     silenced: int  # packets of the stack's connections that were dropped because no worker lived
     addresses: tuple[str, ...]
 

@@ -103,6 +103,8 @@ class UplinkWatch:
         have = tuple(netlink.own_addresses(self.interface))
         if have == self._taken:
             return
+        if set(self._taken or ()).difference(have):  # what is listed while it changes may lack what was there all along
+            have = tuple(netlink.own_addresses(self.interface))
         before = set(self._taken) if self._taken is not None else set(uplink.read_state(self.interface).addresses)
         full = [group_page.follow_own(self.run_dir.group_page(each), have) for each in self.processes]
         taken = [address for address in have if not any(address in each for each in full)]

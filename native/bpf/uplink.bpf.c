@@ -3,7 +3,8 @@
  * Beside the kernel: which packets of an interface are the stack's. uplink_in runs at the interface's tc ingress, uplink_out
  * at the tap's: what the workers write.
  *
- * A packet is the stack's if it is to one of the addresses in `local` and its local port has an owner. While no worker
+ * A packet is the stack's if it is to one of the addresses in `local` and its local port has an owner. Another program may have
+ * that port of another address or family: what no socket of the stack is for comes back, and the kernel gets it. While no worker
  * lives the kernel serves: it gets new connections and those it has; the stack's own are dropped, so that nobody resets them.
  * The licence of these programs names the GPL because the kernel lends its socket look-up to no other.
  */
@@ -22,8 +23,9 @@
 
 #include <gazelle/uplink.h>
 
-#define HEADERS 128u     /* bytes of a packet that hold every header looked at */
-#define FRAGMENTED 4096u /* datagrams on their way in fragments; of more the oldest is forgotten, and lost */
+#define HEADERS 128u         /* bytes of a packet that hold every header looked at */
+#define RETURNED 0x676a7270u /* mark of a packet that comes back */
+#define FRAGMENTED 4096u     /* datagrams on their way in fragments; of more the oldest is forgotten, and lost */
 
 /* Both families' ICMP header. linux/icmp.h needs the C library's headers, which there are none of for BPF. */
 struct icmp_header {
@@ -351,16 +353,25 @@ static __always_inline int judge(struct __sk_buff *skb, const struct flow *f)
 	return DROP; /* of the stack's connections: the kernel would reset them */
 }
 
+static __always_inline void pull_headers(struct __sk_buff *skb)
+{
+	if ((void *)(long)skb->data + HEADERS > (void *)(long)skb->data_end)
+		(void)bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
+}
+
 SEC("tc")
 int uplink_in(struct __sk_buff *skb)
 {
 	struct flow f = {};
 	int verdict;
 
+	if (skb->mark == RETURNED) {
+		skb->mark = 0;
+		return TC_ACT_UNSPEC;
+	}
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return TC_ACT_UNSPEC;
-	if ((void *)(long)skb->data + HEADERS > (void *)(long)skb->data_end)
-		(void)bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
+	pull_headers(skb);
 	if (!read_flow(skb, &f))
 		return TC_ACT_UNSPEC;
 	verdict = judge(skb, &f);
@@ -368,9 +379,42 @@ int uplink_in(struct __sk_buff *skb)
 	return verdict == TAKE ? (int)bpf_redirect(tap_ifindex, 0) : verdict == LEAVE ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
+static __always_inline int is_returned(struct __sk_buff *skb)
+{
+	static const __u8 nobody[ETH_ALEN] = GZ_UPLINK_NOBODY;
+	struct ethhdr *ethernet = (void *)(long)skb->data;
+
+	if ((void *)(ethernet + 1) > (void *)(long)skb->data_end)
+		return 0;
+	for (int i = 0; i < ETH_ALEN; i++)
+		if (ethernet->h_dest[i] != nobody[i])
+			return 1;
+	return 0;
+}
+
+/* To the kernel, as if it had just come in. Only what a worker may have been given: nothing it could make up for other ports. */
+static __always_inline int return_to_kernel(struct __sk_buff *skb)
+{
+	struct gz_uplink_state *state;
+	struct flow f = {};
+	__u32 zero = 0;
+
+	state = bpf_map_lookup_elem(&gz_state, &zero);
+	if (!state || !read_flow(skb, &f) || !is_port_owned(&f))
+		return TC_ACT_SHOT;
+	if (f.syn)
+		state->kernel_flows = 1; /* what follows of this connection need not take that way */
+	__sync_fetch_and_add(&state->returned, 1);
+	skb->mark = RETURNED;
+	return (int)bpf_redirect(uplink_ifindex, BPF_F_INGRESS);
+}
+
 SEC("tc")
 int uplink_out(struct __sk_buff *skb)
 {
+	pull_headers(skb);
+	if (is_returned(skb))
+		return return_to_kernel(skb);
 	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
 		return TC_ACT_SHOT;
 	return (int)bpf_redirect_neigh(uplink_ifindex, NULL, 0, 0); /* route and neighbour are the kernel's */

@@ -253,8 +253,9 @@ static int show(const char *uplink)
 	(void)map_at(uplink, "gz_owners", &owners);
 	(void)map_at(uplink, "gz_alive", &alive);
 	printf("{\"owners\": %u, \"alive\": %u, \"kernel_flows\": %llu, \"taken\": %llu, \"kept\": %llu, "
-	       "\"fallen_back\": %llu, \"silenced\": %llu, \"addresses\": [",
-	       owners, alive, state.kernel_flows, state.taken, state.kept, state.fallen_back, state.silenced);
+	       "\"fallen_back\": %llu, \"returned\": %llu, \"silenced\": %llu, \"addresses\": [",
+	       owners, alive, state.kernel_flows, state.taken, state.kept, state.fallen_back, state.returned,
+	       state.silenced);
 	print_addresses(local);
 	printf("]}\n");
 	return 0;

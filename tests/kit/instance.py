@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from kit.waiting import until
 
 RUN_ROOT = Path(os.environ.get("GAZELLED_RUN_ROOT", "/run/gazelled"))
 _COMMAND_S = 60
+_CLONE_NEWNET = 0x40000000
 EVERYBODY = 'allow_users = ["*"]'  # programs of several users meet in many tests; who may attach is tested by itself
 
 
@@ -265,6 +269,25 @@ tx_queue_size = 1024
     return _instance(kit, home, client, net, None, toml)
 
 
+@contextmanager
+def in_namespace(instance: Instance) -> Iterator[None]:
+    """Run this thread in the client's namespace."""
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(f"/run/netns/{instance.client.name}", os.O_RDONLY)
+    try:
+        _setns(there)
+        yield
+    finally:
+        _setns(own)
+        os.close(own)
+        os.close(there)
+
+
+def _setns(fd: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 def started(kit: Kit, port: str, workers: int) -> Instance:
     """Make and start an instance on "tap" or "veth"."""
     instance = (on_tap if port == "tap" else on_veth)(kit, workers)
@@ -274,9 +297,10 @@ def started(kit: Kit, port: str, workers: int) -> Instance:
 
 def accelerated(instance: Instance) -> None:
     """Assert that every socket of the attached programs took the stack, none the kernel."""
-    sockets = instance.status()["sockets"]
+    status = instance.status()
+    sockets = status["sockets"]
     assert sockets["accelerated"] > 0
-    assert not any(sockets["kernel"].values()), sockets
+    assert not any(sockets["kernel"].values()), f"{sockets} {status['uplink']}\n{instance.logs()}"
 
 
 def wait_running(instance: Instance, queue_id: int, not_pid: int, seconds: float = 10.0) -> dict[str, Any]:

@@ -11,7 +11,6 @@ redis-server        echo_server (unattached), ping
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
@@ -19,12 +18,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kit.instance import Instance, accelerated, on_uplink, wait_running
+from kit.instance import Instance, accelerated, in_namespace, on_uplink, wait_running
 from kit.lab import Kit, Process, compiled, full
 from kit.redis import PORT, ask, load, start_redis
 from kit.waiting import until
@@ -35,8 +32,6 @@ ECHO = Path(__file__).with_name("echo_server.py")
 OTHER_PORT = 7007
 REQUESTS = 60_000
 FILTER = ("bpf", "direct-action", "bytecode", "1,6 0 0 4294967295")  # of somebody else, who only looks
-CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def before(instance: Instance) -> list[str]:
@@ -47,25 +42,6 @@ def before(instance: Instance) -> list[str]:
         instance.home.run("tc", "qdisc", "show"),
         instance.home.run("bpftool", "net"),
     ]
-
-
-@contextmanager
-def in_namespace(instance: Instance) -> Iterator[None]:
-    """Run this thread in the client's namespace."""
-    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    there = os.open(f"/run/netns/{instance.client.name}", os.O_RDONLY)
-    try:
-        _setns(there)
-        yield
-    finally:
-        _setns(own)
-        os.close(own)
-        os.close(there)
-
-
-def _setns(fd: int) -> None:
-    if _libc.setns(fd, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Session:

@@ -2,18 +2,20 @@
 """Beside the kernel, on an interface with several addresses and routes: what programs see is what the kernel shows.
 
 A program says the addresses of its sockets, first on the kernel, then on the stack. The interface has 10.93.0.2,
-10.93.0.12, 10.95.0.2 of another subnet, fd00:93::2 and fe80::2; the other side has the same with 1, and 10.99.0.1, which
-a route of its own leads to.
+10.93.0.12, 10.95.0.2 of another subnet, fd00:93::2 and fe80::2; the other side has the same with 1, and 10.99.0.1,
+which a route of its own leads to.
 """
 
 from __future__ import annotations
 
+import socket
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from kit.instance import Instance, on_uplink
+from kit.instance import Instance, in_namespace, on_uplink
 from kit.lab import Kit, Process
 from kit.namespaces import Namespace
 from kit.waiting import until
@@ -21,6 +23,8 @@ from kit.waiting import until
 from gazelled.base.native_build import uplink_control
 
 PROGRAM = str(Path(__file__).with_name("addresses_program.py"))
+ECHO = str(Path(__file__).with_name("echo_server.py"))
+UDP_ECHO = str(Path(__file__).with_name("udp_echo.py"))
 PORT = 7300
 OURS = ("10.93.0.2", "10.93.0.12", "10.95.0.2", "fd00:93::2", "fe80::2%gzc")
 THEIRS = ("10.93.0.1", "10.93.0.12>10.93.0.1", "10.95.0.1", "10.99.0.1", "10.93.0.2>10.99.0.1", "fd00:93::1",
@@ -107,4 +111,42 @@ def test_an_address_that_comes_is_served_at_once_and_one_that_goes_no_more(kit: 
     instance.home.run("ip", "address", "del", new, "dev", "gzs")
     until(lambda: not taken(), "the address to be the stack's no more", 5)
     assert "<" in asked(kit, instance.client, PORT, [OURS[0]])[0]
+    instance.stop()
+
+
+def test_the_same_port_of_another_address_or_family_stays_the_kernels(kit: Kit) -> None:
+    """One program on the stack, others on the kernel, all on one port: each packet reaches whose it is."""
+    instance = machine(kit)
+    instance.start()
+    ours = [instance.spawn(sys.executable, ECHO, OURS[0], str(PORT)),
+            instance.spawn(sys.executable, UDP_ECHO, OURS[0], str(PORT), "recv")]  # fmt: skip
+    theirs = [kit.spawn(instance.home, sys.executable, *server)
+              for address in ("10.93.0.12", "fd00:93::2")
+              for server in ((ECHO, address, str(PORT)), (UDP_ECHO, address, str(PORT), "recv"))]  # fmt: skip
+    for server in (*ours, *theirs):
+        served(server)
+    accepted, came = counted(instance, "accepted"), counted(instance, "datagrams_in")
+    said = bytes(range(256)) * 4000
+    for address in ("10.93.0.2", "10.93.0.12", "fd00:93::2"):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with in_namespace(instance):
+            stream, datagrams = socket.socket(family), socket.socket(family, socket.SOCK_DGRAM)
+        with stream, datagrams:
+            for client in (stream, datagrams):
+                client.settimeout(5)
+                client.connect((address, PORT))
+            datagrams.send(said[:20000])
+            assert datagrams.recv(65536) == said[:20000], address
+            sender = threading.Thread(target=stream.sendall, args=(said,))
+            sender.start()
+            back = b""
+            while len(back) < len(said):
+                back += stream.recv(1 << 20)
+            sender.join()
+            assert back == said, address
+    assert (counted(instance, "accepted"), counted(instance, "datagrams_in")) == (accepted + 1, came + 1)
+    with in_namespace(instance):
+        nobody = socket.socket()
+    with nobody, pytest.raises(ConnectionRefusedError):  # the kernel's word, at once
+        nobody.connect(("10.95.0.2", PORT))
     instance.stop()

@@ -12,6 +12,15 @@
 #define GZ_UPLINK_PORTS (2u * 65536u) /* TCP's, then UDP's */
 #define GZ_UPLINK_ADDRESSES 64u       /* of the interface that the stack takes */
 
+/*
+ * The hardware address of whom a worker sends to: the kernel knows where that is. A frame with another one is what the worker
+ * was given and knows nobody for: it goes back to the kernel.
+ */
+#define GZ_UPLINK_NOBODY         \
+	{                        \
+		2, 0, 0, 0, 0, 0 \
+	}
+
 /* IPv4 as ::ffff:a.b.c.d, in network order. */
 struct gz_uplink_address {
 	__be32 word[4];
@@ -26,6 +35,7 @@ struct gz_uplink_state {
 	__u64 taken;        /* packets that went to the stack */
 	__u64 kept;         /* packets of the kernel's own connections on ports of the stack */
 	__u64 fallen_back;  /* SYNs that the kernel got because no worker lived */
+	__u64 returned;     /* packets for ports of the stack that no socket of it was for, and the kernel got */
 	__u64 silenced;     /* packets of the stack's connections that were dropped because no worker lived */
 };
 

@@ -20,6 +20,7 @@
 
 #include <gazelle/address.h>
 #include <gazelle/group_page.h>
+#include <gazelle/uplink.h>
 #include <gazelle/worker_page.h>
 
 #include "core/worker.h"
@@ -154,6 +155,20 @@ void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucke
 		tcp_table_leave();
 }
 
+void netif_return(struct protocol_stack *stack, struct rte_mbuf *m)
+{
+	struct pbuf *p;
+
+	if (m->pkt_len > UINT16_MAX) {
+		worker_count(stack, GZ_COUNT_rx_dropped, 1);
+		rte_pktmbuf_free(m);
+		return;
+	}
+	p = lend(m);
+	stack->port->ops->send(stack->port, p);
+	pbuf_free(p);
+}
+
 struct rte_mbuf *netif_reassemble(struct protocol_stack *stack, struct rte_mbuf *m)
 {
 	const struct ip_hdr *ip = rte_pktmbuf_mtod_offset(m, const struct ip_hdr *, RTE_ETHER_HDR_LEN);
@@ -207,7 +222,7 @@ static err_t send_to_self(struct pbuf *p, uint16_t type)
 /* The program at the tap gives it the hardware addresses, by the kernel's routes and neighbours. */
 static err_t send_to_uplink(struct netif *netif, struct pbuf *p, uint16_t type)
 {
-	static const struct eth_addr nobody = { { 2 } };
+	static const struct eth_addr nobody = { GZ_UPLINK_NOBODY };
 
 	return ethernet_output(netif, p, (const struct eth_addr *)netif->hwaddr, &nobody, type);
 }

@@ -28,6 +28,7 @@
 #include "net/path_mtu.h"
 #include "net/rss.h"
 #include "net/udp_table.h"
+#include "net/uplink.h"
 #include "packet/checksum.h"
 #include "packet/frame.h"
 #include "port/port.h"
@@ -92,6 +93,17 @@ static void drop(struct protocol_stack *stack, struct rte_mbuf *m, enum gz_count
 	rte_pktmbuf_free(m);
 }
 
+/*
+ * Beside the kernel: another program may have this port of another of our addresses, or of the other family. If nobody has it,
+ * the kernel says so. A checksum may have been left to whoever sends the frame; the port makes TCP's.
+ */
+static void return_to_kernel(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame)
+{
+	if (frame->kind == FRAME_UDP)
+		frame_write_checksum(m, frame);
+	netif_return(stack, m);
+}
+
 /* A TCP frame, or an ICMP error about one. */
 static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame, struct journey journey)
 {
@@ -113,6 +125,10 @@ static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const s
 	if (next >= 0) {
 		handover_send(stack, (uint32_t)next, m, HANDOVER_FLOW, journey.origin, at);
 		rte_pktmbuf_free(m);
+		return;
+	}
+	if (!listens && uplink_is_on(stack->group) && !frame->mtu) {
+		return_to_kernel(stack, m, frame);
 		return;
 	}
 	if (!listens) {
@@ -243,14 +259,17 @@ static void steer_datagram(struct protocol_stack *stack, struct rte_mbuf *m, con
                            struct journey journey)
 {
 	uint32_t at;
-	int next = has_datagram_socket(frame) ? -1 : next_group(stack, frame, journey, &at);
+	bool has = has_datagram_socket(frame);
+	int next = has ? -1 : next_group(stack, frame, journey, &at);
 
-	if (next < 0) {
+	if (next >= 0) {
+		handover_send(stack, (uint32_t)next, m, HANDOVER_FLOW, journey.origin, at);
+		rte_pktmbuf_free(m);
+	} else if (!has && uplink_is_on(stack->group) && to_us(stack, frame)) {
+		return_to_kernel(stack, m, frame);
+	} else {
 		netif_feed(stack, m, NETIF_NO_BUCKET);
-		return;
 	}
-	handover_send(stack, (uint32_t)next, m, HANDOVER_FLOW, journey.origin, at);
-	rte_pktmbuf_free(m);
 }
 
 /*
@@ -348,8 +367,9 @@ void steer_input(struct protocol_stack *stack, struct rte_mbuf *m)
 	untag(m);
 	const uint8_t *to = rte_pktmbuf_mtod(m, const uint8_t *);
 
-	/* Promiscuous devices hear what is for others. */
-	if (m->data_len < RTE_ETHER_HDR_LEN || (!(to[0] & 1) && memcmp(to, stack->port->mac, 6))) {
+	/* Promiscuous devices hear what is for others. Beside the kernel it is the kernel who has told, and its address may change. */
+	if (m->data_len < RTE_ETHER_HDR_LEN ||
+	    (!(to[0] & 1) && memcmp(to, stack->port->mac, 6) && !uplink_is_on(stack->group))) {
 		drop(stack, m, GZ_COUNT_rx_dropped);
 		return;
 	}

@@ -196,3 +196,18 @@ bool frame_checksum_ok(const struct rte_mbuf *m, const struct frame *frame, bool
 		return true;
 	return checksum_fold((uint64_t)pseudo + checksum_mbuf(m, frame->l4, frame->l4_len)) == 0xffff;
 }
+
+void frame_write_checksum(struct rte_mbuf *m, const struct frame *frame)
+{
+	const uint8_t *ip = rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l3);
+	uint8_t *field = rte_pktmbuf_mtod_offset(m, uint8_t *, frame->l4) + 6;
+	uint16_t sum;
+
+	if (!field[0] && !field[1])
+		return; /* its sender has left it out */
+	memset(field, 0, sizeof(sum));
+	sum = checksum_pseudo(ip, IPPROTO_UDP, frame->l4_len);
+	sum = (uint16_t)~checksum_fold((uint64_t)sum + checksum_mbuf(m, frame->l4, frame->l4_len));
+	sum = sum ? sum : 0xffff; /* 0 means none */
+	memcpy(field, &sum, sizeof(sum));
+}

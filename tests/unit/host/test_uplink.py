@@ -105,7 +105,7 @@ class FakePrograms:
     def read_state(self, name: str) -> UplinkState:
         if not self.addresses:
             raise GazelledError(f"{name}: no program of gazelled is attached to it")
-        return UplinkState(1, 2, self.kernel_flows, 10, 0, 1, 0, ("192.0.2.2",))
+        return UplinkState(1, 2, self.kernel_flows, 10, 0, 1, 0, 0, ("192.0.2.2",))
 
 
 @pytest.fixture

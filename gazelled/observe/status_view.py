@@ -69,7 +69,11 @@ def _uplink_line(uplink: Mapping[str, Any]) -> str:
     line += f": {uplink['taken']} packets to the stack"
     if uplink["fallen_back"]:
         line += f", {uplink['fallen_back']} connections served by the kernel while no worker lived"
-    return line + (", some still are" if uplink["kernel_flows"] else "")
+    if uplink["kernel_flows"]:
+        line += ", some still are"
+    if uplink["returned"]:
+        line += f"; {uplink['returned']} given back: of ports that others have, too, or nobody any more"
+    return line
 
 
 def _dash(value: int | None) -> str:

@@ -8,6 +8,7 @@ which a route of its own leads to.
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import threading
@@ -145,6 +146,7 @@ def test_the_same_port_of_another_address_or_family_stays_the_kernels(kit: Kit) 
             sender.join()
             assert back == said, address
     assert (counted(instance, "accepted"), counted(instance, "datagrams_in")) == (accepted + 1, came + 1)
+    assert json.loads(instance.home.run(str(uplink_control()), "show", "gzs"))["returned"] > 0
     with in_namespace(instance):
         nobody = socket.socket()
     with nobody, pytest.raises(ConnectionRefusedError):  # the kernel's word, at once

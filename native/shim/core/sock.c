@@ -43,7 +43,7 @@ struct sock *sock_new(int family)
 	s = unused;
 	unused = s->next;
 	lock_give(&pool);
-	/* All but the locks, which a late look-up may be holding for a moment. */
+	/* All but the locks, which a late look-up may be holding for a moment, and the count, which a late release may look at. */
 	memset((char *)s + offsetof(struct sock, kind), 0, sizeof(*s) - offsetof(struct sock, kind));
 	s->family = (uint8_t)family;
 	s->fd = -1;
@@ -190,11 +190,16 @@ void sock_to_kernel(struct sock *s, int fd, enum gz_kernel_reason reason)
 		fd_set_kernel(fd, reason);
 }
 
-/* The last reference is gone: no thread can find it any more, but one may just be leaving it. */
+/* The last reference was given: no thread can find it any more, but one may just be entering it, or leaving it. */
 static void release(struct sock *s)
 {
 	lock_take(&s->rx);
 	lock_take(&s->tx);
+	if (!refs_end(&s->refs)) {
+		lock_give(&s->tx);
+		lock_give(&s->rx);
+		return;
+	}
 	watch.forget(s); /* under the lock: the thread that is leaving it may be in an epoll_ctl that has just put it into a set */
 	if (sock_kind(s) != KIND_FRESH)
 		sock_ops_of(s)->close(s);
@@ -205,7 +210,7 @@ static void release(struct sock *s)
 
 void sock_put(struct sock *s)
 {
-	if (gz_add(&s->refs, (uint32_t)-1) == 1)
+	if (refs_put(&s->refs))
 		release(s);
 }
 

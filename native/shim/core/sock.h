@@ -22,6 +22,7 @@
 #include "core/fdtable.h"
 #include "core/attachment.h"
 #include "core/lock.h"
+#include "core/refs.h"
 #include "core/options.h"
 #include "core/route.h"
 #include "core/shim.h"
@@ -51,6 +52,7 @@ extern const struct sock_ops *const sock_ops[SOCK_KINDS]; /* parts.c; NULL: FRES
 
 struct sock {
 	struct lock rx, tx;    /* readers and accepters; writers and connecters; both to change kind */
+	_Atomic uint32_t refs; /* ended under both */
 	_Atomic uint32_t kind; /* enum sock_kind; set last */
 	_Atomic bool nonblock; /* O_NONBLOCK as the program sees it; a STREAM's is GZ_APP_NONBLOCK, see sock_nonblock() */
 	_Atomic bool error_taken; /* the connection's error was reported to the program once */
@@ -62,10 +64,9 @@ struct sock {
 	uint8_t *rx_mem, *tx_mem; /* blocks as last seen, and where they are; rx: under rx, tx: under tx */
 	uint32_t rx_block, rx_size;
 	uint32_t tx_block, tx_size;
-	uint32_t grow_refused;    /* size of the tx block that could not grow */
-	uint32_t born;            /* shim.forks then: another process may read from it too if that has changed */
-	_Atomic uint32_t nospace; /* counts writes that found no room: an edge follows when there is */
-	_Atomic uint32_t refs;
+	uint32_t grow_refused;      /* size of the tx block that could not grow */
+	uint32_t born;              /* shim.forks then: another process may read from it too if that has changed */
+	_Atomic uint32_t nospace;   /* counts writes that found no room: an edge follows when there is */
 	_Atomic bool broken;        /* STREAM of a pair: it has written to a peer that is closed */
 	uint32_t traced;            /* the GZ_AUX_TRACE seen last; under rx */
 	_Atomic bool trace_open;    /* its answer is to be stamped, too */
@@ -124,7 +125,7 @@ void sock_to_kernel(struct sock *s, int fd, enum gz_kernel_reason reason);
 
 static inline void sock_get(struct sock *s)
 {
-	gz_add(&s->refs, 1);
+	refs_get(&s->refs);
 }
 
 /* A descriptor or a waiter lets go. No locks held. */

@@ -211,11 +211,8 @@ static bool unseal(int fd, uint32_t *count)
 static struct sock *holder(struct attachment *a, uint32_t n)
 {
 	struct sock *s = gz_load(&a->socks[n % GZ_SOCKS_MAX]);
-	uint32_t refs = s ? gz_load(&s->refs) : 0;
 
-	while (refs && !gz_cas(&s->refs, &refs, refs + 1))
-		;
-	return refs ? s : NULL;
+	return s && refs_get_if_any(&s->refs) ? s : NULL;
 }
 
 /* A number that was taken over for a socket there is no memory for. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /* Descriptors, children, and workers that die. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -395,6 +396,73 @@ static void calls_that_succeed_leave_errno_alone(void **state)
 	assert_int_equal(errno, 0);
 }
 
+/* ------------------------------------------------------------------ closed while another thread looks it up */
+
+#define CLOSED_TIMES 5000
+#define SHOWN 64
+
+static _Atomic int looked_up[2]; /* a socket and an epoll set */
+static _Atomic bool done;
+
+static void *looker(void *arg)
+{
+	struct epoll_event event;
+	struct sockaddr_in in;
+	socklen_t len;
+
+	while (!done) {
+		len = sizeof(in);
+		(void)getsockname(looked_up[0], (struct sockaddr *)&in, &len);
+		(void)poll(&(struct pollfd){ .fd = looked_up[0], .events = POLLIN }, 1, 0);
+		(void)epoll_wait(looked_up[1], &event, 1, 0);
+	}
+	return arg;
+}
+
+/* Were one of them ended twice, two of the next would be the same. */
+static void what_is_closed_while_it_is_looked_up_ends_once(void **state)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	pthread_t thread[2];
+	int fd[SHOWN], set[SHOWN];
+	int pair[2];
+
+	done = false;
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, looker, NULL), 0);
+	for (int i = 0; i < CLOSED_TIMES; i++) {
+		looked_up[0] = socket(AF_INET, SOCK_STREAM, 0);
+		looked_up[1] = epoll_create1(EPOLL_CLOEXEC);
+		assert_int_equal(close(looked_up[0]) | close(looked_up[1]), 0);
+	}
+	done = true;
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_join(thread[i], NULL), 0);
+	kit_pair(pair);
+	for (int i = 0; i < SHOWN; i++) {
+		struct timeval patience = { .tv_sec = i + 1 };
+
+		fd[i] = socket(AF_INET, SOCK_STREAM, 0);
+		set[i] = epoll_create1(EPOLL_CLOEXEC);
+		assert_int_equal(setsockopt(fd[i], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+		event.data.u32 = (uint32_t)i;
+		assert_int_equal(epoll_ctl(set[i], EPOLL_CTL_ADD, pair[1], &event), 0);
+	}
+	kit_send(pair[0], "x");
+	for (int i = 0; i < SHOWN; i++) {
+		struct timeval patience = { 0 };
+		socklen_t len = sizeof(patience);
+
+		assert_int_equal(getsockopt(fd[i], SOL_SOCKET, SO_RCVTIMEO, &patience, &len), 0);
+		assert_int_equal(patience.tv_sec, i + 1);
+		assert_int_equal(epoll_wait(set[i], &event, 1, 5000), 1);
+		assert_int_equal(event.data.u32, i);
+		assert_int_equal(close(fd[i]) | close(set[i]), 0);
+	}
+	close(pair[0]);
+	close(pair[1]);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(duplicates_are_one_socket),
 	cmocka_unit_test(dup2_closes_what_was_there),
@@ -410,6 +478,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(one_message_wakes_a_worker),
 	cmocka_unit_test(no_core_has_the_shared_memory),
 	cmocka_unit_test(calls_that_succeed_leave_errno_alone),
+	cmocka_unit_test(what_is_closed_while_it_is_looked_up_ends_once),
 	cmocka_unit_test(a_blocked_reader_hears_of_the_death),
 };
 

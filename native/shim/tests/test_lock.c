@@ -11,6 +11,7 @@
 
 #include "core/eventq.h"
 #include "core/lock.h"
+#include "core/sock.h"
 
 #define THREADS 4
 #define ROUNDS 50000u
@@ -91,10 +92,43 @@ static void an_event_queue_is_one_threads(void **state)
 	}
 }
 
+static void *give_the_last(void *s)
+{
+	sock_put(s);
+	return NULL;
+}
+
+/* As a close() in the moment in which another thread has found the descriptor, and is about to take its reference. */
+static void a_socket_that_is_found_while_it_is_closed_ends_once(void **state)
+{
+	struct sock *s = sock_new(AF_INET), *other, *again;
+	pthread_t closer;
+
+	(void)state;
+	lock_take(&s->rx);
+	assert_int_equal(pthread_create(&closer, NULL, give_the_last, s), 0);
+	while (gz_load(&s->refs))
+		sched_yield();
+	sock_hold(s);
+	lock_give(&s->rx);
+	pthread_join(closer, NULL);
+	other = sock_new(AF_INET);
+	assert_ptr_not_equal(other, s);
+	sock_unhold(s);
+	again = sock_new(AF_INET);
+	assert_ptr_equal(again, s);
+	s = sock_new(AF_INET);
+	assert_ptr_not_equal(again, s);
+	sock_put(other);
+	sock_put(again);
+	sock_put(s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_a_lock_guards_is_one_threads_at_a_time),
+		cmocka_unit_test(a_socket_that_is_found_while_it_is_closed_ends_once),
 		cmocka_unit_test(an_event_queue_is_one_threads),
 	};
 

@@ -37,7 +37,7 @@ void epoll_opened(int fd)
 			return;
 		}
 	}
-	memset((char *)ep + offsetof(struct epoll, refs), 0, sizeof(*ep) - offsetof(struct epoll, refs));
+	memset((char *)ep + offsetof(struct epoll, fd), 0, sizeof(*ep) - offsetof(struct epoll, fd));
 	ep->next = all;
 	all = ep;
 	lock_give(&pool);
@@ -57,7 +57,7 @@ struct epoll *epoll_take(int fd)
 		if (!ep)
 			return NULL;
 		lock_take(&ep->lock);
-		same = fd_epoll(fd) == ep; /* then its descriptor holds it still */
+		same = fd_epoll(fd) == ep;
 		if (same)
 			epoll_get(ep);
 		lock_give(&ep->lock);
@@ -68,7 +68,7 @@ struct epoll *epoll_take(int fd)
 
 void epoll_get(struct epoll *ep)
 {
-	gz_add(&ep->refs, 1);
+	refs_get(&ep->refs);
 }
 
 /* ------------------------------------------------------------------ epoll_ctl */
@@ -270,10 +270,15 @@ void epoll_forget(struct sock *s)
 
 void epoll_put(struct epoll *ep)
 {
-	if (gz_add(&ep->refs, (uint32_t)-1) != 1)
+	if (!refs_put(&ep->refs))
 		return;
 	lock_take(&shim.items);
 	lock_take(&ep->lock);
+	if (!refs_end(&ep->refs)) {
+		lock_give(&ep->lock);
+		lock_give(&shim.items);
+		return;
+	}
 	while (ep->items)
 		epoll_item_drop(ep->items);
 	lock_give(&ep->lock);

@@ -9,10 +9,10 @@ DESTDIR ?=
 MINUTES ?= 10
 FRAMES ?= 1000000
 
-.PHONY: help run stop test bench fuzz noise setup build lint format unit ctest asan tsan net conformance programs cpython install clean architecture reference
+.PHONY: help run stop test bench fuzz noise setup build lint format unit ctest asan tsan net conformance programs cpython install clean architecture reference deb test-deb screens
 
 help: ## show this
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: ## redis on the stack, end to end (KEEP=1 leaves it running)
 	@scripts/setup run
@@ -62,6 +62,19 @@ architecture: ## draw the parts and their arrows into docs/explanation/architect
 
 reference: ## write the generated pages of docs/reference anew
 	@$(PYTHON) scripts/reference.py docs
+
+screens: ## `gazelled top` in two terminals, into docs/reference/screens
+	@scripts/screens
+
+deb: ## Debian packages for this release, in dist/
+	@scripts/setup run
+	@scripts/build
+	@scripts/deb
+
+test-deb: ## build, check, install, use, upgrade and purge the packages in fresh roots of Debian 12 and 13 (needs the network)
+	@scripts/setup run
+	@scripts/build
+	@scripts/test-deb
 
 install: ## into $(DESTDIR)/usr: command, worker, preload library, unit file
 	@scripts/setup run

@@ -29,6 +29,7 @@ _COMMANDS = {
     "restart": ("lifecycle", "Stop, then start."),
     "status": ("lifecycle", "Show workers, applications and which path their sockets took."),
     "stats": ("stats", "Show what the workers have counted, what is wrong first."),
+    "top": ("top", "Show workers, programs, rates and what is wrong, live."),
     "metrics": ("metrics", "Print what Prometheus would be told."),
     "latency": ("latency", "Show where the time of requests goes."),
     "recover": ("lifecycle", "Undo what a crash left behind."),

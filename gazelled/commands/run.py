@@ -49,16 +49,17 @@ def run(instance: str | None, process_index: int, fallback: str, explain: bool, 
     program = _find(command[0])
     attached = True
     try:
-        environment = attached_environment(RunDir.of(instance_name(instance)), process_index, fallback, program)
+        environment = attached_environment(RunDir.of(instance_name(instance)), process_index, fallback, Path(program))
     except GazelledError as error:
         if fallback == "fail" or error.exit_code == ExitCode.USAGE:
             raise
-        print(f"gazelled: {printable(error.message)}; {command[0]} runs on the kernel", file=sys.stderr)
+        click.echo(f"gazelled: {printable(error.message)}; {command[0]} runs on the kernel", err=True)
         environment, attached = dict(os.environ), False
     if explain and attached:
         sys.exit(_explained(RunDir.of(instance_name(instance)), program, command, environment))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed by our parent, and the program is to find it so
+            stream.flush()
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python for itself; exec would hand that on
         signal.signal(ignored, signal.SIG_DFL)
     try:
@@ -67,7 +68,7 @@ def run(instance: str | None, process_index: int, fallback: str, explain: bool, 
         raise GazelledError(f"{program}: {error.strerror}", exit_code=ExitCode.NOT_EXECUTABLE) from error
 
 
-def _explained(run_dir: RunDir, program: Path, command: tuple[str, ...], environment: dict[str, str]) -> int:
+def _explained(run_dir: RunDir, program: str, command: tuple[str, ...], environment: dict[str, str]) -> int:
     """Run a program to its end, say which path its sockets took, and return the status to end with."""
     from gazelled.launch.stand_in import run_to_end
     from gazelled.observe.explain import Explanation, explain_lines
@@ -81,16 +82,15 @@ def _explained(run_dir: RunDir, program: Path, command: tuple[str, ...], environ
         refusal = explanation.refusal()
     plan = Plan.from_json(run_dir.plan.read_text())
     for line in explain_lines(command[0], plan.network.host_addr, accelerated, kernel, refusal):
-        print(line, file=sys.stderr)
+        click.echo(line, err=True)
     return status
 
 
-def _find(name: str) -> Path:
-    """Return the path of a program, as a shell finds it."""
+def _find(name: str) -> str:
+    """Return the path of a program, as a shell finds it; with a slash, so that nobody searches PATH for it again."""
     found = shutil.which(name)
     if found is not None:
-        return Path(found)
-    path = Path(name)
-    if "/" in name and path.exists():
+        return found if "/" in found else f"./{found}"
+    if "/" in name and Path(name).exists():
         raise GazelledError(f"{name}: not executable", exit_code=ExitCode.NOT_EXECUTABLE)
     raise GazelledError(f"{name}: command not found", exit_code=ExitCode.NOT_FOUND)

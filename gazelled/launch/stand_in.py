@@ -6,14 +6,13 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 _PASSED_ON = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
 )  # fmt: skip
 
 
-def run_to_end(program: Path, command: Sequence[str], environment: Mapping[str, str]) -> int:
+def run_to_end(program: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a program and return its status as a shell does, 128 + n if signal n ended it; OSError if it cannot run.
 
     Signals sent to us are passed on; those of the terminal it gets by itself, for it stays in our process group.

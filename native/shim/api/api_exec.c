@@ -8,8 +8,10 @@
 
 #include "api/api.h"
 #include "process/exec.h"
+#include "process/exec_env.h"
 #include "core/real.h"
 #include "process/spawn.h"
+#include "worker/group.h"
 
 extern char **environ;
 
@@ -30,7 +32,7 @@ extern char **environ;
 
 EXPORT int execveat(int dir_fd, const char *path, char *const argv[], char *const envp[], int flags)
 {
-	char **env = exec_prepare(envp);
+	char **env = exec_prepare(&(struct exec_target){ dir_fd, path, false }, envp);
 	int r = REAL(execveat)(dir_fd, path, argv, env, flags);
 
 	exec_failed(env, envp);
@@ -45,7 +47,7 @@ EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 	/* A search of a path tries many names that are not there. */
 	if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS))
 		return REAL(execve)(path, argv, envp);
-	env = exec_prepare(envp);
+	env = exec_prepare(&(struct exec_target){ AT_FDCWD, path, false }, envp);
 	r = REAL(execve)(path, argv, env);
 	exec_failed(env, envp);
 	return r;
@@ -53,7 +55,7 @@ EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 
 EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
-	char **env = exec_prepare(envp);
+	char **env = exec_prepare(&(struct exec_target){ fd, "", false }, envp);
 	int r = REAL(fexecve)(fd, argv, env);
 
 	exec_failed(env, envp);
@@ -62,7 +64,7 @@ EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 
 EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 {
-	char **env = exec_prepare(envp);
+	char **env = exec_prepare(&(struct exec_target){ AT_FDCWD, file, true }, envp);
 	int r = REAL(execvpe)(file, argv, env);
 
 	exec_failed(env, envp);
@@ -174,6 +176,8 @@ EXPORT int posix_spawn_file_actions_addtcsetpgrp_np(posix_spawn_file_actions_t *
 
 __attribute__((constructor)) static void begin(void)
 {
+	group_remember();
+	exec_env_begin();
 	exec_inherit();
 	api_cover_stdio();
 }

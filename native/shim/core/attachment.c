@@ -8,17 +8,6 @@
 
 static struct attachment *all; /* every one there ever was; shim.lock */
 
-uint8_t *attachment_block(struct attachment *a, uint32_t block)
-{
-	uint32_t order = block & 31u;
-	uint64_t offset = GZ_BLOCK_OFFSET(block);
-
-	if (order < GZ_BLOCK_ORDER_MIN || order > GZ_BLOCK_ORDER_MAX || offset < a->blocks_from ||
-	    offset + (1ull << order) > a->arena_size)
-		return NULL;
-	return (uint8_t *)a->arena + offset;
-}
-
 void attachment_hold(struct attachment *a, uint32_t n, struct sock *sock)
 {
 	gz_store_release(&a->socks[n % GZ_SOCKS_MAX], sock);
@@ -35,6 +24,11 @@ void attachment_let_go(struct attachment *a, uint32_t n)
 		a->ops->count(-1);
 	if (!gz_load(&a->dead))
 		a->ops->let_go(a, n);
+}
+
+struct attachment *attachment_next(const struct attachment *a)
+{
+	return a ? a->next : all;
 }
 
 struct attachment *attachment_take(enum peer_kind kind)
@@ -57,16 +51,6 @@ struct attachment *attachment_take(enum peer_kind kind)
 	a->next = all;
 	all = a;
 	return a;
-}
-
-void attachment_free_unused(void)
-{
-	for (struct attachment *a = all; a; a = a->next) {
-		if (a->unused || !gz_load(&a->dead) || gz_load(&a->used))
-			continue;
-		(void)mapping_of(-1, a->arena_size, PROT_READ | PROT_WRITE, a->arena);
-		a->unused = true;
-	}
 }
 
 void attachment_publish(struct attachment *a)

@@ -26,6 +26,8 @@ struct pair;
 struct pollfd;
 struct sock;
 
+#define ATTACHMENT_WINDOWS 256u
+
 enum peer_kind { PEER_WORKER, PEER_PROGRAM, PEER_KINDS };
 
 struct peer_ops {
@@ -79,7 +81,9 @@ struct attachment {
 	int control_fd; /* a worker's; programs have one for each of their processes */
 	uint32_t slot;  /* index of the worker in the group; programs have the slots from GZ_WORKERS_MAX on */
 	uint32_t queue_id;
-	uint64_t arena_size, blocks_from;
+	uint64_t arena_size, blocks_from;              /* of its memory; what is before blocks_from is at `arena` */
+	_Atomic(uint8_t *) window[ATTACHMENT_WINDOWS]; /* the rest, as far as it was used: window.h */
+	int memory_fd;                                 /* for more of them; 0 or -1 = none */
 	size_t channel_size, page_size;
 	_Atomic uint64_t announced;    /* event queues the peer can wake */
 	struct lock post;              /* request ring, stock, control socket */
@@ -156,9 +160,6 @@ static inline struct gz_sock *attachment_sock(struct attachment *a, uint32_t n)
 	return &a->arena->sock[n % GZ_SOCKS_MAX];
 }
 
-/* Memory of a packed block, NULL if it does not lie in the arena: the peer is mistaken, or hostile. */
-uint8_t *attachment_block(struct attachment *a, uint32_t block);
-
 /* Enters a socket under a number. */
 void attachment_hold(struct attachment *a, uint32_t n, struct sock *sock);
 
@@ -169,8 +170,8 @@ void attachment_let_go(struct attachment *a, uint32_t n);
 struct attachment *attachment_take(enum peer_kind kind);
 void attachment_publish(struct attachment *a);
 
-/* Gives back the memory of dead attachments whose sockets are all gone; the addresses stay. shim.lock held. */
-void attachment_free_unused(void);
+/* The one after it, the first after NULL, of all that ever were. shim.lock held. */
+struct attachment *attachment_next(const struct attachment *a);
 
 /* In a child that uses the stack by itself: claims what it holds at each worker, if it has not yet. No locks held. */
 void attachment_claim_all(void);

@@ -11,4 +11,10 @@ void attachment_lost(struct attachment *a);
 /* All sockets of the attachment look at their levels again. shim.lock held. */
 void attachment_activate(struct attachment *a);
 
+/* Gives back the memory of dead attachments whose sockets are all gone; the addresses stay. shim.lock held. */
+void attachment_free_unused(void);
+
+/* The same as soon as the last socket is gone: another program may have filled that memory. */
+void attachment_freed(struct attachment *a);
+
 #endif

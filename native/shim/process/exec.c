@@ -12,6 +12,7 @@
 
 #include "udp/dgram_options.h"
 #include "process/exec.h"
+#include "process/exec_env.h"
 #include "worker/program.h"
 #include "core/fdtable.h"
 #include "process/snapshot.h"
@@ -27,7 +28,6 @@
 #include "samehost/introduce.h"
 
 #define RECORD_MAGIC 0x6365786561677a67ull
-#define NAME_ROOM sizeof(EXEC_VARIABLE "=2147483647")
 
 /* One worker that has an inherited socket. */
 struct worker_snapshot {
@@ -311,37 +311,26 @@ static void close_record(void)
 	now.fd = -1;
 }
 
-/* `envp` with the record's name; one mapping, so that no allocator is asked where a program may exec. NULL: no memory. */
-static char **name_record(char *const envp[])
+/* It is to be asked for nothing that it cannot do. */
+static char **without_library(char *const envp[])
 {
-	size_t count = 0, at = 0;
-	char **env, *name;
+	char **env = exec_env_without(envp);
 
-	while (envp[count])
-		count++;
-	env = mmap(NULL, (count + 2) * sizeof(*env) + NAME_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-	           -1, 0);
-	if (env == MAP_FAILED)
-		return NULL;
-	name = (char *)(env + count + 2);
-	snprintf(name, NAME_ROOM, "%s=%d", EXEC_VARIABLE, now.fd);
-	for (size_t i = 0; i < count; i++)
-		if (strncmp(envp[i], EXEC_VARIABLE "=", sizeof(EXEC_VARIABLE)))
-			env[at++] = envp[i];
-	env[at] = name;
-	return env;
+	return env ? env : (char **)envp;
 }
 
-char **exec_prepare(char *const envp[])
+char **exec_prepare(const struct exec_target *target, char *const envp[])
 {
 	uint32_t fds = 0;
 	char **env = NULL;
 
+	if (envp && exec_env_preloads(envp) && !exec_env_loads(target))
+		return without_library(envp);
 	if (!shim_active() || !envp)
 		return (char **)envp;
 	for (int fd = 0; next_passed(&fd); fd++)
 		fds++;
-	if (!fds)
+	if (!fds || !exec_env_loads(target))
 		return (char **)envp;
 	shim_lock();
 	if (!open_record(fds))
@@ -353,7 +342,7 @@ char **exec_prepare(char *const envp[])
 	now.record->abi_version = GZ_ABI_VERSION;
 	now.record->pid = getpid();
 	now.record->size = (uint32_t)size_of(now.record);
-	env = name_record(envp);
+	env = exec_env_with(envp, now.fd);
 	if (!env)
 		goto err_close;
 	set_cloexec(false);
@@ -370,17 +359,16 @@ err_unlock:
 void exec_failed(char **env, char *const envp[])
 {
 	int err = errno;
-	size_t count = 0;
 
 	if (env == (char **)envp)
 		return;
-	inside_shut(now.locks);
-	while (envp[count])
-		count++;
-	set_cloexec(true);
-	close_record();
-	shim_unlock();
-	munmap(env, (count + 2) * sizeof(*env) + NAME_ROOM);
+	if (exec_env_record(env) >= 0) {
+		inside_shut(now.locks);
+		set_cloexec(true);
+		close_record();
+		shim_unlock();
+	}
+	exec_env_free(env);
 	errno = err;
 }
 

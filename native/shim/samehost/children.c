@@ -121,9 +121,9 @@ bool pair_leave(struct attachment *a, struct pair_snapshot *snapshot)
 {
 	struct pair *pair = a->pair;
 
-	if (pair->child == PAIR_NOBODY || pair->memory_fd <= 0)
+	if (pair->child == PAIR_NOBODY || a->memory_fd <= 0)
 		return false;
-	snapshot->memory_fd = pair->memory_fd;
+	snapshot->memory_fd = a->memory_fd;
 	snapshot->side = pair->side;
 	snapshot->member = pair->child;
 	snapshot->uid = pair->uid;

@@ -13,6 +13,7 @@
 #include "core/fdtable.h"
 #include "core/mapping.h"
 #include "core/real.h"
+#include "core/window.h"
 #include "samehost/accept.h"
 #include "samehost/member.h"
 #include "samehost/pair.h"
@@ -26,13 +27,17 @@ bool introduce_is_ours(const struct attachment *a)
 
 static int map_pair(struct attachment *a, int fd)
 {
-	struct gz_pair *pair = mapping_sealed(fd, GZ_PAIR_SIZE, a->arena);
+	struct gz_pair *pair = mapping_sealed(fd, GZ_PAIR_HEADER, a->arena);
+	int err;
 
 	if (!pair)
 		return -errno;
 	a->arena = (struct gz_arena *)pair;
 	a->arena_size = GZ_PAIR_SIZE;
 	a->blocks_from = GZ_PAIR_HEADER;
+	err = window_open(a, fd);
+	if (err)
+		return err;
 	return pair->magic == GZ_PAIR_MAGIC && pair->abi_version == GZ_ABI_VERSION && pair->socks == GZ_PAIR_SOCKS
 	               ? 0
 	               : -EPROTO;
@@ -103,7 +108,7 @@ struct attachment *introduce_inherited(const struct pair_snapshot *snapshot)
 	a->pair->inode = st.st_ino;
 	a->slot = slot;
 	a->control_fd = -1;
-	fd_own(snapshot->memory_fd, &a->pair->memory_fd);
+	UNCANCELLED(close, snapshot->memory_fd);
 	for (uint32_t i = 0; i < snapshot->members; i++)
 		member_add(a, snapshot->socket[i].member % GZ_PAIR_MEMBERS, snapshot->socket[i].life,
 		           snapshot->socket[i].fd);
@@ -169,7 +174,7 @@ static void introduce_program(struct attachment *worker, const struct gz_message
 	a->control_fd = -1; /* it has member sockets instead */
 	a->announced = 0;
 	member_add(a, message->other, message->life, fds[GZ_PAIRED_SOCKET]);
-	fd_own(fds[GZ_PAIRED_MEMORY], &a->pair->memory_fd);
+	UNCANCELLED(close, fds[GZ_PAIRED_MEMORY]);
 	attachment_publish(a);
 	find_opposite(a);
 	if (!a->pair->side)

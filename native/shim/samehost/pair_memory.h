@@ -32,7 +32,6 @@ struct pair {
 	struct gz_pair *shared;
 	dev_t dev; /* of that memory */
 	ino_t inode;
-	int memory_fd; /* for the program after an exec; 0 or -1 = none */
 	uint32_t side;
 	uint32_t member;               /* our number on our side; PAIR_NOBODY: none */
 	bool inherited;                /* a parent made it: its numbers are for the parent to give out */

@@ -102,8 +102,6 @@ static void lost(struct attachment *a)
 	if (pair->opposite)
 		pair->opposite->pair->opposite = NULL;
 	pair->opposite = NULL;
-	if (pair->memory_fd > 0)
-		fd_own_close(&pair->memory_fd);
 	lock_give(&a->post);
 }
 

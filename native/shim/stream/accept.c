@@ -8,6 +8,7 @@
 #include "core/sockopt.h"
 #include "core/real.h"
 #include "core/sock.h"
+#include "core/window.h"
 #include "samehost/accept.h"
 #include "wait/wait.h"
 #include "worker/requests.h"
@@ -25,7 +26,7 @@ struct gz_accept_queue *accept_queue(struct entry *e, struct attachment *a)
 	if (queue)
 		return queue;
 	block = gz_load(&worker->aux[GZ_AUX_ACCEPT_BLOCK]);
-	queue = (struct gz_accept_queue *)attachment_block(a, block);
+	queue = (struct gz_accept_queue *)window_block(a, block);
 	if (!queue)
 		return NULL;
 	slots = queue->mask + 1;

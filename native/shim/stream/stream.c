@@ -7,6 +7,8 @@
 #include "core/eventq.h"
 #include "core/iov.h"
 #include "core/sock.h"
+#include "core/lost.h"
+#include "core/window.h"
 #include "stream/stream.h"
 #include "wait/wait.h"
 
@@ -25,7 +27,7 @@ static bool see_rx_block(struct sock *s)
 
 	if (__builtin_expect(block == s->rx_block, 1))
 		return true;
-	s->rx_mem = attachment_block(s->attachment, block);
+	s->rx_mem = window_block(s->attachment, block);
 	s->rx_size = s->rx_mem ? GZ_BLOCK_SIZE(block) : 0;
 	s->rx_block = s->rx_mem ? block : 0;
 	return s->rx_mem != NULL;
@@ -324,6 +326,7 @@ static void option_changed(struct sock *s, enum option option)
 static void let_go(struct sock *s)
 {
 	attachment_let_go(s->attachment, s->n);
+	attachment_freed(s->attachment);
 }
 
 const struct sock_ops stream_ops = {

@@ -9,6 +9,7 @@
 #include "core/iov.h"
 #include "core/real.h"
 #include "core/sock.h"
+#include "core/window.h"
 #include "stream/stream.h"
 #include "wait/wait.h"
 #include "samehost/pair.h"
@@ -26,7 +27,7 @@ static bool see_tx_block(struct sock *s)
 
 	if (__builtin_expect(block == s->tx_block, 1))
 		return true;
-	s->tx_mem = attachment_block(s->attachment, block);
+	s->tx_mem = window_block(s->attachment, block);
 	s->tx_size = s->tx_mem ? GZ_BLOCK_SIZE(block) : 0;
 	s->tx_block = s->tx_mem ? block : 0;
 	return s->tx_mem != NULL;

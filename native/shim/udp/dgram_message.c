@@ -14,6 +14,7 @@
 #include "core/real.h"
 #include "core/route.h"
 #include "core/shim.h"
+#include "core/window.h"
 #include "wait/wait.h"
 #include "udp/dgram_options.h"
 
@@ -32,7 +33,7 @@ static uint32_t peek(struct gz_sock *entry, struct attachment *a, struct gz_data
 	waiting = gz_load_acquire(&entry->worker.out_head) - *tail; /* pairs with the worker's: the bytes are written */
 	block = gz_load(&entry->worker.out_block);                  /* after the head: the block it is about */
 	size = GZ_BLOCK_SIZE(block);
-	*mem = attachment_block(a, block);
+	*mem = window_block(a, block);
 	if (!*mem || waiting < sizeof(*header) || waiting > size)
 		return 0;
 	gz_fifo_copy_out(*mem, size, gz_load(&entry->worker.out_base), *tail, header, sizeof(*header));
@@ -217,7 +218,7 @@ static int put(struct sock *s, struct gz_datagram *header, struct iov *from)
 	if (!entry)
 		return -ENETDOWN;
 	uint32_t block = gz_load(&entry->worker.in_block), size = GZ_BLOCK_SIZE(block), room, base, head;
-	uint8_t *mem = attachment_block(a, block);
+	uint8_t *mem = window_block(a, block);
 	if (!mem)
 		return -EPROTO;
 	if (shared)

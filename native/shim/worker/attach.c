@@ -12,6 +12,7 @@
 
 #include "core/attachment.h"
 #include "core/fdtable.h"
+#include "core/lost.h"
 #include "core/real.h"
 #include "core/shim.h"
 #include "worker/answer.h"

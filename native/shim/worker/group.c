@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,6 +21,38 @@
 
 /* Read from the file by `gazelled check`: which version of the shared memory this library knows. */
 static const char abi_mark[] __attribute__((used)) = "gazelle ABI " TEXT(GZ_ABI_VERSION);
+
+static const char *const variables[GROUP_VARIABLES] = {
+	[GROUP_PAGE] = "GAZELLED_GROUP",
+	[GROUP_FALLBACK] = "GAZELLED_FALLBACK",
+	[GROUP_EXPLAIN] = "GAZELLED_EXPLAIN",
+};
+static char *assignments[GROUP_VARIABLES];
+
+void group_remember(void)
+{
+	for (uint32_t i = 0; i < GROUP_VARIABLES; i++) {
+		const char *value = secure_getenv(variables[i]);
+
+		if (value && !assignments[i] && asprintf(&assignments[i], "%s=%s", variables[i], value) < 0)
+			assignments[i] = NULL;
+	}
+}
+
+const char *group_variable(enum group_variable which)
+{
+	return variables[which];
+}
+
+const char *group_assignment(enum group_variable which)
+{
+	return assignments[which];
+}
+
+static const char *value_of(enum group_variable which)
+{
+	return assignments[which] ? assignments[which] + strlen(variables[which]) + 1 : NULL;
+}
 
 static int map_group(const char *path)
 {
@@ -63,7 +96,7 @@ out_close:
 /* For `gazelled run --explain`, of which this process descends. Without it nothing is missing but the explanation. */
 static void open_explain(void)
 {
-	const char *path = secure_getenv("GAZELLED_EXPLAIN");
+	const char *path = value_of(GROUP_EXPLAIN);
 	struct gz_explain *explain;
 	struct stat st;
 	int fd;
@@ -83,9 +116,12 @@ static void open_explain(void)
 /* First socket of the process. shim.lock held. False: never again; errors that may pass are met by attach_retry. */
 static bool open_group(void)
 {
-	const char *path = secure_getenv("GAZELLED_GROUP"), *fallback = secure_getenv("GAZELLED_FALLBACK");
+	const char *path, *fallback;
 	int err;
 
+	group_remember(); /* a program may also have attached itself by setting them */
+	path = value_of(GROUP_PAGE);
+	fallback = value_of(GROUP_FALLBACK);
 	shim.fallback_fail = fallback && !strcmp(fallback, "fail");
 	if (!path || !*path) {
 		shim_complain("GAZELLED_GROUP is not set", "start programs by `gazelled run`", NULL);

@@ -5,6 +5,19 @@
 
 #include <stdbool.h>
 
+/* What `gazelled run` tells the library by the environment. */
+enum group_variable { GROUP_PAGE, GROUP_FALLBACK, GROUP_EXPLAIN, GROUP_VARIABLES };
+
+/*
+ * Before main: keeps what the environment says, which many a program changes, or clears, before it makes its first socket. Later calls
+ * add what was not said before.
+ */
+void group_remember(void);
+
+/* The name of a variable; and "name=value" as it was kept, NULL: it was not set. */
+const char *group_variable(enum group_variable which);
+const char *group_assignment(enum group_variable which);
+
 /*
  * True if the stack can serve sockets. The first call maps the group page and attaches to the workers; it may take some
  * milliseconds. Called where a program makes a socket, never before.

@@ -9,6 +9,7 @@
 
 #include "core/attachment.h"
 #include "core/mapping.h"
+#include "core/window.h"
 
 int mapped_channel(struct attachment *a, int fd)
 {
@@ -35,15 +36,16 @@ int mapped_all(struct attachment *a, const struct gz_message *message, const int
 	a->blocks_from = sizeof(struct gz_arena);
 	if (message->channel_size != sizeof(struct gz_channel) || message->arena_size < sizeof(struct gz_arena))
 		return -EPROTO;
-	if (a->arena && a->arena_size != message->arena_size) {
-		munmap(a->arena, a->arena_size);
-		a->arena = NULL;
-	}
-	void *arena = mapping_sealed(fds[GZ_WELCOME_ARENA], message->arena_size, a->arena);
+	if (a->arena_size && a->arena_size != message->arena_size)
+		return -EPROTO; /* all workers of this version make them alike */
+	void *arena = mapping_sealed(fds[GZ_WELCOME_ARENA], sizeof(struct gz_arena), a->arena);
 	if (!arena)
 		return -errno;
 	a->arena = arena;
 	a->arena_size = message->arena_size;
+	err = window_open(a, fds[GZ_WELCOME_ARENA]);
+	if (err)
+		return err;
 	if (a->arena->magic != GZ_ARENA_MAGIC || a->arena->socks != GZ_SOCKS_MAX)
 		return -EPROTO;
 	void *page = mapping_of(fds[GZ_WELCOME_PAGE], sizeof(*a->page), PROT_READ, (void *)a->page);

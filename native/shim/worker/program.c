@@ -119,7 +119,7 @@ struct attachment *program_inherit(uint32_t slot, uint32_t queue_id, int control
 	if (!a || arena_size < sizeof(struct gz_arena) || !control_is_workers(control_fd))
 		return NULL;
 	/* Where they will be: sockets are made to point there now. Nothing is looked at before the claim. */
-	a->arena = mapping_of(-1, arena_size, PROT_READ | PROT_WRITE, NULL);
+	a->arena = mapping_of(-1, sizeof(struct gz_arena), PROT_READ | PROT_WRITE, NULL);
 	a->page = mapping_of(-1, sizeof(*a->page), PROT_READ, NULL);
 	if (!a->arena || !a->page)
 		return NULL;

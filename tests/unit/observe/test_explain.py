@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ from gazelled.launch.stand_in import run_to_end
 from gazelled.observe import explain
 from gazelled.observe.explain import Explanation, explain_lines
 
-SHELL = Path("/bin/sh")
+SHELL = "/bin/sh"
 
 
 def test_each_path_has_its_number_and_the_kernels_a_reason() -> None:
@@ -69,8 +68,8 @@ def test_the_status_is_the_programs(script: str, status: int) -> None:
 
 
 def test_signals_are_passed_on_and_those_it_blocks_are_as_before() -> None:
-    ours = "import os, sys; from gazelled.launch.stand_in import run_to_end; from pathlib import Path; " + (
-        "sys.exit(run_to_end(Path('/bin/sh'), ['sh', '-c', sys.argv[1]], os.environ))"
+    ours = "import os, sys; from gazelled.launch.stand_in import run_to_end; " + (
+        "sys.exit(run_to_end('/bin/sh', ['sh', '-c', sys.argv[1]], os.environ))"
     )
     theirs = "trap 'exit 5' TERM; grep -e SigBlk -e SigIgn /proc/self/status; echo ready; while :; do sleep 0.05; done"
     process = subprocess.Popen([sys.executable, "-c", ours, theirs], stdout=subprocess.PIPE, text=True)

@@ -36,6 +36,7 @@
 #include "tcp/flows.h"
 #include "idle_polling.h"
 #include "net/handover.h"
+#include "net/kernel_neighbours.h"
 #include "net/netif.h"
 #include "shared/page.h"
 #include "port/port.h"
@@ -127,7 +128,7 @@ static void take_events(struct protocol_stack *stack, int timeout_ms)
 			continue; /* the next turn sees by itself what there is to do */
 		if (mark == &stack->handover)
 			handover_woken(stack);
-		else
+		else if (!kernel_neighbours_event(stack, mark))
 			apps_event(stack, mark, events[i].events);
 	}
 }

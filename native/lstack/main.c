@@ -26,6 +26,7 @@
 #include "core/log.h"
 #include "loop.h"
 #include "port/mempool.h"
+#include "net/kernel_neighbours.h"
 #include "net/netif.h"
 #include "shared/page.h"
 #include "port/port.h"
@@ -166,6 +167,7 @@ static int start(struct protocol_stack *stack, const char **step)
 	syncookie_open(stack);
 	STEP("attach socket", apps_open(stack));
 	STEP("event loop", loop_open(stack));
+	STEP("kernel's neighbours", kernel_neighbours_open(stack));
 	STEP("uplink", uplink_announce(stack));
 	STEP("closing thread", closer_open(stack->epoll_fd));
 	STEP("dropping privileges", privileges_drop(stack->group->run_uid, stack->group->run_gid));

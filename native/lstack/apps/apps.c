@@ -68,6 +68,7 @@ int apps_open(struct protocol_stack *stack)
 		return err;
 	}
 	stack->apps = apps;
+	stream_open();
 	stream_receive_open();
 	dgram_open();
 	return 0;

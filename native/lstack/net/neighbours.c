@@ -24,6 +24,7 @@
 #include <hooks.h>
 
 #include "net/neighbour_table.h"
+#include "net/unreachable.h"
 
 #define ASKS 3u              /* a second apart */
 #define DELAY_MS 5000u       /* then so long nobody is asked: perhaps it says something by itself */
@@ -309,10 +310,13 @@ static void tick(struct netif *netif, struct neighbour *n)
 		neighbour_set_state(n, PROBING);
 	if (n->state != ASKING && n->state != PROBING)
 		return;
-	if (n->asks < ASKS)
+	if (n->asks < ASKS) {
 		ask(netif, n, n->state == ASKING || n->asks); /* it may have another hardware address by now */
-	else
-		neighbour_forget(n); /* nobody is there */
+		return;
+	}
+	for (const struct waiting *w = n->queue.first; w; w = w->next)
+		unreachable_packet(w->p);
+	neighbour_forget(n); /* nobody is there */
 }
 
 void neighbours_timer(struct netif *netif)

@@ -28,6 +28,7 @@
 #include "net/path_mtu.h"
 #include "net/rss.h"
 #include "net/udp_table.h"
+#include "net/unreachable.h"
 #include "net/uplink.h"
 #include "packet/checksum.h"
 #include "packet/frame.h"
@@ -139,6 +140,11 @@ static void steer_flow(struct protocol_stack *stack, struct rte_mbuf *m, const s
 		}
 	}
 ours:
+	if (frame->kind == FRAME_ICMP_ERROR && !frame->mtu) {
+		unreachable_icmp(frame, rte_pktmbuf_mtod_offset(m, const uint8_t *, frame->l4));
+		rte_pktmbuf_free(m);
+		return;
+	}
 	if (frame->mtu) {
 		if (path_mtu_of_connection(frame, bucket))
 			rte_pktmbuf_free(m);
@@ -147,7 +153,7 @@ ours:
 		return;
 	}
 	tcp_table_listeners(frame->local_port);
-	netif_feed(stack, m, frame->kind == FRAME_TCP ? bucket : NETIF_NO_BUCKET);
+	netif_feed(stack, m, bucket);
 }
 
 static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct journey journey);
@@ -205,7 +211,7 @@ static bool to_us(const struct protocol_stack *stack, const struct frame *frame)
 	return address_own_slot(stack->group, &frame->local);
 }
 
-/* An ICMP error about a datagram or a path is not lwIP's, which would verify it. */
+/* ICMP errors are not lwIP's, which would verify them. */
 static bool icmp_checksum_ok(const struct rte_mbuf *m, const struct frame *frame)
 {
 	uint64_t sum = checksum_mbuf(m, frame->l4, frame->l4_len);
@@ -319,7 +325,7 @@ static void steer_frame(struct protocol_stack *stack, struct rte_mbuf *m, struct
 			steer_datagram(stack, m, &frame, journey);
 		return;
 	case FRAME_ICMP_ERROR:
-		if ((frame.udp || frame.mtu) && !icmp_checksum_ok(m, &frame))
+		if (!icmp_checksum_ok(m, &frame))
 			drop(stack, m, GZ_COUNT_rx_bad_checksum);
 		else if (frame.udp)
 			datagram_error(stack, m, &frame, journey);

@@ -21,6 +21,7 @@
 #include "net/address.h"
 #include "net/netif.h"
 #include "net/udp_table.h"
+#include "net/unreachable.h"
 #include "net/uplink.h"
 #include "packet/frame.h"
 #include "socket/conn.h"
@@ -344,66 +345,13 @@ void dgram_rung(struct conn *conn)
 		conn_notify(conn);
 }
 
-/* The errno of an ICMP error, 0 = nothing that a program should hear of: the path may recover (RFC 1122, 4.1.3.3). */
-static int errno_of_icmp(uint8_t type, uint8_t code)
-{
-	enum { UNREACHABLE = 3, PARAMETER = 12 };
-
-	if (type == PARAMETER)
-		return EPROTO;
-	if (type != UNREACHABLE)
-		return 0;
-	switch (code) {
-	case 2:
-		return ENOPROTOOPT;
-	case 3:
-		return ECONNREFUSED;
-	case 6:
-	case 9:
-		return ENETUNREACH;
-	case 7:
-		return EHOSTDOWN;
-	case 8:
-		return ENONET;
-	case 10:
-	case 13:
-	case 14:
-	case 15:
-		return EHOSTUNREACH;
-	default:
-		return 0;
-	}
-}
-
-/* The same of ICMPv6. */
-static int errno_of_icmp6(uint8_t type, uint8_t code)
-{
-	enum { UNREACHABLE = 1, TOO_BIG = 2, PARAMETER = 4 };
-
-	if (type == PARAMETER)
-		return EPROTO;
-	if (type == TOO_BIG)
-		return EMSGSIZE;
-	if (type != UNREACHABLE)
-		return 0;
-	switch (code) {
-	case 1:
-	case 5:
-	case 6:
-		return EACCES;
-	case 4:
-		return ECONNREFUSED;
-	default:
-		return 0;
-	}
-}
-
 static void on_error(const struct frame *frame, const uint8_t *icmp)
 {
-	int error = IP_IS_V6_VAL(frame->local) ? errno_of_icmp6(icmp[0], icmp[1]) : errno_of_icmp(icmp[0], icmp[1]);
+	bool fatal;
+	int error = unreachable_errno(IP_IS_V6_VAL(frame->local), icmp[0], icmp[1], &fatal);
 
-	if (!error)
-		return;
+	if (!error || !fatal)
+		return; /* nothing that a program should hear of: the path may mend (RFC 1122, 4.1.3.3) */
 	udp_table_turn_to(frame->local_port);
 	for (struct udp_pcb *pcb = udp_pcbs; pcb; pcb = pcb->next) {
 		struct conn *conn = pcb->recv_arg;

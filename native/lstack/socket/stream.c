@@ -18,6 +18,7 @@
 #include "core/worker.h"
 #include "net/address.h"
 #include "net/local_port.h"
+#include "net/unreachable.h"
 #include "net/uplink.h"
 #include "socket/conn.h"
 #include "socket/orphan.h"
@@ -174,6 +175,24 @@ static void on_error(void *arg, err_t err)
 		conn->deferral->broken(conn);
 	die(conn, errno_of(conn, err));
 	conn_later(conn); /* an orphan is freed there */
+}
+
+/* A connect is over: nobody is reached that way. */
+static void on_unreachable(struct tcp_pcb *pcb, int error)
+{
+	struct conn *conn = pcb->callback_arg;
+
+	if (!conn)
+		return;
+	part_from_pcb(conn);
+	tcp_abandon(pcb, 0);
+	die(conn, error);
+	conn_later(conn);
+}
+
+void stream_open(void)
+{
+	unreachable_on_connect(on_unreachable);
 }
 
 int stream_accept(struct conn *listening, struct tcp_pcb *pcb, struct conn **accepted)

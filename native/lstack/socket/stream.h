@@ -21,6 +21,9 @@ struct sockets;
 /* A fresh connection accepted by lwIP for a listening socket. 0 and *conn, or -errno and the caller aborts the pcb. */
 int stream_accept(struct conn *listening, struct tcp_pcb *pcb, struct conn **conn);
 
+/* Once, before the first connect. */
+void stream_open(void);
+
 /* GZ_REQUEST_CONNECT. 0, or the errno for the application. */
 int stream_connect(struct conn *conn, const struct gz_request *request);
 

@@ -277,6 +277,20 @@ static void run_slow(void)
 		slow_visit(n);
 }
 
+void tcp_table_connecting(void (*fn)(struct tcp_pcb *pcb, void *arg), void *arg)
+{
+	/* Its retransmission is outstanding, so its bucket is ticking. */
+	for (uint32_t n = bitmap_next(&table.ticking, 0); n < BITMAP_BITS; n = bitmap_next(&table.ticking, n + 1)) {
+		load(n);
+		for (struct tcp_pcb *pcb = tcp_active_pcbs, *next; pcb; pcb = next) {
+			next = pcb->next;
+			if (pcb->state == SYN_SENT)
+				fn(pcb, arg);
+		}
+		store();
+	}
+}
+
 static void run_lazy(uint32_t from, uint32_t to)
 {
 	for (uint32_t n = bitmap_next(&table.lazy, from); n < to; n = bitmap_next(&table.lazy, n + 1))

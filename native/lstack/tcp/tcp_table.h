@@ -44,6 +44,9 @@ bool tcp_table_has_in(uint32_t bucket, const ip_addr_t *local, uint16_t local_po
 /* A TIME-WAIT connection that may be given up for a new one of ours (RFC 6191: at least a second old): removed, true. */
 bool tcp_table_reuse(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port);
 
+/* Calls fn for each connection that its SYN has not been answered of, in its bucket; fn may end it. */
+void tcp_table_connecting(void (*fn)(struct tcp_pcb *pcb, void *arg), void *arg);
+
 /* Connections in the table, without and with time-wait. Walks it: for tests and diagnostics. */
 uint32_t tcp_table_count(bool time_wait);
 

@@ -91,3 +91,38 @@ def test_a_program_without_sockets_and_its_status(kit: Kit) -> None:
     done = instance.home.try_run(*explained(instance, "sh", "-c", "exit 3"))
     assert done.returncode == 3
     assert "none that TCP or UDP could use" in done.stderr
+
+
+# What the stack cannot keep. A listener with one of these is the kernel's alone, as is a connection.
+PROMISES = """
+import ctypes, socket, struct, sys
+IP = socket.IPPROTO_IP
+code = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0xFFFFFFFF))  # takes all
+program = struct.pack("@HP", 1, ctypes.addressof(code))
+kept = [
+    (socket.SOL_SOCKET, 36, 7),                          # SO_MARK
+    (socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo"),
+    (socket.SOL_SOCKET, 26, program),                    # SO_ATTACH_FILTER
+    (IP, 21, 255),                                       # IP_MINTTL
+]
+hints = [(socket.SOL_SOCKET, 36, 0), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (IP, 24, 1)]
+held = []
+for option in kept + hints:
+    held.append(socket.socket())
+    held[-1].setsockopt(*option)
+served = socket.create_server((sys.argv[1], 0))
+try:
+    served.setsockopt(socket.SOL_SOCKET, 36, 7)
+    print("late")
+except OSError as error:
+    print("refused", error.errno)
+"""
+
+
+def test_a_promise_only_the_kernel_keeps_makes_a_socket_the_kernels(kit: Kit) -> None:
+    instance = started(kit, "tap", 1)
+    program = kit.spawn(instance.home, *explained(instance, sys.executable, "-c", PROMISES, instance.address))
+    assert program.wait(20) == 0, program.output()
+    assert "refused 92" in program.output()  # ENOPROTOOPT
+    assert re.search(r"\b4\b.*with an option that the stack does not have", program.output()), program.output()
+    instance.stop()

@@ -142,18 +142,66 @@ static int refusal(int family, int level, int name, const void *value, socklen_t
 	return -ENOPROTOOPT;
 }
 
+/*
+ * What is more than a hint, and only the kernel keeps: a key, a filter, a route, a limit of who is heard. A stack that went on
+ * without it would break a promise. `if_set`: with the value 0 it promises nothing.
+ */
+static const struct promise {
+	int level, name;
+	bool if_set;
+} promises[] = {
+	{ SOL_SOCKET, SO_ATTACH_FILTER, false },
+	{ SOL_SOCKET, SO_ATTACH_BPF, false },
+	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, false },
+	{ SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, false },
+	{ SOL_SOCKET, SO_BINDTODEVICE, true },
+	{ SOL_SOCKET, SO_BINDTOIFINDEX, true },
+	{ SOL_SOCKET, SO_MARK, true },
+	{ SOL_SOCKET, SO_MAX_PACING_RATE, true },
+	{ IPPROTO_IP, IP_OPTIONS, true },
+	{ IPPROTO_IP, IP_TRANSPARENT, true },
+	{ IPPROTO_IP, IP_MINTTL, true },
+	{ IPPROTO_IPV6, IPV6_TRANSPARENT, true },
+	{ IPPROTO_IPV6, IPV6_MINHOPCOUNT, true },
+	{ IPPROTO_TCP, TCP_MD5SIG, false },
+	{ IPPROTO_TCP, TCP_MD5SIG_EXT, false },
+	{ IPPROTO_TCP, TCP_REPAIR, true },
+};
+
+static const struct promise *promise_of(int level, int name)
+{
+	for (size_t i = 0; i < sizeof(promises) / sizeof(promises[0]); i++)
+		if (promises[i].level == level && promises[i].name == name)
+			return &promises[i];
+	return NULL;
+}
+
+/* True if the kernel has just made it with this value, which it has read. */
+static bool is_promised(const struct promise *promise, const void *value, socklen_t len)
+{
+	int number = 0;
+
+	memcpy(&number, value, len < sizeof(number) ? len : sizeof(number));
+	if (promise->level == SOL_SOCKET && promise->name == SO_BINDTODEVICE && number)
+		return strncmp(value, shim.group->device, len) != 0;
+	return number || !promise->if_set;
+}
+
 int options_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t len)
 {
 	bool stream = sock_kind(s) == KIND_STREAM;
 	int o = find_row(level, name), kfd, err = 0, now = 0;
 	bool timeo = level == SOL_SOCKET && (name == SO_RCVTIMEO || name == SO_SNDTIMEO);
 	bool linger = level == SOL_SOCKET && name == SO_LINGER, own;
+	const struct promise *promise = promise_of(level, name);
 	socklen_t now_len = sizeof(now);
 
 	if (stream && level == IPPROTO_TCP && name == TCP_CONGESTION)
 		return set_congestion(value, len);
 	if (stream && (o < 0 || o == OPTION_V6ONLY) && !timeo && !linger)
 		return refusal(s->family, level, name, value, len);
+	if (promise && sock_kind(s) == KIND_LISTENER)
+		return -ENOPROTOOPT; /* too late to be the kernel's alone */
 	own = s->template && o == OPTION_RCVLOWAT;
 	kfd = own ? like_ours(s) : kernel_fd(s, fd);
 	if (kfd < 0)
@@ -190,6 +238,8 @@ int options_set(struct sock *s, int fd, int level, int name, const void *value, 
 	lock_give(&s->tx);
 	if (o >= 0 && sock_kind(s) != KIND_FRESH && sock_ops_of(s)->option_changed)
 		sock_ops_of(s)->option_changed(s, (enum option)o);
+	if (promise && sock_kind(s) == KIND_FRESH && is_promised(promise, value, len))
+		sock_to_kernel(s, fd, GZ_KERNEL_OPTION);
 out:
 	if (own)
 		UNCANCELLED(close, kfd);

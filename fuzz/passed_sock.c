@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <gazelle/message.h>
+
 #include "process/passed_sock.h"
 
 #include "input.h"
@@ -27,20 +29,9 @@ static struct {
 
 static void send_one(int to, int fd)
 {
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { (void *)"f", 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
-	};
+	struct gz_envelope envelope;
 
-	control.align.cmsg_level = SOL_SOCKET;
-	control.align.cmsg_type = SCM_RIGHTS;
-	control.align.cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
-	(void)!sendmsg(to, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	(void)!sendmsg(to, gz_envelope_fill(&envelope, "f", 1, &fd, 1), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 /* As the program itself would send that socket, and taken out of the way it goes. False: it could not. */
@@ -148,16 +139,10 @@ static void edit(struct input *in)
 /* The letter as a packed socket; what the program gets for it, or -1. */
 static int deliver(size_t bytes)
 {
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	char byte;
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
-	};
+	struct gz_envelope envelope;
 	int way[2], sealed[2], got = -1;
+	char byte;
+	struct msghdr *msg = gz_envelope_open(&envelope, &byte, 1);
 
 	MUST(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, way));
 	MUST(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sealed));
@@ -165,8 +150,8 @@ static int deliver(size_t bytes)
 	shim_post(way[1], "f", 1, sealed, 1);
 	close(sealed[0]);
 	close(sealed[1]);
-	if (recvmsg(way[0], &msg, MSG_DONTWAIT) == 1 && CMSG_FIRSTHDR(&msg))
-		memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(got));
+	if (recvmsg(way[0], msg, MSG_DONTWAIT) == 1)
+		(void)gz_fds_take(msg, &got, 1);
 	close(way[0]);
 	close(way[1]);
 	return got;

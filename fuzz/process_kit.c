@@ -9,6 +9,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <gazelle/message.h>
+
 #include "input.h"
 #include "worker_kit.h"
 
@@ -35,15 +37,8 @@ bool process_say(int fd, const void *bytes, size_t len, const int *fds, uint32_t
 
 	MUST(count <= 16);
 	if (count) {
-		struct cmsghdr *c;
-
 		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
+		gz_fds_put(&msg, fds, count);
 	}
 	return sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
 }
@@ -74,21 +69,11 @@ static void map(struct process *p, const struct gz_message *welcome, const int *
 
 static ssize_t receive(int fd, void *bytes, size_t len, int fds[GZ_WELCOME_FDS], uint32_t *count)
 {
-	union {
-		char buf[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { .iov_base = bytes, .iov_len = len };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
-	};
-	ssize_t n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct gz_envelope envelope;
+	struct msghdr *msg = gz_envelope_open(&envelope, bytes, len);
+	ssize_t n = recvmsg(fd, msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
-	*count = 0;
-	if (n >= 0 && CMSG_FIRSTHDR(&msg)) {
-		*count = (uint32_t)((CMSG_FIRSTHDR(&msg)->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), *count * sizeof(int));
-	}
+	*count = n < 0 ? 0 : gz_fds_take(msg, fds, GZ_WELCOME_FDS);
 	return n;
 }
 

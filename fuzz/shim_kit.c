@@ -20,6 +20,7 @@
 
 #include <gazelle/abi.h>
 #include <gazelle/group_page.h>
+#include <gazelle/message.h>
 
 #include "input.h"
 
@@ -258,11 +259,7 @@ bool shim_post(int to, const void *bytes, size_t len, const int *fds, uint32_t c
 
 	if (count) {
 		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		control.align.cmsg_level = SOL_SOCKET;
-		control.align.cmsg_type = SCM_RIGHTS;
-		control.align.cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(&control.align), fds, count * sizeof(int));
+		gz_fds_put(&msg, fds, count);
 	}
 	return shim_bare_sendmsg(to, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == (long)len;
 }
@@ -280,10 +277,6 @@ long shim_fetch(int from, void *bytes, size_t len, int *fds, uint32_t most, uint
 		              .msg_controllen = CMSG_SPACE(most * sizeof(int)) };
 	long n = shim_bare_recvmsg(from, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
-	*count = 0;
-	if (n >= 0 && CMSG_FIRSTHDR(&msg)) {
-		*count = (uint32_t)((CMSG_FIRSTHDR(&msg)->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), *count * sizeof(int));
-	}
+	*count = n < 0 ? 0 : gz_fds_take(&msg, fds, most);
 	return n;
 }

@@ -37,6 +37,7 @@
 #include <gazelle/bell.h>
 #include <gazelle/channel.h>
 #include <gazelle/control.h>
+#include <gazelle/message.h>
 #include <gazelle/group_page.h>
 #include <gazelle/worker_page.h>
 
@@ -160,20 +161,9 @@ static inline int dial(void)
 
 static inline void say(int fd, const struct gz_message *message, size_t len, int passed)
 {
-	char control[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { .iov_base = (void *)message, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct gz_envelope envelope;
 
-	if (passed >= 0) {
-		msg.msg_control = control;
-		msg.msg_controllen = sizeof(control);
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &passed, sizeof(int));
-	}
-	assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), len);
+	assert_int_equal(sendmsg(fd, gz_envelope_fill(&envelope, message, len, &passed, passed >= 0), MSG_NOSIGNAL), len);
 }
 
 static inline struct gz_message message(uint32_t kind)
@@ -184,13 +174,12 @@ static inline struct gz_message message(uint32_t kind)
 /* Reads one answer and its descriptors; -1 = none yet, 0 = the worker has hung up. */
 static inline ssize_t hear(int fd, struct gz_message *answer, int fds[GZ_WELCOME_FDS])
 {
-	char control[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int))];
-	struct iovec iov = { .iov_base = answer, .iov_len = sizeof(*answer) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
-	ssize_t n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct gz_envelope envelope;
+	struct msghdr *msg = gz_envelope_open(&envelope, answer, sizeof(*answer));
+	ssize_t n = recvmsg(fd, msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
-	if (n > 0 && CMSG_FIRSTHDR(&msg))
-		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), CMSG_FIRSTHDR(&msg)->cmsg_len - CMSG_LEN(0));
+	if (n > 0)
+		(void)gz_fds_take(msg, fds, GZ_WELCOME_FDS);
 	return n;
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <gazelle/abi.h>
+#include <gazelle/message.h>
 
 #include "process/passed_sock.h"
 #include "core/sock.h"
@@ -30,13 +31,8 @@ static int put(int to, const void *data, size_t len, const int *fds, uint32_t co
 	_Alignas(struct cmsghdr) char room[CMSG_SPACE(8 * sizeof(int))] = { 0 };
 	struct iovec iov = { (void *)data, len };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = room };
-	struct cmsghdr *c = (struct cmsghdr *)room;
 
-	msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(count * sizeof(int));
-	memcpy(CMSG_DATA(c), fds, count * sizeof(int));
+	gz_fds_put(&msg, fds, count);
 	return sendmsg(to, &msg, MSG_NOSIGNAL) == (ssize_t)len ? 0 : -1;
 }
 

@@ -29,6 +29,7 @@
 #include <gazelle/bell.h>
 #include <gazelle/channel.h>
 #include <gazelle/control.h>
+#include <gazelle/message.h>
 #include <gazelle/worker_page.h>
 
 #define PATIENCE_MS 10000
@@ -52,17 +53,13 @@ static void say(int fd, uint32_t kind)
 
 static bool hear(struct attachment *a, int fds[GZ_WELCOME_FDS])
 {
-	char control[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int))];
-	struct iovec iov = { .iov_base = &a->answer, .iov_len = sizeof(a->answer) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct gz_envelope envelope;
+	struct msghdr *msg = gz_envelope_open(&envelope, &a->answer, sizeof(a->answer));
 	struct pollfd wait = { .fd = a->fd, .events = POLLIN };
 
 	memset(&a->answer, 0, sizeof(a->answer));
-	if (poll(&wait, 1, PATIENCE_MS) != 1 || recvmsg(a->fd, &msg, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(a->answer) ||
-	    a->answer.kind != GZ_MESSAGE_WELCOME || !CMSG_FIRSTHDR(&msg))
-		return false;
-	memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), GZ_WELCOME_FDS * sizeof(int));
-	return true;
+	return poll(&wait, 1, PATIENCE_MS) == 1 && !gz_message_check(&a->answer, recvmsg(a->fd, msg, MSG_CMSG_CLOEXEC)) &&
+	       a->answer.kind == GZ_MESSAGE_WELCOME && gz_fds_take(msg, fds, GZ_WELCOME_FDS) == GZ_WELCOME_FDS;
 }
 
 static bool attach(struct attachment *a, const char *path)

@@ -27,6 +27,7 @@
 #include <gazelle/bell.h>
 #include <gazelle/channel.h>
 #include <gazelle/control.h>
+#include <gazelle/message.h>
 #include <gazelle/fifo.h>
 #include <gazelle/same_host.h>
 #include <gazelle/wake.h>
@@ -53,42 +54,24 @@ static void fail(const char *what)
 
 static void say(int control, struct gz_message message, int fd)
 {
-	char control_data[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { &message, sizeof(message) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct gz_envelope envelope;
+	const struct msghdr *msg = gz_envelope_message(&envelope, &message, &fd, fd >= 0);
 
-	message.magic = GZ_ATTACH_MAGIC;
-	message.abi_version = GZ_ABI_VERSION;
-	if (fd >= 0) {
-		msg.msg_control = control_data;
-		msg.msg_controllen = sizeof(control_data);
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	}
-	if (sendmsg(control, &msg, MSG_NOSIGNAL) != (ssize_t)sizeof(message))
+	if (sendmsg(control, msg, MSG_NOSIGNAL) != (ssize_t)sizeof(message))
 		fail("sendmsg");
 }
 
 /* One message within `ms`; false: none came. */
 static bool hear(int control, struct gz_message *message, int fds[FDS], int *count, int ms)
 {
-	char control_data[CMSG_SPACE(FDS * sizeof(int))];
-	struct iovec iov = { message, sizeof(*message) };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control_data, .msg_controllen = sizeof(control_data)
-	};
+	struct gz_envelope envelope;
+	struct msghdr *msg = gz_envelope_open(&envelope, message, sizeof(*message));
 	struct pollfd wait = { .fd = control, .events = POLLIN };
 
 	*count = 0;
-	if (poll(&wait, 1, ms) != 1 || recvmsg(control, &msg, MSG_DONTWAIT) != (ssize_t)sizeof(*message))
+	if (poll(&wait, 1, ms) != 1 || gz_message_check(message, recvmsg(control, msg, MSG_DONTWAIT)))
 		return false;
-	if (CMSG_FIRSTHDR(&msg)) {
-		*count = (int)((CMSG_FIRSTHDR(&msg)->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), (size_t)*count * sizeof(int));
-	}
+	*count = (int)gz_fds_take(msg, fds, FDS);
 	return true;
 }
 

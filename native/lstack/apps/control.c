@@ -12,6 +12,7 @@
 #include <gazelle/arena.h>
 #include <gazelle/channel.h>
 #include <gazelle/control.h>
+#include <gazelle/message.h>
 #include <gazelle/wake.h>
 #include <gazelle/worker_page.h>
 
@@ -182,9 +183,12 @@ static bool can_wake(struct protocol_stack *stack, int fd)
 	       !leads_to_worker(stack, fd) && is_deaf(fd);
 }
 
-static void on_event_queue(struct app *app, uint32_t number, int fd)
+static void on_event_queue(struct app *app, const struct gz_message *message, int fd)
 {
-	if (number >= GZ_EVENT_QUEUES || fd < 0 || !app->channel || !can_wake(app->apps->stack, fd)) {
+	uint32_t number = message->number;
+
+	if (number >= GZ_EVENT_QUEUES || !gz_message_brings(message, fd >= 0) || !app->channel ||
+	    !can_wake(app->apps->stack, fd)) {
 		passed_fd_close(fd, app->user->uid);
 		app_detach_later(app, "bad event queue");
 		return;
@@ -214,19 +218,22 @@ static void on_trace(struct app *app)
 	trace_begin(app->apps->stack);
 }
 
-/* `sender`: who really sent it, 0 if the socket does not tell (only those of forks do). */
-static void on_message(struct app *app, const struct gz_message *message, int fd, pid_t sender)
+/*
+ * `fault`: what gz_message_check says of it. `sender`: the process that really sent it, 0 if the socket does not tell (only
+ * those of forks do).
+ */
+static void on_message(struct app *app, const struct gz_message *message, int fault, int fd, pid_t sender)
 {
 	if (sender)
 		app->pid = sender;
 	if (app->carrier)
 		app_detach_later(app, "a socket on its way says something");
-	else if (message->magic != GZ_ATTACH_MAGIC)
+	else if (fault == -EBADMSG)
 		attach_refuse(app, EPROTO, "not a gazelled library");
-	else if (message->abi_version != GZ_ABI_VERSION)
+	else if (fault)
 		attach_refuse(app, EPROTO, "library and worker are of different versions");
 	else if (message->kind == GZ_MESSAGE_EVENT_QUEUE) {
-		on_event_queue(app, message->number, fd);
+		on_event_queue(app, message, fd);
 		return;
 	} else if (message->kind == GZ_MESSAGE_VOUCH && app->channel) {
 		vouch_inbox_put(app, message->number, fd);
@@ -259,20 +266,20 @@ bool control_hear(struct app *app)
 {
 	struct gz_message message;
 	union passed_fds control;
-	struct iovec iov = { .iov_base = &message, .iov_len = sizeof(message) };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control)
-	};
-	int fds[PASSED_FDS_ROOM];
-	uint32_t count;
+	struct gz_envelope envelope;
+	struct msghdr *msg = gz_envelope_open(&envelope, &message, sizeof(message));
+	int fds[PASSED_FDS_ROOM], fault;
 	pid_t sender = 0;
+	uint32_t count;
 	ssize_t n;
 
 	if (closer_is_held_by(app->user->uid)) {
 		app_detach_later(app, CLOSER_HELD);
 		return false;
 	}
-	n = recvmsg(app->control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	msg->msg_control = control.buf;
+	msg->msg_controllen = sizeof(control);
+	n = recvmsg(app->control_fd, msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR) {
 			app->gone = true;
@@ -280,7 +287,7 @@ bool control_hear(struct app *app)
 		}
 		return false;
 	}
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
 		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS) {
 			struct ucred cred;
 
@@ -288,16 +295,17 @@ bool control_hear(struct app *app)
 			sender = cred.pid;
 		}
 	}
-	count = passed_fds_of(&msg, fds);
+	fault = gz_message_check(&message, n);
+	count = gz_fds_take(msg, fds, PASSED_FDS_ROOM);
 	while (count > 1)
 		passed_fd_close(fds[--count], app->user->uid); /* no message carries more than one */
-	if (n == (ssize_t)sizeof(message) && msg.msg_flags & MSG_CTRUNC && message.kind == GZ_MESSAGE_VOUCH) {
+	if (fault != -EMSGSIZE && msg->msg_flags & MSG_CTRUNC && message.kind == GZ_MESSAGE_VOUCH) {
 		/* We have no descriptor left, which is for the request to be told. */
 		while (count)
 			passed_fd_close(fds[--count], app->user->uid);
-		msg.msg_flags &= ~MSG_CTRUNC;
+		msg->msg_flags &= ~MSG_CTRUNC;
 	}
-	if (n != (ssize_t)sizeof(message) || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+	if (fault == -EMSGSIZE || msg->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		/* Nothing at all is the end, or an empty message, which may bring a descriptor all the same. */
 		if (count)
 			passed_fd_close(fds[0], app->user->uid);
@@ -305,7 +313,7 @@ bool control_hear(struct app *app)
 		app_detach_later(app, n ? "message of the wrong size" : NULL);
 		return false;
 	}
-	on_message(app, &message, count ? fds[0] : -1, sender);
+	on_message(app, &message, fault, count ? fds[0] : -1, sender);
 	return !app->leaving;
 }
 

@@ -2,32 +2,16 @@
 #include "apps/message.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <sys/socket.h>
 
-#include <gazelle/abi.h>
+#include <gazelle/message.h>
 
 bool message_send(int fd, struct gz_message *message, const int *fds, uint32_t count)
 {
-	union {
-		char buf[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = message, .iov_len = sizeof(*message) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct gz_envelope envelope;
+	const struct msghdr *msg = gz_envelope_message(&envelope, message, fds, count);
 
-	message->magic = GZ_ATTACH_MAGIC;
-	message->abi_version = GZ_ABI_VERSION;
-	if (count) {
-		msg.msg_control = control.buf;
-		msg.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, count * sizeof(int));
-	}
-	return sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message);
+	return sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof(*message);
 }
 
 void message_refuse(int fd, int status, const char *why)

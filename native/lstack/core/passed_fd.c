@@ -5,11 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <gazelle/message.h>
+
 #include "core/closer.h"
 
-#define STEPS_MAX 2048u  /* reads and closes in a turn: about a millisecond */
-#define LEFT_MAX 65536u  /* descriptors that wait for a later turn: more than the worker may have */
-#define SCM_PIDFD_TYPE 4 /* SCM_PIDFD, since Linux 6.5: a socket that was sent may have been told to give one */
+#define STEPS_MAX 2048u /* reads and closes in a turn: about a millisecond */
+#define LEFT_MAX 65536u /* descriptors that wait for a later turn: more than the worker may have */
 
 /* The worker has one thread. The last of them is the next to be looked at, so that sockets within sockets do not pile up. */
 static struct {
@@ -22,21 +23,6 @@ static struct {
 	uint32_t waiting; /* what the closer had to close when we looked last */
 	uint32_t steps;   /* in this turn */
 } left;
-
-uint32_t passed_fds_of(struct msghdr *msg, int *fds)
-{
-	uint32_t count = 0;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		uint32_t more = (uint32_t)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-
-		if (c->cmsg_level != SOL_SOCKET || (c->cmsg_type != SCM_RIGHTS && c->cmsg_type != SCM_PIDFD_TYPE))
-			continue;
-		memcpy(fds + count, CMSG_DATA(c), more * sizeof(int));
-		count += more;
-	}
-	return count;
-}
 
 static int option(int fd, int name)
 {
@@ -69,7 +55,7 @@ static bool read_one_away(int fd, uid_t whose)
 
 	if (n < 0) /* that the other end was closed before it had read all is told before what lies here is given out */
 		return errno == ECONNRESET || errno == EINTR;
-	count = passed_fds_of(&msg, fds);
+	count = gz_fds_take(&msg, fds, PASSED_FDS_ROOM);
 	for (uint32_t i = 0; i < count; i++)
 		put(fds[i], whose);
 	/* An empty message has its sender's credentials, the end has none; of a stream it has some, but that has no empty messages. */

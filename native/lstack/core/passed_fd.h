@@ -22,9 +22,6 @@ union passed_fds {
 };
 #define PASSED_FDS_ROOM (sizeof(union passed_fds) / sizeof(int))
 
-/* Copies the descriptors of a message just read to `fds`, which has PASSED_FDS_ROOM, and returns how many there are. */
-uint32_t passed_fds_of(struct msghdr *msg, int *fds);
-
 /*
  * Closes one that user `whose` passed, which may be a socket of the worker's own that others send to; -1: there is none. A UNIX
  * socket is shut down for reading first, whoever else has it. What is too much for one turn is closed by passed_fd_look; what is

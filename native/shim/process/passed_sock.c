@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <gazelle/abi.h>
+#include <gazelle/message.h>
 
 #include "worker/attach.h"
 #include "worker/control.h"
@@ -122,7 +123,7 @@ static int seal(void)
 
 	if (REAL(socketpair)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
 		return -errno;
-	control_put_fds(&msg, fds, packed.fds);
+	gz_fds_put(&msg, fds, packed.fds);
 	if (UNCANCELLED(sendmsg, ends[1], &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(packed))
 		err = -errno;
 	UNCANCELLED(close, ends[1]);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <gazelle/abi.h>
+#include <gazelle/message.h>
 
 #include "core/eventq.h"
 #include "core/fdtable.h"
@@ -161,7 +162,7 @@ static void introduce_program(struct attachment *worker, const struct gz_message
 	struct stat st;
 	uint32_t slot;
 
-	if (message->status || count != GZ_PAIRED_FDS || message->member >= GZ_PAIR_MEMBERS ||
+	if (message->status || !gz_message_brings(message, (uint32_t)count) || message->member >= GZ_PAIR_MEMBERS ||
 	    message->other >= GZ_PAIR_MEMBERS || !control_is_workers(fds[GZ_PAIRED_SOCKET]))
 		goto close_fds;
 	a = new_attachment(&slot);
@@ -186,8 +187,7 @@ static void introduce_program(struct attachment *worker, const struct gz_message
 	return;
 
 close_fds:
-	while (count > 0)
-		UNCANCELLED(close, fds[--count]);
+	control_close(fds, count);
 }
 
 static void introduce_member(struct attachment *worker, const struct gz_message *message, int *fds, int count)
@@ -199,14 +199,14 @@ static void introduce_member(struct attachment *worker, const struct gz_message 
 		if (introduce_is_ours(a) && a->pair->introducer == worker && (!youngest || a->serial > youngest->serial))
 			youngest = a;
 	}
-	if (youngest && count == 1 && message->member < GZ_PAIR_MEMBERS && control_is_workers(fds[0])) {
+	if (youngest && gz_message_brings(message, (uint32_t)count) && message->member < GZ_PAIR_MEMBERS &&
+	    control_is_workers(fds[0])) {
 		lock_take(&youngest->post);
 		member_add(youngest, message->member, message->life, fds[0]);
 		lock_give(&youngest->post);
 		return;
 	}
-	while (count > 0)
-		UNCANCELLED(close, fds[--count]);
+	control_close(fds, count);
 }
 
 void introduce(struct attachment *worker, const struct gz_message *message, int *fds, int count)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <gazelle/control.h>
+#include <gazelle/message.h>
 
 #include "core/eventq.h"
 #include "core/fdtable.h"
@@ -55,8 +56,11 @@ static void said(struct attachment *a, const struct gz_message *message, int *fd
 {
 	struct pair *pair = a->pair;
 
-	if (message->kind == GZ_MESSAGE_EVENT_QUEUE && count == 1 && message->number < GZ_PAIR_QUEUES &&
-	    control_is_pair_end(fds[0])) {
+	if (!gz_message_brings(message, (uint32_t)count) || count < 1 || !control_is_pair_end(fds[0])) {
+		control_close(fds, count);
+		return;
+	}
+	if (message->kind == GZ_MESSAGE_EVENT_QUEUE && message->number < GZ_PAIR_QUEUES) {
 		int *slot = &pair->queue_fd[message->number];
 
 		if (*slot <= 0) {
@@ -65,13 +69,11 @@ static void said(struct attachment *a, const struct gz_message *message, int *fd
 		}
 		/* The number is kept, for a thread that is just about to wake the last owner. */
 		(void)REAL(dup3)(fds[0], *slot, O_CLOEXEC);
-	} else if (message->kind == GZ_MESSAGE_MEMBER && count == 1 && message->member < GZ_PAIR_MEMBERS &&
-	           control_is_pair_end(fds[0])) {
+	} else if (message->kind == GZ_MESSAGE_MEMBER && message->member < GZ_PAIR_MEMBERS) {
 		member_add(a, message->member, message->life, fds[0]);
 		return;
 	}
-	while (count > 0)
-		UNCANCELLED(close, fds[--count]);
+	control_close(fds, count);
 }
 
 bool member_receive(struct attachment *a, uint32_t m, uint32_t *heard)

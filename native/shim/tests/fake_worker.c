@@ -34,6 +34,7 @@
 #include <gazelle/bell.h>
 #include <gazelle/channel.h>
 #include <gazelle/control.h>
+#include <gazelle/message.h>
 #include <gazelle/wake.h>
 #include <gazelle/worker_page.h>
 
@@ -156,22 +157,9 @@ static void on_bell(void *ctx, uint32_t n)
 
 static void send_fds(int control, struct gz_message *message, const int *fds, int count)
 {
-	char buf[CMSG_SPACE(4 * sizeof(int))] = { 0 };
-	struct iovec iov = { message, sizeof(*message) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct gz_envelope envelope;
 
-	message->magic = GZ_ATTACH_MAGIC;
-	message->abi_version = GZ_ABI_VERSION;
-	if (count) {
-		msg.msg_control = buf;
-		msg.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, (size_t)count * sizeof(int));
-	}
-	if (sendmsg(control, &msg, MSG_NOSIGNAL) < 0)
+	if (sendmsg(control, gz_envelope_message(&envelope, message, fds, (uint32_t)count), MSG_NOSIGNAL) < 0)
 		perror("sendmsg");
 }
 
@@ -289,17 +277,15 @@ static void detach(struct app *app)
 static void on_control(struct app *app)
 {
 	struct gz_message message;
-	char buf[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { &message, sizeof(message) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = buf, .msg_controllen = sizeof(buf) };
+	struct gz_envelope envelope;
+	struct msghdr *msg = gz_envelope_open(&envelope, &message, sizeof(message));
 	int fd = -1;
 
-	if (recvmsg(app->control, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != (ssize_t)sizeof(message)) {
+	if (gz_message_check(&message, recvmsg(app->control, msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT))) {
 		detach(app);
 		return;
 	}
-	if (CMSG_FIRSTHDR(&msg))
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
+	(void)gz_fds_take(msg, &fd, 1);
 	switch (message.kind) {
 	case GZ_MESSAGE_HELLO:
 		app->arena = new_arena();

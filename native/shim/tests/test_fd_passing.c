@@ -14,6 +14,7 @@
 #include <gazelle/abi.h>
 #include <gazelle/arena.h>
 #include <gazelle/group_page.h>
+#include <gazelle/message.h>
 #include <gazelle/same_host.h>
 
 #include "kit.h"
@@ -28,18 +29,6 @@ struct letter {
 	uint32_t count;
 };
 
-static void write_fds(struct msghdr *msg, void *room, const int *fds, uint32_t count)
-{
-	struct cmsghdr *c = room;
-
-	msg->msg_control = room;
-	msg->msg_controllen = CMSG_SPACE(count * sizeof(int));
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(count * sizeof(int));
-	memcpy(CMSG_DATA(c), fds, count * sizeof(int));
-}
-
 /* The C library's own function: what a program without the library calls. */
 static void *bare(const char *name)
 {
@@ -53,11 +42,10 @@ static void post(int to, const void *data, size_t len, const int *fds, uint32_t 
 {
 	_Alignas(struct cmsghdr) char room[CMSG_SPACE(8 * sizeof(int))] = { 0 };
 	struct iovec iov = { (void *)data, len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = room };
 	ssize_t (*bare_sendmsg)(int, const struct msghdr *, int) = bare("sendmsg");
 
-	write_fds(&msg, room, fds, count);
+	gz_fds_put(&msg, fds, count);
 	assert_int_equal(bare_sendmsg(to, &msg, MSG_NOSIGNAL), len);
 }
 
@@ -67,23 +55,18 @@ static uint32_t fetch(int from, void *data, size_t len, int *fds)
 	struct iovec iov = { data, len };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room) };
 	ssize_t (*bare_recvmsg)(int, struct msghdr *, int) = bare("recvmsg");
-	uint32_t count;
 
 	assert_int_equal(bare_recvmsg(from, &msg, 0), len);
-	assert_non_null(CMSG_FIRSTHDR(&msg));
-	count = (uint32_t)((CMSG_FIRSTHDR(&msg)->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-	memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&msg)), count * sizeof(int));
-	return count;
+	return gz_fds_take(&msg, fds, 8);
 }
 
 /* Sends the letter as a packed socket, which the program receives as usual: the descriptor it gets, or -1. Closes what was in it. */
 static int deliver(const struct letter *letter)
 {
-	_Alignas(struct cmsghdr) char room[CMSG_SPACE(sizeof(int))];
+	struct gz_envelope envelope;
 	int way[2], ends[2], got = -1;
 	char byte;
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room) };
+	struct msghdr *msg = gz_envelope_open(&envelope, &byte, 1);
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, way), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
@@ -91,10 +74,9 @@ static int deliver(const struct letter *letter)
 	post(way[1], "f", 1, ends, 1);
 	close(ends[0]);
 	close(ends[1]);
-	assert_int_equal(recvmsg(way[0], &msg, 0), 1);
-	if (CMSG_FIRSTHDR(&msg))
-		memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(got));
-	assert_int_equal((msg.msg_flags & MSG_CTRUNC) != 0, got < 0);
+	assert_int_equal(recvmsg(way[0], msg, 0), 1);
+	(void)gz_fds_take(msg, &got, 1);
+	assert_int_equal((msg->msg_flags & MSG_CTRUNC) != 0, got < 0);
 	for (uint32_t i = 0; i < letter->count; i++)
 		close(letter->fds[i]);
 	close(way[0]);
@@ -105,16 +87,13 @@ static int deliver(const struct letter *letter)
 /* A genuine one, for a socket of ours, taken out of the way it goes. */
 static struct letter intercepted(int fd)
 {
-	_Alignas(struct cmsghdr) char room[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { (void *)"f", 1 };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct gz_envelope envelope;
 	struct letter letter;
 	int way[2], packed;
 	char byte;
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, way), 0);
-	write_fds(&msg, room, &fd, 1);
-	assert_int_equal(sendmsg(way[1], &msg, 0), 1);
+	assert_int_equal(sendmsg(way[1], gz_envelope_fill(&envelope, "f", 1, &fd, 1), 0), 1);
 	assert_int_equal(fetch(way[0], &byte, 1, &packed), 1);
 	letter.count = fetch(packed, &letter.packed, sizeof(letter.packed), letter.fds);
 	close(packed);

@@ -10,6 +10,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <gazelle/message.h>
+
 #include "core/attachment.h"
 #include "core/fdtable.h"
 #include "core/lost.h"
@@ -88,7 +90,7 @@ static int attach_one(uint32_t index, int patience_ms)
 	if (err)
 		goto err_close_pending;
 	err = -EPROTO;
-	if (count != GZ_WELCOME_FDS)
+	if (!gz_message_brings(&message, (uint32_t)count))
 		goto err_close_fds;
 	a = attachment_take(PEER_WORKER);
 	err = -ENOMEM;

@@ -7,25 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <gazelle/abi.h>
-#include <gazelle/control.h>
+#include <gazelle/message.h>
 #include <gazelle/wake.h>
 
 #include "core/real.h"
 #include "core/shim.h"
 
 #define AGAIN_NS 100000000ull /* so often a worker that waits for a CPU is looked at */
-
-void control_put_fds(struct msghdr *msg, const int *fds, uint32_t count)
-{
-	struct cmsghdr *c = msg->msg_control;
-
-	msg->msg_controllen = CMSG_SPACE(count * sizeof(int));
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(count * sizeof(int));
-	memcpy(CMSG_DATA(c), fds, count * sizeof(int));
-}
 
 bool control_is_pair_end(int fd)
 {
@@ -103,22 +91,11 @@ uint64_t patience_left(struct patience *patience, int control_fd)
 
 int control_send(int control_fd, struct gz_message *message, int fd)
 {
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
-	struct iovec iov = { .iov_base = message, .iov_len = sizeof(*message) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	message->magic = GZ_ATTACH_MAGIC;
-	message->abi_version = GZ_ABI_VERSION;
-	if (fd >= 0) {
-		msg.msg_control = control.buf;
-		control_put_fds(&msg, &fd, 1);
-	}
+	struct gz_envelope envelope;
+	const struct msghdr *msg = gz_envelope_message(&envelope, message, &fd, fd >= 0);
 	int kept = errno, err = 0;
 
-	if (UNCANCELLED(sendmsg, control_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(*message))
+	if (UNCANCELLED(sendmsg, control_fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(*message))
 		err = -errno;
 	errno = kept;
 	return err;
@@ -133,43 +110,26 @@ void control_close(int *fds, int count)
 
 int control_receive(int control_fd, struct gz_message *message, int *fds, int *count)
 {
-	union {
-		char buf[CMSG_SPACE(GZ_WELCOME_FDS * sizeof(int)) + CMSG_SPACE(32)]; /* credentials may come along */
-		struct cmsghdr align;
-	} control;
-	struct iovec iov = { .iov_base = message, .iov_len = sizeof(*message) };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
-	};
-	int err = errno;
-	ssize_t n = UNCANCELLED(recvmsg, control_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct gz_envelope envelope;
+	struct msghdr *msg = gz_envelope_open(&envelope, message, sizeof(*message));
+	int all[GZ_ENVELOPE_FDS], kept = errno;
+	ssize_t n = UNCANCELLED(recvmsg, control_fd, msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	*count = 0;
 	if (n < 0) {
 		n = -errno;
-		errno = err; /* the program's: it has called something else */
+		errno = kept; /* the program's: it has called something else */
 		return n == -EAGAIN || n == -EINTR ? 0 : (int)n;
 	}
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		/* More come than any message has if the other program of a pair sends them: the room for credentials is
-		 * filled with them, too. */
-		for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
-			int fd;
-
-			memcpy(&fd, (const char *)c + at, sizeof(fd));
-			if (*count < (int)GZ_WELCOME_FDS)
-				fds[(*count)++] = fd;
-			else
-				UNCANCELLED(close, fd);
-		}
-	}
+	*count = (int)gz_fds_take(msg, all, GZ_ENVELOPE_FDS);
+	while (*count > (int)GZ_WELCOME_FDS) /* the other program of a pair may send more than any message has */
+		UNCANCELLED(close, all[--*count]);
+	memcpy(fds, all, (size_t)*count * sizeof(int));
 	if (!n) { /* the end; or an empty message, which may bring descriptors all the same */
 		control_close(fds, *count);
 		return -EPIPE;
 	}
-	if (n != (ssize_t)sizeof(*message) || message->magic != GZ_ATTACH_MAGIC || message->abi_version != GZ_ABI_VERSION) {
+	if (gz_message_check(message, n)) {
 		control_close(fds, *count);
 		return -EPROTO;
 	}

@@ -20,9 +20,6 @@ int control_receive(int control_fd, struct gz_message *message, int *fds, int *c
 
 void control_close(int *fds, int count);
 
-/* Lets `count` descriptors travel with a message whose msg_control has room for at least so many. */
-void control_put_fds(struct msghdr *msg, const int *fds, uint32_t count);
-
 /* True if a worker of our group made the other end: a process of root, or of the user the group page names. */
 bool control_is_workers(int fd);
 

@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <gazelle/message.h>
+
 #include "core/attachment.h"
 #include "core/lost.h"
 #include "core/mapping.h"
@@ -36,7 +38,7 @@ static int ask_for_end(struct attachment *a, struct gz_message *message)
 		err = answer_await(a, a->control_fd, GZ_MESSAGE_FORKED, message, fds, &count, ANSWER_PATIENCE_MS);
 	if (err)
 		return err;
-	if (!message->status && count == 1)
+	if (!message->status && gz_message_brings(message, (uint32_t)count))
 		return fds[0];
 	control_close(fds, count);
 	return message->status > 0 ? -message->status : -EPROTO;
@@ -144,7 +146,7 @@ static int claim(struct attachment *a)
 		err = answer_await(a, a->control_fd, GZ_MESSAGE_WELCOME, &message, fds, &count, ANSWER_PATIENCE_MS);
 	if (err)
 		return err;
-	if (count != GZ_WELCOME_FDS)
+	if (!gz_message_brings(&message, (uint32_t)count))
 		err = -EPROTO;
 	else
 		err = a->unmapped ? mapped_all(a, &message, fds) : mapped_channel(a, fds[GZ_WELCOME_CHANNEL]);

@@ -8,6 +8,7 @@
 #include <gazelle/bell.h>
 #include <gazelle/channel.h>
 #include <gazelle/control.h>
+#include <gazelle/message.h>
 #include <gazelle/worker_page.h>
 
 #include "attach_kit.h"
@@ -198,17 +199,16 @@ static void say_in_embryo(int fd, uint32_t kind, int what)
 /* Many more than a message may bring. */
 static void say_with_many(int fd, const struct gz_message *message, size_t len, int last)
 {
-	char control[CMSG_SPACE(64 * sizeof(int))] = { 0 };
-	struct iovec iov = { .iov_base = (void *)message, .iov_len = len };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+	_Alignas(struct cmsghdr) char room[CMSG_SPACE(64 * sizeof(int))];
+	struct gz_envelope envelope;
+	struct msghdr *msg = gz_envelope_open(&envelope, (void *)message, len);
+	int fds[64];
 
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(64 * sizeof(int));
 	for (int i = 0; i < 64; i++)
-		memcpy(CMSG_DATA(c) + i * (int)sizeof(int), i == 63 ? &last : &fx->stack.epoll_fd, sizeof(int));
-	assert_int_equal(sendmsg(fd, &msg, MSG_NOSIGNAL), len);
+		fds[i] = i == 63 ? last : fx->stack.epoll_fd;
+	msg->msg_control = room;
+	gz_fds_put(msg, fds, 64);
+	assert_int_equal(sendmsg(fd, msg, MSG_NOSIGNAL), len);
 }
 
 static void send_it(enum way way, int fd, uint32_t kind, int what)

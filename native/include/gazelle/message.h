@@ -30,14 +30,14 @@ struct gz_message_fds {
 static inline bool gz_message_brings(const struct gz_message *message, uint32_t fds)
 {
 	static const struct gz_message_fds none, of[] = {
-		[GZ_MESSAGE_WELCOME] = { GZ_WELCOME_FDS, GZ_WELCOME_FDS },
-		[GZ_MESSAGE_EVENT_QUEUE] = { 1, 1 },
+		[GZ_MESSAGE_WELCOME] = { GZ_WELCOME_FDS, GZ_WELCOME_FDS, false },
+		[GZ_MESSAGE_EVENT_QUEUE] = { 1, 1, false },
 		[GZ_MESSAGE_FORKED] = { 1, 1, true },
-		[GZ_MESSAGE_PAIR] = { 0, 1 },
+		[GZ_MESSAGE_PAIR] = { 0, 1, false },
 		[GZ_MESSAGE_PAIRED] = { GZ_PAIRED_FDS, GZ_PAIRED_FDS, true },
-		[GZ_MESSAGE_MEMBER] = { 1, 1 },
-		[GZ_MESSAGE_ADOPT] = { 0, 1 },
-		[GZ_MESSAGE_VOUCH] = { 0, 1 }, /* none: the receiver had no descriptor left */
+		[GZ_MESSAGE_MEMBER] = { 1, 1, false },
+		[GZ_MESSAGE_ADOPT] = { 0, 1, false },
+		[GZ_MESSAGE_VOUCH] = { 0, 1, false }, /* none: the receiver had no descriptor left */
 	};
 	struct gz_message_fds right = message->kind < sizeof(of) / sizeof(of[0]) ? of[message->kind] : none;
 

@@ -68,7 +68,7 @@ class Epoll:
         return got
 
     def wait(self, milliseconds: int = 2000, most: int = 16) -> Any:
-        """Wait; the order in which several are told is nobody's promise, so they are sorted."""
+        """Wait; what became ready first is told first."""
         got = self._wait(milliseconds, most)
         word = "now" if milliseconds == 0 else "wait"
         self.trace.add(f"{self.label}.{word}({most}) = {self.shown(got)}")
@@ -83,7 +83,7 @@ class Epoll:
         """Return events in readable form."""
         if isinstance(got, Errno):
             return got
-        return "[" + ", ".join(sorted(f"{label}:{names.events(bits)}" for label, bits in got)) + "]"
+        return "[" + ", ".join(f"{label}:{names.events(bits)}" for label, bits in got) + "]"
 
     def until(self, wanted: dict[str, int]) -> None:
         """Wait until all these were told, however many events that takes; the trace has the sum."""
@@ -96,4 +96,4 @@ class Epoll:
             return all(seen.get(label, 0) & bits == bits for label, bits in wanted.items())
 
         ops.until(look, bool)
-        self.trace.add(f"{self.label}.until() = {self.shown(list(seen.items()))}")
+        self.trace.add(f"{self.label}.until() = {self.shown(sorted(seen.items()))}")

@@ -107,8 +107,9 @@ enum {
 	GZ_AUX_RTT_US = 2,
 	GZ_AUX_CWND = 3,
 	GZ_AUX_RETRANS = 4,
-	GZ_AUX_TRACE = 5 /* differs each time the next read is to be timed, and the write after it */
-};                       /* worker.aux */
+	GZ_AUX_READY = 7, /* gz_stamp() of the first ring that was not taken; the peer's end of a pair has it, too */
+	GZ_AUX_TRACE = 5  /* differs each time the next read is to be timed, and the write after it */
+};                        /* worker.aux */
 
 /*
  * aux of a datagram socket. ICMP errors about what it sent: those that end up in SO_ERROR of a connected socket, with

@@ -40,6 +40,12 @@ static inline bool gz_bell_ring(struct gz_bell *bell, uint32_t n)
 	return fresh;
 }
 
+/* True if socket n is rung and was not taken yet. */
+static inline bool gz_bell_rings(const struct gz_bell *bell, uint32_t n)
+{
+	return gz_load(&bell->words[(n / 64u) % GZ_BELL_WORDS]) >> n % 64u & 1;
+}
+
 /* True if anything may be rung. Owner's side; after gz_fence() it is the second look of the two-phase sleep. */
 static inline bool gz_bell_pending(const struct gz_bell *bell)
 {

@@ -7,6 +7,7 @@
 #include <gazelle/atomic.h>
 #include <gazelle/bell.h>
 #include <gazelle/channel.h>
+#include <gazelle/stamp.h>
 #include <gazelle/wake.h>
 #include <gazelle/worker_page.h>
 
@@ -132,7 +133,7 @@ static void wake_one(struct arena *arena, uint32_t n)
 
 void app_notify(struct arena *arena, uint32_t n)
 {
-	bool one = gz_load(&arena->shared->sock[n].app.flags) & GZ_APP_EXCLUSIVE;
+	bool one = gz_load(&arena->shared->sock[n].app.flags) & GZ_APP_EXCLUSIVE, stamped = false;
 
 	gz_fence(); /* pairs with the application's fence between setting interest and looking at the level */
 	for (struct app *app = arena->apps; app; app = app->arena_next) {
@@ -140,8 +141,15 @@ void app_notify(struct arena *arena, uint32_t n)
 			continue;
 		uint64_t queues = gz_load(&app->channel->interest[n]);
 
-		for (uint64_t left = queues; left; left &= left - 1)
-			gz_bell_ring(&app->channel->to_app[__builtin_ctzll(left)], n);
+		for (uint64_t left = queues; left; left &= left - 1) {
+			struct gz_bell *bell = &app->channel->to_app[__builtin_ctzll(left)];
+
+			if (!stamped && !gz_bell_rings(bell, n)) {
+				gz_store(&arena->shared->sock[n].worker.aux[GZ_AUX_READY], gz_stamp());
+				stamped = true;
+			}
+			gz_bell_ring(bell, n);
+		}
 		wake_later(app, one ? 0 : queues);
 	}
 	if (one)

@@ -38,6 +38,8 @@ struct sock_ops {
 	uint32_t (*level)(struct sock *s, uint32_t want);
 	/* Moves with each byte, connection or datagram that arrives, which is an edge. */
 	uint32_t (*received)(struct sock *s);
+	/* gz_stamp() of when it became ready; anything if it is not. */
+	uint32_t (*since)(struct sock *s);
 	/* This event queue wants to hear of changes, or no longer. */
 	void (*interest)(struct sock *s, uint32_t queue, bool on);
 	/* An option was set; NULL: nobody else need know. No locks held. */

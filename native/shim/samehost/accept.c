@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <gazelle/address.h>
+#include <gazelle/stamp.h>
 
 #include "core/counts.h"
 #include "core/route.h"
@@ -249,6 +250,25 @@ bool pair_waiting(const struct sock *s)
 			return true;
 	}
 	return false;
+}
+
+bool pair_waiting_since(const struct sock *s, uint32_t *stamp)
+{
+	bool any = false;
+	uint32_t at, slot;
+
+	ACCEPTING_EACH(a, i)
+	{
+		uint32_t since;
+
+		if (!find_first(a, s, READY, &at, &slot))
+			continue;
+		since = gz_load(&pair_sock(a, slot)->end[0].aux[GZ_AUX_READY]);
+		if (!any || gz_stamp_before(since, *stamp))
+			*stamp = since;
+		any = true;
+	}
+	return any;
 }
 
 uint32_t pair_accept_count(void)

@@ -28,6 +28,9 @@ bool pair_accept(struct sock *s, struct attachment **a, uint32_t *n, struct gz_n
 bool pair_waiting(const struct sock *s);
 uint32_t pair_accept_count(void);
 
+/* Since when the first of them waits; false: none does. */
+bool pair_waiting_since(const struct sock *s, uint32_t *stamp);
+
 /* The backlog of s has changed, or room in it: connects that wait for that go on. */
 void pair_backlog(const struct sock *s);
 

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include <gazelle/address.h>
+#include <gazelle/stamp.h>
 
 #include "core/real.h"
 #include "core/sock.h"
@@ -213,6 +214,7 @@ static struct gz_name set_up(struct attachment *a, uint32_t n, const struct endp
 	for (uint32_t side = 0; side < 2; side++)
 		for (uint32_t w = 0; w < GZ_PAIR_QUEUE_WORDS; w++)
 			gz_store(&a->pair->shared->side[side].interest[n][w], 0);
+	gz_store(&e->end[0].aux[GZ_AUX_READY], gz_stamp());
 	gz_store(&e->end[0].flags, GZ_WORKER_OPEN | GZ_WORKER_CONNECTED);
 	gz_store(&e->end[1].flags, GZ_WORKER_OPEN);
 	return ours;

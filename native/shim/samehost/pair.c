@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include <gazelle/stamp.h>
 #include <gazelle/wake.h>
 
 #include "core/eventq.h"
@@ -125,13 +126,21 @@ void pair_ring(struct attachment *a, uint32_t n)
 	struct gz_pair_side *to = pair_other_side(a);
 	_Atomic uint64_t *interest = to->interest[n % GZ_PAIR_SOCKS];
 	uint64_t queues[GZ_PAIR_QUEUE_WORDS], any = 0;
+	bool stamped = !n; /* connections that wait are stamped one by one */
 
 	gz_fence(); /* pairs with the other side's, between setting interest and looking at the level */
 	for (uint32_t w = 0; w < GZ_PAIR_QUEUE_WORDS; w++) {
 		queues[w] = gz_load(&interest[w]);
 		any |= queues[w];
-		for (uint64_t q = queues[w]; q; q &= q - 1)
-			gz_bell_ring(&to->to[w * 64 + (uint32_t)__builtin_ctzll(q)], n);
+		for (uint64_t q = queues[w]; q; q &= q - 1) {
+			struct gz_bell *bell = &to->to[w * 64 + (uint32_t)__builtin_ctzll(q)];
+
+			if (!stamped && !gz_bell_rings(bell, n)) {
+				gz_store(&pair_sock(a, n)->end[a->pair->side].aux[GZ_AUX_READY], gz_stamp());
+				stamped = true;
+			}
+			gz_bell_ring(bell, n);
+		}
 	}
 	if (!any && n && !gz_load(&pair_sock(a, n)->end[!a->pair->side].aux[GZ_AUX_HOLDERS])) {
 		pair_ring(a, 0); /* not accepted yet: a listener may wait for it to say something */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
+#include <gazelle/stamp.h>
+
 #include "core/eventq.h"
 #include "core/real.h"
 #include "samehost/accept.h"
@@ -219,6 +221,28 @@ static uint32_t received(struct sock *s)
 	return sum;
 }
 
+/* The oldest of the accept queues' stamps. */
+static uint32_t since(struct sock *s)
+{
+	uint32_t stamp = 0;
+	bool any = pair_waiting_since(s, &stamp);
+
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct entry *e = &s->entries->entry[i];
+		struct attachment *a = __atomic_load_n(&e->attachment, __ATOMIC_ACQUIRE);
+		struct gz_accept_queue *queue = a ? accept_queue(e, a) : NULL;
+		uint32_t at;
+
+		if (!queue || accept_queue_is_empty(queue))
+			continue;
+		at = gz_load(&attachment_sock(a, e->n)->worker.aux[GZ_AUX_READY]);
+		if (!any || gz_stamp_before(at, stamp))
+			stamp = at;
+		any = true;
+	}
+	return any ? stamp : gz_stamp();
+}
+
 static void interest(struct sock *s, uint32_t queue, bool on)
 {
 	if (on)
@@ -245,6 +269,7 @@ static void close_all(struct sock *s)
 const struct sock_ops listen_ops = {
 	.level = level_of,
 	.received = received,
+	.since = since,
 	.interest = interest,
 	.option_changed = option_changed,
 	.close = close_all,

@@ -329,9 +329,15 @@ static void let_go(struct sock *s)
 	attachment_freed(s->attachment);
 }
 
+static uint32_t since(struct sock *s)
+{
+	return gz_load(&s->peer->aux[GZ_AUX_READY]);
+}
+
 const struct sock_ops stream_ops = {
 	.level = stream_level,
 	.received = received,
+	.since = since,
 	.interest = interest,
 	.option_changed = option_changed,
 	.linger = linger,

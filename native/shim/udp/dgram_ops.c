@@ -4,6 +4,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <gazelle/stamp.h>
+
 #include "udp/dgram.h"
 #include "udp/dgram_entry.h"
 #include "udp/dgram_message.h"
@@ -37,9 +39,31 @@ static uint32_t received(struct sock *s)
 	return sum;
 }
 
+/* The oldest stamp of the entries that have something. */
+static uint32_t since(struct sock *s)
+{
+	uint32_t stamp = 0;
+	bool any = false;
+
+	for (uint32_t i = 0; i < shim.workers; i++) {
+		struct attachment *a;
+		struct gz_sock *entry = dgram_entry_at(s, i, &a);
+		uint32_t at;
+
+		if (!entry || gz_load_acquire(&entry->worker.out_head) == gz_load(&entry->app.in_tail))
+			continue;
+		at = gz_load(&entry->worker.aux[GZ_AUX_READY]);
+		if (!any || gz_stamp_before(at, stamp))
+			stamp = at;
+		any = true;
+	}
+	return any ? stamp : gz_stamp();
+}
+
 const struct sock_ops dgram_ops = {
 	.level = level_of,
 	.received = received,
+	.since = since,
 	.interest = entries_interest,
 	.close = dgram_close,
 };

@@ -131,8 +131,6 @@ void epoll_item_to_stack(struct item *item)
 		join_others(item);
 	note_double_shot(item);
 	index_sock(ep, item->s, item);
-	epoll_item_changed(item);
-	epoll_wake_sleepers(ep);
 }
 
 static struct item **owner_of(struct item *item)
@@ -207,11 +205,8 @@ void epoll_item_modify(struct item *item, const struct epoll_event *event)
 	item->events = event->events | EPOLLERR | EPOLLHUP;
 	item->data = event->data;
 	item->edge = true;
-	if (item->stack || item->inner) {
+	if (item->stack || item->inner)
 		note_double_shot(item);
-		epoll_item_changed(item);
-		epoll_wake_sleepers(item->ep);
-	}
 }
 
 int epoll_real_change(struct epoll *ep, int epfd, int op, int fd, struct epoll_event *event)

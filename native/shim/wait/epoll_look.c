@@ -8,6 +8,7 @@
 #include "wait/epoll_index.h"
 #include "wait/epoll_item.h"
 #include "wait/epoll_nest.h"
+#include "wait/epoll_order.h"
 
 #define BELL_BUDGET 4096u
 
@@ -66,9 +67,13 @@ static void take_own_bells(struct epoll *ep)
 
 void epoll_take_bells(struct epoll *ep)
 {
+	struct item *last = ep->last;
+
 	take_own_bells(ep);
 	if (gz_load(&ep->nested))
 		nest_take_changes(ep);
+	if (ep->last != last)
+		epoll_order_after(ep, last);
 }
 
 /* Bells of a set without stack sockets are its queue's last owner's; of a shared queue they mean nothing. */
@@ -146,4 +151,14 @@ bool epoll_any_ready(struct epoll *ep)
 		epoll_item_rest(item);
 	}
 	return false;
+}
+
+void epoll_begin(struct item *item)
+{
+	if (!item->stack && !item->inner)
+		return;
+	epoll_take_bells(item->ep); /* what has become ready before comes first */
+	if (epoll_look(item, false))
+		epoll_item_changed(item);
+	epoll_wake_sleepers(item->ep);
 }

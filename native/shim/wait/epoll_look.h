@@ -15,4 +15,10 @@ uint32_t epoll_look(struct item *item, bool report);
 /* True if an active item is ready; the others are no longer active. */
 bool epoll_any_ready(struct epoll *ep);
 
+/*
+ * The item was added or modified, for the stack: it is told if it is ready, in its turn, and otherwise when it will be. Who sleeps in the
+ * set looks again, for it may be the first of its peer. shim.items and ep->lock held.
+ */
+void epoll_begin(struct item *item);
+
 #endif

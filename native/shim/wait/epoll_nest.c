@@ -39,8 +39,7 @@ static int add(struct epoll *ep, int epfd, int fd, struct epoll *inner, struct e
 	epoll_need_queue(ep);
 	gz_add(&ep->nested, 1);
 	gz_add(&ep->stack_items, 1);
-	epoll_item_changed(item);
-	epoll_wake_sleepers(ep);
+	epoll_begin(item);
 	return 0;
 }
 
@@ -54,10 +53,12 @@ static int change(struct epoll *ep, int epfd, int op, int fd, struct epoll *inne
 	err = epoll_real_change(ep, epfd, op, fd, event);
 	if (err || !item)
 		return err;
-	if (op == EPOLL_CTL_DEL)
+	if (op == EPOLL_CTL_DEL) {
 		epoll_item_drop(item);
-	else
+	} else {
 		epoll_item_modify(item, event);
+		epoll_begin(item);
+	}
 	return 0;
 }
 

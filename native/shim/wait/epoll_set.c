@@ -6,6 +6,7 @@
 
 #include "wait/epoll_index.h"
 #include "wait/epoll_item.h"
+#include "wait/epoll_look.h"
 #include "wait/epoll_nest.h"
 #include "wait/epoll_set.h"
 #include "core/eventq.h"
@@ -109,6 +110,7 @@ static int add(struct epoll *ep, int epfd, struct sock *s, int fd, struct epoll_
 	epoll_item_enter(item, ep, fd, event);
 	if (stack)
 		epoll_item_to_stack(item);
+	epoll_begin(item);
 	return 0;
 }
 
@@ -124,6 +126,7 @@ static int modify(struct item *item, int epfd, struct epoll_event *event)
 			return err;
 	}
 	epoll_item_modify(item, event);
+	epoll_begin(item);
 	return 0;
 }
 
@@ -190,8 +193,10 @@ void epoll_became(struct sock *s, bool both)
 			(void)epoll_real_change(item->ep, item->ep->fd, EPOLL_CTL_DEL, item->fd, NULL);
 			item->real = false;
 		}
-		if (!item->stack)
+		if (!item->stack) {
 			epoll_item_to_stack(item);
+			epoll_begin(item);
+		}
 		lock_give(&item->ep->lock);
 	}
 	lock_give(&shim.items);

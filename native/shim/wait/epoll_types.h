@@ -33,6 +33,7 @@ struct item {
 	/* edges: what was seen when it was last reported */
 	bool edge; /* added or modified since */
 	uint32_t seen_received, seen_flags, seen_nospace;
+	uint32_t stamp; /* since when it is ready, when a bell made it active */
 	uint32_t heard; /* inner->changes when it was last looked at */
 };
 

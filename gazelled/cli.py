@@ -31,6 +31,7 @@ _COMMANDS = {
     "stats": ("stats", "Show what the workers have counted, what is wrong first."),
     "top": ("top", "Show workers, programs, rates and what is wrong, live."),
     "metrics": ("metrics", "Print what Prometheus would be told."),
+    "connections": ("connections", "Show every connection, listener and UDP socket (also: ss)."),
     "latency": ("latency", "Show where the time of requests goes."),
     "recover": ("lifecycle", "Undo what a crash left behind."),
     "run": ("run", "Run a program on the stack."),
@@ -38,6 +39,7 @@ _COMMANDS = {
     "bind": ("nics", "Give a NIC to DPDK."),
     "unbind": ("nics", "Give a NIC back to the kernel."),
 }
+_ALIASES = {"ss": "connections"}
 
 
 class LazyGroup(click.Group):
@@ -49,6 +51,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command."""
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _COMMANDS:
             return None
         command = getattr(import_module(f"gazelled.commands.{_COMMANDS[cmd_name][0]}"), cmd_name)
@@ -61,7 +64,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which one was probably meant."""
         name = args[0]
-        if name not in _COMMANDS and not name.startswith("-"):
+        if name not in _COMMANDS and name not in _ALIASES and not name.startswith("-"):
             from difflib import get_close_matches
 
             meant = get_close_matches(name, _COMMANDS, 1)

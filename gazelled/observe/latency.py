@@ -6,37 +6,13 @@ NIC rx -> stack -> FIFO -> application reads -> application writes -> stack -> N
 
 from __future__ import annotations
 
-import ctypes
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from gazelled.base.errors import GazelledError
-from gazelled.base.exitcode import ExitCode
 from gazelled.instance.run_dir import RunDir
-from gazelled.pages.worker_page import ABI_VERSION, STAGES, WorkerPage
-
-MAGIC = 0x68636174617A67
-TRACE = 13  # GZ_MESSAGE_TRACE
-_PATIENCE_S = 2.0
-
-
-class _Message(ctypes.Structure):
-    """The struct gz_message of gazelle/control.h, as far as a TRACE needs it."""
-
-    _fields_ = [
-        ("magic", ctypes.c_uint64),
-        ("abi_version", ctypes.c_uint32),
-        ("kind", ctypes.c_uint32),
-        ("_rest", ctypes.c_uint8 * 128),
-    ]
-
-
-def layout() -> dict[str, tuple[int, dict[str, int]]]:
-    """Return size and field offsets of the control message, to be compared with `lstack --abi`."""
-    known = {row[0]: getattr(_Message, row[0]).offset for row in _Message._fields_ if row[0][0] != "_"}
-    return {"gz_message": (ctypes.sizeof(_Message), known)}
+from gazelled.instance.worker_control import TRACE, WorkerControl, message
+from gazelled.pages.worker_page import STAGES, WorkerPage
 
 
 @dataclass(frozen=True)
@@ -81,7 +57,9 @@ def traced(run_dir: RunDir, queue_ids: Sequence[int]) -> Iterator[dict[int, Work
     with ExitStack() as stack:
         pages: dict[int, WorkerPage] = {}
         for queue_id in queue_ids:
-            stack.enter_context(_ask(run_dir, queue_id))
+            control = WorkerControl(run_dir, queue_id)
+            stack.callback(control.close)
+            control.say(trace_request())
             page = WorkerPage(run_dir.worker_page(queue_id))
             stack.callback(page.close)
             pages[queue_id] = page
@@ -90,23 +68,7 @@ def traced(run_dir: RunDir, queue_ids: Sequence[int]) -> Iterator[dict[int, Work
 
 def trace_request() -> bytes:
     """Return the message that asks a worker to time requests until its connection ends; from root only."""
-    return bytes(_Message(MAGIC, ABI_VERSION, TRACE))
-
-
-def _ask(run_dir: RunDir, queue_id: int) -> socket.socket:
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    control.settimeout(_PATIENCE_S)
-    try:
-        control.connect(str(run_dir.path / f"worker.{queue_id}.sock"))
-        control.send(trace_request())
-    except OSError as error:
-        control.close()
-        raise GazelledError(
-            f"worker {queue_id}: cannot be asked: {error.strerror}",
-            hint="gazelled status says whether it runs; tracing needs root",
-            exit_code=ExitCode.PERMISSION if isinstance(error, PermissionError) else ExitCode.UNAVAILABLE,
-        ) from error
-    return control
+    return message(TRACE)
 
 
 @dataclass(frozen=True)

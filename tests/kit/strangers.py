@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gazelled.observe.latency import MAGIC, _Message
-from gazelled.pages.worker_page import ABI_VERSION
+from gazelled.instance.worker_control import message
 from kit.instance import Instance
 
 STRANGER, GUEST = 61001, 61002  # uids, and gids of the same number, that no package takes
@@ -72,7 +71,7 @@ def refused_by_the_worker(instance: Instance, uid: int) -> str:
             control.settimeout(5)
             control.connect(str(instance.run_dir / "worker.0.sock"))
             with suppress(BrokenPipeError):
-                control.send(bytes(_Message(MAGIC, ABI_VERSION, HELLO)))
+                control.send(message(HELLO))
             with suppress(ConnectionResetError):
                 said = control.recv(256, socket.MSG_PEEK)
             said = control.recv(256)

@@ -21,8 +21,7 @@ from kit.lab import Kit
 from kit.strangers import GUEST, HELLO, refused_by_the_worker
 from kit.waiting import until
 
-from gazelled.observe.latency import MAGIC, _Message
-from gazelled.pages.worker_page import ABI_VERSION
+from gazelled.instance.worker_control import message
 
 PER_MESSAGE = 60
 MESSAGES = 8
@@ -79,7 +78,7 @@ def attack(instance: Instance, path: Path, nested: bool) -> int:
                     socket.send_fds(ours, [b"x"], files)
                 passed = [full.fileno()]
             with suppress(BrokenPipeError):
-                socket.send_fds(control, [bytes(_Message(MAGIC, ABI_VERSION, HELLO))], passed)
+                socket.send_fds(control, [message(HELLO)], passed)
             with suppress(OSError):
                 control.recv(256)
         os.write(writer, b"x")

@@ -57,6 +57,7 @@ struct gz_pair_side {
 	_Alignas(64) _Atomic uint32_t accept[GZ_PAIR_SOCKS]; /* GZ_PAIR_SLOT; this side takes one by cas to 0 */
 	_Alignas(64) _Atomic uint32_t processes;             /* members that live */
 	_Atomic uint32_t member[GZ_PAIR_MEMBERS];            /* GZ_MEMBER; the other side frees it, see control.h */
+	_Atomic uint32_t pid[GZ_PAIR_MEMBERS];               /* each member writes its own, for who looks on */
 	_Atomic uint32_t owner[GZ_PAIR_QUEUES];              /* member + 1 whose queue it is; 0: nobody's */
 	_Atomic uint64_t holds[GZ_PAIR_MEMBERS][GZ_PAIR_SOCKS / 64]; /* bit n: the member holds this side's end of n */
 	struct gz_bell to[GZ_PAIR_QUEUES]; /* the other side rings, the queue's owner takes and sleeps */

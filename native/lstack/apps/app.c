@@ -19,6 +19,8 @@
 
 /* A process always has about this many free socket numbers at hand. */
 #define STOCK_LEVEL 64u
+/* Processes of a program that are looked at for one that holds a socket: there may be thousands. */
+#define HOLDERS_MAX 256u
 
 void app_publish(struct app *app)
 {
@@ -154,6 +156,16 @@ void app_notify(struct arena *arena, uint32_t n)
 	}
 	if (one)
 		wake_one(arena, n);
+}
+
+uint32_t app_holder(const struct arena *arena, uint32_t n)
+{
+	const struct app *app = arena->apps;
+
+	for (uint32_t i = 0; app && i < HOLDERS_MAX; i++, app = app->arena_next)
+		if (!app->carrier && app_holds(app, n))
+			return (uint32_t)app->pid;
+	return app ? (uint32_t)app->pid : 0;
 }
 
 void app_wake(struct app *app, uint32_t cpu)

@@ -73,6 +73,7 @@ struct apps {
 	uint32_t free_slots;
 	uint16_t free_slot[GZ_APPS_MAX]; /* of page->apps[], a stack */
 	uint64_t published_ns, unclaimed_check_ns;
+	uint64_t asked_ns; /* ask.c: the turn that had the last answer */
 };
 
 static inline bool app_holds(const struct app *app, uint32_t n)
@@ -103,6 +104,9 @@ void app_wake(struct app *app, uint32_t cpu);
 
 /* Socket n of this arena changed its level: rings the interested event queues of every process that holds it. */
 void app_notify(struct arena *arena, uint32_t n);
+
+/* The pid of one of the processes that hold socket n, or of another of the program if it has very many; 0: none. */
+uint32_t app_holder(const struct arena *arena, uint32_t n);
 
 /* Tops up the process's stock of free socket numbers. */
 void app_grant(struct app *app);

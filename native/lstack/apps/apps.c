@@ -49,7 +49,7 @@ static void publish_counters(struct apps *apps)
 	worker_gauge(apps->stack, GZ_COUNT_attachments, apps->count);
 }
 
-static const struct socket_users users = { .notify = app_notify, .hostile = app_detach_arena_later };
+static const struct socket_users users = { .notify = app_notify, .hostile = app_detach_arena_later, .holder = app_holder };
 
 int apps_open(struct protocol_stack *stack)
 {

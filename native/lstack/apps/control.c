@@ -17,6 +17,7 @@
 #include <gazelle/worker_page.h>
 
 #include "apps/app.h"
+#include "apps/ask.h"
 #include "apps/attach.h"
 #include "apps/flight.h"
 #include "apps/introduce.h"
@@ -242,6 +243,8 @@ static void on_message(struct app *app, const struct gz_message *message, int fa
 		; /* we are awake */
 	else if (message->kind == GZ_MESSAGE_TRACE)
 		on_trace(app);
+	else if (message->kind == GZ_MESSAGE_CONNECTIONS && !app->arena)
+		ask_connections(app, message);
 	else if (message->kind == GZ_MESSAGE_HELLO)
 		attach_hello(app);
 	else if (message->kind == GZ_MESSAGE_FORK && app->arena)

@@ -18,6 +18,11 @@ void udp_table_turn_to(uint16_t port)
 	udp_pcbs = bound_to[port];
 }
 
+const struct udp_pcb *udp_table_see(uint16_t port)
+{
+	return port == current ? udp_pcbs : bound_to[port];
+}
+
 void udp_table_on_error(udp_error_fn *hears)
 {
 	error_hears = hears;

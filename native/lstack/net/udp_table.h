@@ -9,9 +9,13 @@
 #include <stdint.h>
 
 struct frame;
+struct udp_pcb;
 
 /* udp_pcbs has the sockets of this port from now on. */
 void udp_table_turn_to(uint16_t port);
+
+/* The sockets of this port, for who only looks. */
+const struct udp_pcb *udp_table_see(uint16_t port);
 
 /*
  * An ICMP error came about a datagram that a socket here sent; `icmp` are its first 8 bytes, its checksum is right. Every worker

@@ -5,10 +5,12 @@
 #include <stdio.h>
 
 #include <gazelle/abi.h>
+#include <gazelle/connections.h>
 #include <gazelle/control.h>
 #include <gazelle/explain.h>
 #include <gazelle/group_page.h>
 #include <gazelle/histogram.h>
+#include <gazelle/same_host.h>
 #include <gazelle/worker_page.h>
 
 #include "core/run_memory.h"
@@ -60,7 +62,21 @@ static const struct {
 	       FIELD(gz_app_stat, paired), FIELD(gz_app_stat, kernel)),
 	STRUCT(gz_explain, FIELD(gz_explain, accelerated), FIELD(gz_explain, kernel), FIELD(gz_explain, refused),
 	       FIELD(gz_explain, why)),
-	STRUCT(gz_message, FIELD(gz_message, magic), FIELD(gz_message, abi_version), FIELD(gz_message, kind)),
+	STRUCT(gz_message, FIELD(gz_message, magic), FIELD(gz_message, abi_version), FIELD(gz_message, kind),
+	       FIELD(gz_message, number), FIELD(gz_message, status), FIELD(gz_message, cursor), FIELD(gz_message, text)),
+	STRUCT(gz_connection, FIELD(gz_connection, kind), FIELD(gz_connection, state), FIELD(gz_connection, flags),
+	       FIELD(gz_connection, v6), FIELD(gz_connection, local_port), FIELD(gz_connection, peer_port),
+	       FIELD(gz_connection, local_addr), FIELD(gz_connection, peer_addr), FIELD(gz_connection, pid),
+	       FIELD(gz_connection, uid), FIELD(gz_connection, rx_queued), FIELD(gz_connection, rx_room),
+	       FIELD(gz_connection, tx_queued), FIELD(gz_connection, tx_room), FIELD(gz_connection, send_window),
+	       FIELD(gz_connection, receive_window), FIELD(gz_connection, congestion_window),
+	       FIELD(gz_connection, slow_start_threshold), FIELD(gz_connection, mss), FIELD(gz_connection, rtt_us),
+	       FIELD(gz_connection, rto_ms), FIELD(gz_connection, segments_in), FIELD(gz_connection, segments_out),
+	       FIELD(gz_connection, retransmits), FIELD(gz_connection, bytes_received),
+	       FIELD(gz_connection, bytes_acked), FIELD(gz_connection, age_ms), FIELD(gz_connection, idle_ms)),
+	STRUCT(gz_pair, FIELD(gz_pair, magic), FIELD(gz_pair, abi_version), FIELD(gz_pair, side), FIELD(gz_pair, sock)),
+	STRUCT(gz_pair_side, FIELD(gz_pair_side, pid), FIELD(gz_pair_side, holds)),
+	STRUCT(gz_pair_sock, FIELD(gz_pair_sock, end), FIELD(gz_pair_sock, view)),
 	STRUCT(gz_worker_page, FIELD(gz_worker_page, magic), FIELD(gz_worker_page, abi_version), FIELD(gz_worker_page, size),
 	       FIELD(gz_worker_page, pid), FIELD(gz_worker_page, state), FIELD(gz_worker_page, heartbeat_ns),
 	       FIELD(gz_worker_page, generation), FIELD(gz_worker_page, mac), FIELD(gz_worker_page, pad0),

@@ -59,6 +59,7 @@ struct conn *conn_create(struct sockets *sockets, struct arena *arena, uint32_t 
 	conn->n = n;
 	conn->bucket = UINT32_MAX;
 	conn->flow = FLOWS_NONE;
+	conn->since_ns = sockets->stack->now_ns;
 	arena->conns[n] = conn;
 	arena_get(arena);
 	worker_count(sockets->stack, GZ_COUNT_sockets, 1);

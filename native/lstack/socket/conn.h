@@ -50,6 +50,7 @@ struct conn {
 	uint32_t accept_at;  /* position in the accept queue */
 	uint64_t popped_ns;  /* when it was first seen popped but unclaimed; 0 = not */
 	uint64_t deferred_until_ns;
+	uint64_t since_ns;    /* when it was made */
 	uint64_t progress_ns; /* of an orphan: when it last was a byte nearer to its end */
 	/* towards the application */
 	struct pbuf *held;   /* received, no room yet */
@@ -59,11 +60,13 @@ struct conn {
 	uint32_t rx_tail; /* app.in_tail as last seen; bytes up to here were given back to lwIP's window */
 	uint32_t rx_size; /* bytes the peer was promised at most: the window's ceiling */
 	uint32_t rx_peak; /* highest fill since the FIFO was last empty */
+	uint64_t bytes_received;
 	/* towards the network */
 	uint32_t tx_block, tx_base;
 	uint32_t tx_given; /* app.out_head up to which lwIP has it */
 	uint32_t tx_acked; /* worker.in_tail */
 	uint32_t tx_end;   /* of an orphan: the last byte its program wrote; its word was taken once, when it let go */
+	uint64_t bytes_acked;
 	uint32_t grow_serial;
 	uint32_t rtt_us;      /* smoothed */
 	uint64_t rtt_from_ns; /* a measurement is under way since then; 0 = none */

@@ -16,6 +16,8 @@ struct socket_users {
 	void (*notify)(struct arena *arena, uint32_t n);
 	/* A process of this arena wrote what cannot be: all of them are detached at the end of the turn. */
 	void (*hostile)(struct arena *arena, const char *why);
+	/* The pid of a process that holds socket n; 0: none does. */
+	uint32_t (*holder)(const struct arena *arena, uint32_t n);
 };
 
 struct sockets {

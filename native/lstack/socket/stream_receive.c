@@ -89,6 +89,7 @@ static void copy_held(struct conn *conn, uint32_t room)
 		conn->rx_follows = 0;
 	}
 	conn->rx_head += done;
+	conn->bytes_received += done;
 	gz_store_release(&conn->shared->worker.out_head, conn->rx_head); /* pairs with gz_fifo_readable */
 	worker_count(conn->sockets->stack, GZ_COUNT_rx_fifo_bytes, done);
 }

@@ -105,6 +105,7 @@ static void take_rtt(struct conn *conn)
 	conn->rtt_us = conn->rtt_us ? conn->rtt_us - conn->rtt_us / 8 + sample / 8 : sample;
 	gz_store(&conn->shared->worker.aux[GZ_AUX_RTT_US], conn->rtt_us ? conn->rtt_us : 1);
 	gz_store(&conn->shared->worker.aux[GZ_AUX_CWND], conn->pcb->cwnd);
+	gz_store(&conn->shared->worker.aux[GZ_AUX_RETRANS], conn->pcb->retransmits);
 }
 
 err_t stream_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
@@ -118,6 +119,7 @@ err_t stream_sent(void *arg, struct tcp_pcb *pcb, u16_t len)
 	if (conn->rtt_from_ns)
 		take_rtt(conn);
 	conn->tx_acked += len;
+	conn->bytes_acked += len;
 	gz_store_release(&conn->shared->worker.in_tail, conn->tx_acked); /* pairs with gz_fifo_writable: bytes are free */
 	if (conn->orphan) {
 		orphan_progress(conn);

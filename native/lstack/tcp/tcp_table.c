@@ -209,6 +209,23 @@ uint32_t tcp_table_count(bool time_wait)
 	return count;
 }
 
+uint32_t tcp_table_next(uint32_t from)
+{
+	uint32_t n = bitmap_next(&table.occupied, from);
+
+	return n < BITMAP_BITS ? n : UINT32_MAX;
+}
+
+const struct tcp_pcb *tcp_table_see(uint32_t bucket, bool time_wait)
+{
+	return time_wait ? table.bucket[bucket].time_wait : table.bucket[bucket].active;
+}
+
+const struct tcp_pcb_listen *tcp_table_see_listeners(uint16_t port)
+{
+	return port == table.port ? tcp_listen_pcbs.listen_pcbs : listening[port];
+}
+
 static void forget(struct tcp_pcb *pcb, const struct tcp_pcb_listen *listener)
 {
 	for (; pcb; pcb = pcb->next)

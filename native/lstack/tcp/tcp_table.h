@@ -15,6 +15,7 @@
 #include <lwip/ip_addr.h>
 
 struct tcp_pcb;
+struct tcp_pcb_listen;
 
 /* Bucket of a connection as lwIP sees it (local = ours). Pure. */
 uint32_t tcp_table_bucket(const ip_addr_t *local, uint16_t local_port, const ip_addr_t *remote, uint16_t remote_port);
@@ -46,6 +47,13 @@ bool tcp_table_reuse(const ip_addr_t *local, uint16_t local_port, const ip_addr_
 
 /* Calls fn for each connection that its SYN has not been answered of, in its bucket; fn may end it. */
 void tcp_table_connecting(void (*fn)(struct tcp_pcb *pcb, void *arg), void *arg);
+
+/* The first bucket from `from` on that has a connection, for who looks at all of them; UINT32_MAX: none. */
+uint32_t tcp_table_next(uint32_t from);
+/* What is in it. Not between enter and leave. */
+const struct tcp_pcb *tcp_table_see(uint32_t bucket, bool time_wait);
+/* The listeners of a port. */
+const struct tcp_pcb_listen *tcp_table_see_listeners(uint16_t port);
 
 /* Connections in the table, without and with time-wait. Walks it: for tests and diagnostics. */
 uint32_t tcp_table_count(bool time_wait);

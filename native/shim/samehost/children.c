@@ -188,6 +188,8 @@ static void become_child(struct attachment *a)
 	pair->members_end = 0;
 	pair->inherited = true;
 	pair->member = pair->child;
+	if (pair->member != PAIR_NOBODY)
+		pair_show_pid(a);
 	gz_store(&a->announced, 0);
 	for (uint32_t k = 0; k < GZ_EVENT_QUEUES; k++)
 		gz_store(&pair->queue[k], 0);

@@ -75,6 +75,7 @@ static void start(struct attachment *a, const struct gz_message *message, struct
 	pair->uid = message->uid;
 	pair->netns = message->netns;
 	pair->next_number = 1;
+	pair_show_pid(a);
 }
 
 static void find_opposite(struct attachment *us)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <gazelle/same_host.h>
 
@@ -78,6 +79,11 @@ static inline struct gz_pair_side *pair_our_side(const struct attachment *a)
 static inline struct gz_pair_side *pair_other_side(const struct attachment *a)
 {
 	return &a->pair->shared->side[!a->pair->side];
+}
+
+static inline void pair_show_pid(const struct attachment *a)
+{
+	gz_store(&pair_our_side(a)->pid[a->pair->member], (uint32_t)getpid());
 }
 
 /* The clock of TCP_DEFER_ACCEPT. */

@@ -17,10 +17,11 @@ from fake_native import compile_c, fake_native
 from machines import machine, plain, split
 
 from gazelled.configuration.settings import ALLOWED_MAX
+from gazelled.instance import worker_control
 from gazelled.instance.access import Access
 from gazelled.instance.planned_page import planned_page
-from gazelled.observe import explain, latency
-from gazelled.pages import counters, group_page, run_memory, worker_page
+from gazelled.observe import connections, explain
+from gazelled.pages import counters, group_page, pair_memory, run_memory, worker_page
 from gazelled.pages.worker_page import WorkerPage, WorkerPageState
 from gazelled.queue_planner import plan
 
@@ -35,7 +36,8 @@ def abi() -> dict[str, Any]:
 
 
 def test_python_and_c_agree_on_every_offset(abi: dict[str, Any]) -> None:
-    ours = {**group_page.layout(), **worker_page.layout(), **latency.layout(), **explain.layout()}
+    ours = {**group_page.layout(), **worker_page.layout(), **worker_control.layout(), **explain.layout()}
+    ours |= {**connections.layout(), **pair_memory.layout()}
     theirs = {name: (struct["size"], struct["fields"]) for name, struct in abi["structs"].items()}
     assert ours == theirs
     assert abi["abi_version"] == group_page.ABI_VERSION == worker_page.ABI_VERSION
@@ -82,8 +84,19 @@ def test_python_and_c_agree_on_every_constant(tmp_path: Path) -> None:
     constants = {
         "GROUP_MAGIC": group_page.MAGIC,
         "WORKER_MAGIC": worker_page.MAGIC,
-        "ATTACH_MAGIC": latency.MAGIC,
-        "MESSAGE_TRACE": latency.TRACE,
+        "ATTACH_MAGIC": worker_control.MAGIC,
+        "MESSAGE_REFUSED": worker_control.REFUSED,
+        "MESSAGE_TRACE": worker_control.TRACE,
+        "MESSAGE_CONNECTIONS": worker_control.CONNECTIONS,
+        "CONNECTIONS_AT_ONCE": connections.AT_ONCE,
+        "CONNECTIONS_END": connections.END,
+        "PAIR_MAGIC": pair_memory.MAGIC,
+        "PAIR_SOCKS": pair_memory.SOCKS,
+        "PAIR_BLOCK": pair_memory.BLOCK,
+        **{
+            f"STATE_{name.upper().replace('-', '_').replace('SYN_RECV', 'SYN_RCVD')}": state
+            for state, name in connections.STATES.items()
+        },
         "ABI_VERSION": group_page.ABI_VERSION,
         "WORKERS_MAX": group_page.WORKERS_MAX,
         "RETA_SIZE": group_page.RETA_SIZE,

@@ -31,6 +31,7 @@ def look(machine: Machine) -> Iterator[Line]:
     yield from _user(machine)
     yield from _attach(machine)
     yield from _versions()
+    yield from _drivers(machine)
     yield from _room(machine)
     yield from _left_over(machine)
 
@@ -93,6 +94,25 @@ def _versions() -> Iterator[Line]:
         )
     else:
         yield ok("versions", f"supervisor, worker and library have ABI {ABI_VERSION}")
+
+
+_DRIVERS = {"af_xdp": "net_af_xdp", "af_packet": "net_af_packet", "memif": "net_memif", "pci": "bus_pci"}
+
+
+def _drivers(machine: Machine) -> Iterator[Line]:
+    """Look for what DPDK loads as a worker starts, which Debian has in packages that nothing is linked with."""
+    there = {path.name.split(".")[0] for path in machine.host.root.glob("usr/lib/*/dpdk/pmds-*/librte_*.so.*")}
+    there |= {path.name.split(".")[0] for path in machine.host.root.glob("usr/local/lib/*/dpdk/pmds-*/librte_*.so*")}
+    wanted = {"mempool_ring": "librte-meta-mempool"}
+    if machine.plan.device.driver in _DRIVERS:
+        name = _DRIVERS[machine.plan.device.driver]
+        wanted[name] = "librte-meta-bus" if name == "bus_pci" else "librte-meta-net"
+    missing = {name: package for name, package in wanted.items() if f"librte_{name}" not in there}
+    if missing:
+        names, packages = ", ".join(missing), " ".join(sorted(set(missing.values())))
+        yield problem("dpdk", f"DPDK has no {names} here", "workers do not start", f"apt install {packages}")
+    else:
+        yield ok("dpdk", "has what it loads")
 
 
 def _room(machine: Machine) -> Iterator[Line]:

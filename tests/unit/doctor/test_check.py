@@ -90,6 +90,7 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patient:
     made.write("etc/passwd", "gazelle:x:999:999::/:/usr/sbin/nologin")
     made.write("etc/group", "gazelle:x:999:")
     made.write("free_bytes", 1 << 30)
+    made.write("usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0/librte_mempool_ring.so.23", "")
     return made
 
 
@@ -198,6 +199,10 @@ def not_built(patient: Patient) -> None:
     (patient.root.parent / "native/lstack/lstack").unlink()
 
 
+def no_mempool_driver(patient: Patient) -> None:
+    patient.remove("usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0/librte_mempool_ring.so.23")
+
+
 def full_run(patient: Patient) -> None:
     patient.write("free_bytes", 4096)
 
@@ -235,6 +240,7 @@ FAULTS: list[tuple[Callable[[Patient], None], str, str, str]] = [
     (unknown_group, "problem", "attach", "addgroup --system webmasters"),
     (other_library, "problem", "versions", "one version"),
     (not_built, "problem", "programs", "make build"),
+    (no_mempool_driver, "problem", "dpdk", "apt install librte-meta-mempool"),
     (full_run, "problem", "room", "remount"),
     (a_crash_left_this, "problem", "instance blue", "gazelled recover -i blue"),
     (a_device_without_an_instance, "problem", "device gz-blue", "ip link delete gz-blue"),

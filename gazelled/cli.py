@@ -29,6 +29,7 @@ _COMMANDS = {
     "restart": ("lifecycle", "Stop, then start."),
     "status": ("lifecycle", "Show workers, applications and which path their sockets took."),
     "stats": ("stats", "Show what the workers have counted, what is wrong first."),
+    "logs": ("logs", "Show what supervisor and workers said."),
     "top": ("top", "Show workers, programs, rates and what is wrong, live."),
     "metrics": ("metrics", "Print what Prometheus would be told."),
     "connections": ("connections", "Show every connection, listener and UDP socket (also: ss)."),

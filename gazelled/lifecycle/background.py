@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gazelled.base.errors import ConfigError, GazelledError
 from gazelled.base.exitcode import ExitCode
-from gazelled.base.printable import printable_lines
+from gazelled.base.log_line import Repeats, line
 from gazelled.instance.run_dir import RunDir, bound_log, tail
 from gazelled.planning.plan import Plan
 
@@ -56,8 +56,8 @@ def start_in_background(run_dir: RunDir, plan: Plan, config_file: Path | None, l
     os.close(lock)
     try:
         with os.fdopen(reader) as messages:
-            for line in messages:
-                if _understood(json.loads(line), report):
+            for message in messages:
+                if _understood(json.loads(message), report):
                     supervisor.returncode = 0  # we leave it running on purpose: Popen is not to warn of that
                     return
     except _RelayedError:
@@ -69,7 +69,7 @@ def start_in_background(run_dir: RunDir, plan: Plan, config_file: Path | None, l
         supervisor.wait()
         raise
     status = supervisor.wait()
-    last = "".join(f"\n    {line}" for line in tail(run_dir.supervisor_log, 5))
+    last = "".join(f"\n    {said}" for said in tail(run_dir.supervisor_log, 5))
     raise GazelledError(
         f"the supervisor ended with status {status} before its workers were ready{last}",
         hint=f"`gazelled recover -i {plan.instance}` puts the host back",
@@ -106,6 +106,7 @@ class _Teller:
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
+        self._repeats = Repeats()
 
     def tell(self, message: dict[str, object], *, last: bool = False) -> None:
         if self._fd is None:
@@ -119,17 +120,16 @@ class _Teller:
             self._fd = None
 
     def report(self, sentence: str) -> None:
-        _log(sentence)
+        for each in self._repeats.sentences(sentence):
+            _log(each)
         self.tell({"say": sentence})
 
 
 def _log(sentence: str) -> None:
     """Write a line of the log. One that finds no room is lost; the next one may find some."""
-    now = time.time()
-    at = f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03d}"
     with suppress(OSError):
         bound_log(sys.stdout.fileno())
-        os.write(sys.stdout.fileno(), f"{at} {printable_lines(sentence)}\n".encode(errors="replace"))
+        os.write(sys.stdout.fileno(), line(sentence, time.time()).encode(errors="replace"))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -42,6 +42,9 @@ def test_counts_agree_with_the_other_side_and_outlive_the_worker(kit: Kit) -> No
     shown = instance.call("stats").stdout
     assert "accepted" in shown
     assert "gazellelstack01" in shown
+    assert "supervisor: gazellelstack01: ready" in instance.call("logs", "--since", "10m").stdout
+    assert "worker 1: " in (of_one := instance.call("logs", "--queue", "1").stdout)
+    assert "worker 0: " not in of_one
     one = instance.worker(0)["pid"]
     instance.call("stats", "--queue", "1")
     os.kill(instance.supervisor_pid(), signal.SIGSTOP)  # so that the dead worker stays dead for a moment

@@ -61,10 +61,10 @@ def test_following_survives_a_log_that_was_cut(run_dir: RunDir) -> None:
     assert follower.new() == []
     log = run_dir.worker_log(0)
     with log.open("a") as file:
-        file.write("2026-01-31T12:00:04.000Z info: one\n2026-01-31T12:00:05.000Z info: half a l")
+        file.write("2026-01-31T12:00:04.000Z info: one\n2026-01-31T12:00:05.000Z info: half a")
     assert [entry.text for entry in follower.new()] == ["one"]
     with log.open("a") as file:
-        file.write("ine\n")
+        file.write(" line\n")
     assert [entry.text for entry in follower.new()] == ["half a line"]
     log.write_text("2026-01-31T12:00:05.000Z info: kept\n")
     assert follower.new() == []

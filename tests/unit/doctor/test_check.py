@@ -18,6 +18,7 @@ from gazelled.doctor.line import Line
 from gazelled.doctor.machine import Machine
 from gazelled.host.sysfs import Host
 from gazelled.host.topology_probe import read_topology
+from gazelled.pages.worker_page import ABI_VERSION
 from gazelled.queue_planner import plan
 
 CPU = "sys/devices/system/cpu"
@@ -63,8 +64,8 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patient:
     native = tmp_path / "native"
     monkeypatch.setenv("GAZELLED_NATIVE", str(native))
     for program, text in (
-        ("lstack/lstack", "#!/bin/sh\necho '{\"abi_version\": 1}'\n"),
-        ("shim/liblstack.so", "gazelle ABI 1u"),
+        ("lstack/lstack", f"#!/bin/sh\necho '{{\"abi_version\": {ABI_VERSION}}}'\n"),
+        ("shim/liblstack.so", f"gazelle ABI {ABI_VERSION}u"),
     ):
         (native / program).parent.mkdir(parents=True)
         (native / program).write_text(text)
@@ -192,7 +193,7 @@ def unknown_group(patient: Patient) -> None:
 
 
 def other_library(patient: Patient) -> None:
-    (patient.root.parent / "native/shim/liblstack.so").write_text("gazelle ABI 7u")
+    (patient.root.parent / "native/shim/liblstack.so").write_text(f"gazelle ABI {ABI_VERSION + 1}u")
 
 
 def not_built(patient: Patient) -> None:

@@ -195,7 +195,7 @@ def on_veth(lab: Lab, role: str = "x", net: int = 92, checkout: Path = REPOSITOR
 def on_uplink(lab: Lab, role: str = "n", net: int = 94, checkout: Path = REPOSITORY) -> Instance:
     """Make an instance beside the kernel on one end of a veth pair; its peer is the kernel of the clients' namespace.
 
-    Of the interface's two addresses the second stays the kernel's (`kernels_own`).
+    Of the interface's two addresses the second is for servers on the kernel (`kernels_own`).
     """
     ours, theirs, address = f"b{role}0", f"b{role}1", f"10.{net}.0.2"
     lab.veth(lab.home, ours, theirs, 1)
@@ -212,7 +212,7 @@ uplink = "{ours}"
 
 
 def kernels_own(address: str) -> str:
-    """Return the address of an uplink's interface that the stack does not serve."""
+    """Return the address of an uplink's interface that servers beside the stack bind."""
     return address.rsplit(".", 1)[0] + ".4"
 
 

@@ -319,7 +319,7 @@ def _uplink(config: Config, topology: Topology, plan: Plan) -> Iterator[Finding]
     yield note(
         f"port.uplink {name}",
         "packets for ports of the stack do not pass the host's netfilter rules; "
-        "fragments, and everything for other ports, are the kernel's",
+        "everything for other ports is the kernel's",
         "`gazelled stop` takes the programs away again",
     )
 

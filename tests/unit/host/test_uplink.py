@@ -48,6 +48,15 @@ def test_addresses_mac_and_mtu_are_the_interfaces() -> None:
     assert Plan.from_json(made.to_json()) == made
 
 
+@pytest.mark.parametrize(("name", "kind"), [("eth0.5", "vlan"), ("bond0", "bond"), ("br0", "bridge")])
+def test_what_has_no_device_of_its_own_is_an_uplink_as_any_other(name: str, kind: str) -> None:
+    """A VLAN's or bond's frames come and go by it as an Ethernet interface's do. What carries it is not asked."""
+    bare = replace(ETH0, name=name, pci="", driver="", queues=0, kind=kind, mtu=1496)
+    made = plan(config(f'[port]\nuplink = "{name}"\n'), beside(replace(ETH0, addresses=()), bare))
+    assert not made.errors
+    assert (made.device.uplink, made.device.mtu, made.network.host_addr) == (name, 1496, "192.0.2.2")
+
+
 def test_the_command_line_outranks_what_the_file_says_of_ports(tmp_path: Path) -> None:
     file = tmp_path / "gazelle.toml"
     file.write_text('[port]\ndriver = "af_xdp"\ndevice = "eth1"\nmtu = 1400\n[network]\nhost_addr = "10.0.0.2/24"\n')

@@ -20,4 +20,7 @@ static inline ssize_t api_return(ssize_t r)
 /* exec.c, before main: the C library's own streams of descriptors 0 to 2 that are sockets of ours make our calls. */
 void api_cover_stdio(void);
 
+/* api_confine.c: SYS_seccomp. */
+long api_seccomp(unsigned long operation, unsigned long flags, unsigned long filter);
+
 #endif

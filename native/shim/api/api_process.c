@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -17,6 +19,7 @@
 #include "api/api.h"
 #include "core/real.h"
 #include "core/shim.h"
+#include "process/fork.h"
 #include "worker/group.h"
 
 /*
@@ -26,6 +29,23 @@
 EXPORT pid_t vfork(void)
 {
 	return REAL(fork)();
+}
+
+/* A child that is made past the C library, with memory of its own, is one as after a fork (vsftpd). */
+static long clone_by_number(long number, long flags, long b, long c, long d, long e)
+{
+	bool fork_like = shim_active() && !(flags & CLONE_VM) && !b;
+	long child;
+	int err;
+
+	if (!fork_like)
+		return REAL(syscall)(number, flags, b, c, d, e);
+	fork_begins();
+	child = REAL(syscall)(number, flags, b, c, d, e);
+	err = errno;
+	fork_ends(child);
+	errno = err;
+	return child;
 }
 
 /* Programs that avoid the C library's wrappers mean the same calls. */
@@ -103,6 +123,17 @@ EXPORT long syscall(long number, ...)
 		return execve((const char *)a, (char *const *)b, (char *const *)c);
 	case SYS_execveat:
 		return execveat(fd, (const char *)b, (char *const *)c, (char *const *)d, (int)e);
+	case SYS_seccomp:
+		return api_seccomp((unsigned long)a, (unsigned long)b, (unsigned long)c);
+	case SYS_accept:
+		return accept(fd, (struct sockaddr *)b, (socklen_t *)c);
+	case SYS_ppoll:
+		return ppoll((struct pollfd *)a, (nfds_t)b, (const struct timespec *)c, (const sigset_t *)d);
+	case SYS_pselect6: /* f: where the mask is, and its length */
+		return pselect(fd, (fd_set *)b, (fd_set *)c, (fd_set *)d, (const struct timespec *)e,
+		               f ? *(const sigset_t **)f : NULL);
+	case SYS_clone:
+		return clone_by_number(number, a, b, c, d, e);
 	case SYS_dup:
 		return dup(fd);
 	case SYS_dup3:
@@ -124,12 +155,13 @@ EXPORT long syscall(long number, ...)
 		return epoll_create(fd);
 	case SYS_select:
 		return select(fd, (fd_set *)b, (fd_set *)c, (fd_set *)d, (struct timeval *)e);
-	case SYS_accept:
-		return accept(fd, (struct sockaddr *)b, (socklen_t *)c);
 	case SYS_dup2:
 		return dup2(fd, (int)b);
 	case SYS_poll:
 		return poll((struct pollfd *)a, (nfds_t)b, (int)c);
+	case SYS_fork:
+	case SYS_vfork:
+		return clone_by_number(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 #endif
 	case SYS_io_uring_setup:
 		/* Sets of sockets changed through a ring pass us by (libuv since 1.45); the caller does without. */

@@ -140,6 +140,8 @@ EXPORT int listen(int fd, int backlog)
 	struct sock *s = borrow(fd);
 	int err;
 
+	if (!s && group_on())
+		s = sock_find_out(fd);
 	if (!s)
 		return REAL(listen)(fd, backlog);
 	err = listen_start(s, fd, backlog);

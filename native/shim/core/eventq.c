@@ -8,6 +8,7 @@
 #include <gazelle/wake.h>
 
 #include "core/eventq.h"
+#include "core/confined.h"
 #include "core/fdtable.h"
 #include "core/attachment.h"
 #include "core/real.h"
@@ -83,7 +84,8 @@ int eventq_fd(uint32_t queue)
 	if (fd > 0)
 		return fd;
 	lock_take(&make);
-	if (queue_fd[queue] <= 0 && !REAL(socketpair)(GZ_WAKE_DOMAIN, GZ_WAKE_TYPE | SOCK_CLOEXEC, 0, ends)) {
+	if (queue_fd[queue] <= 0 &&
+	    !REAL(socketpair)(GZ_WAKE_DOMAIN, GZ_WAKE_TYPE | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends)) {
 		fd_own(ends[1], &wake_fd[queue]);
 		fd_own(ends[0], &queue_fd[queue]);
 	}
@@ -164,7 +166,7 @@ void eventq_wake(uint32_t queue)
 	int fd = __atomic_load_n(&wake_fd[queue], __ATOMIC_ACQUIRE);
 
 	if (fd > 0)
-		(void)UNCANCELLED(sendto, fd, "", 1, GZ_WAKE_FLAGS, NULL, 0);
+		(void)confined_wake(fd);
 }
 
 void eventq_wake_all(void)
@@ -188,10 +190,8 @@ static void renew(uint32_t queue)
 
 void eventq_drain(uint32_t queue)
 {
-	char byte;
-
 	/* Usually there is one; what is left wakes once more for nothing. */
-	if (!UNCANCELLED(recvfrom, queue_fd[queue], &byte, 1, MSG_DONTWAIT, NULL, NULL))
+	if (!confined_drain(queue_fd[queue]))
 		renew(queue);
 }
 

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -63,6 +64,10 @@
 	X(int, getpeername, (int, struct sockaddr *, socklen_t *))                                        \
 	X(int, getsockopt, (int, int, int, void *, socklen_t *))                                          \
 	X(int, setsockopt, (int, int, int, const void *, socklen_t))                                      \
+	X(int, prctl, (int, ...))                                                                         \
+	X(int, chroot, (const char *))                                                                    \
+	X(int, setrlimit, (__rlimit_resource_t, const struct rlimit *))                                   \
+	X(int, setrlimit64, (__rlimit_resource_t, const struct rlimit64 *))                               \
 	X(pid_t, fork, (void))                                                                            \
 	X(ssize_t, preadv2, (int, const struct iovec *, int, off_t, int))                                 \
 	X(ssize_t, pwritev2, (int, const struct iovec *, int, off_t, int))                                \

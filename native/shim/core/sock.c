@@ -81,6 +81,35 @@ int sock_open(int family, int type, int protocol)
 	return fd;
 }
 
+static int kernel_says(int fd, int option)
+{
+	socklen_t len = sizeof(int);
+	int value = -1;
+
+	return REAL(getsockopt)(fd, SOL_SOCKET, option, &value, &len) ? -1 : value;
+}
+
+struct sock *sock_find_out(int fd)
+{
+	int family = kernel_says(fd, SO_DOMAIN), flags = REAL(fcntl)(fd, F_GETFL);
+	struct sockaddr_storage at;
+	socklen_t len = sizeof(at);
+	struct sock *s;
+
+	if ((unsigned int)fd >= FD_MAX || fd_word(fd) || flags < 0 || (family != AF_INET && family != AF_INET6) ||
+	    kernel_says(fd, SO_TYPE) != SOCK_STREAM || kernel_says(fd, SO_PROTOCOL) != IPPROTO_TCP ||
+	    REAL(getsockname)(fd, (struct sockaddr *)&at, &len))
+		return NULL;
+	s = sock_new(family);
+	if (!s)
+		return NULL;
+	s->bound = endpoint_from((struct sockaddr *)&at, len, &s->local) && s->local.port;
+	gz_store(&s->nonblock, (flags & O_NONBLOCK) != 0);
+	sock_hold(s); /* the caller's */
+	fd_put(fd, (uintptr_t)s);
+	return s;
+}
+
 static int kernel_socket(int family, int *slot)
 {
 	int fd = __atomic_load_n(slot, __ATOMIC_ACQUIRE);

@@ -98,6 +98,9 @@ void sock_free(struct sock *s);
 /* socket() for a TCP socket that may become accelerated. A descriptor, or -errno. */
 int sock_open(int family, int type, int protocol);
 
+/* The same of a kernel's TCP socket that nothing is known of: made by another program, and inherited or passed. NULL: it is none. */
+struct sock *sock_find_out(int fd);
+
 /*
  * A STREAM on number n of the attachment, entered under a duplicate of the template: an accepted connection. The caller has made
  * `fd` and owns n. `flags`: SOCK_NONBLOCK. NULL: no memory.

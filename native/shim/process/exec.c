@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@
 #include "samehost/introduce.h"
 
 #define RECORD_MAGIC 0x6365786561677a67ull
+#define CHANNELS_BELOW 64
 
 /* One worker that has an inherited socket. */
 struct worker_snapshot {
@@ -58,6 +60,7 @@ static struct {
 	uint32_t size;
 	struct attachment *passed[GZ_WORKERS_MAX];                 /* with the record's attachments */
 	struct attachment *pair[ATTACHMENTS_MAX - GZ_WORKERS_MAX]; /* and its pairs */
+	bool channel;                                              /* inherits_channel() */
 	bool introduced;                                           /* to the pairs, as a child */
 	uint32_t locks;                                            /* inside_open */
 } now = { .fd = -1 };
@@ -200,10 +203,30 @@ static void pass_worker(struct attachment *a, int control_fd)
 		snapshot->drop[w] |= a->dropped[w];
 }
 
+/*
+ * The new program has a UNIX socket by which this one, which makes them, may pass sockets to it later: so it stays one of the
+ * program's processes. Looked for where programs have them.
+ */
+static bool inherits_channel(void)
+{
+	for (int fd = 0; fd < CHANNELS_BELOW && gz_load(&shim.passes); fd++) {
+		socklen_t len = sizeof(int);
+		int domain = -1;
+
+		if (!fd_word(fd) && !REAL(getsockopt)(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_UNIX &&
+		    inherited(fd))
+			return true;
+	}
+	return false;
+}
+
 static bool needed(uint32_t slot)
 {
 	struct sock *s;
 	int fd = 0;
+
+	if (now.channel && slot < GZ_WORKERS_MAX)
+		return true;
 
 	while ((s = next_passed(&fd)) && !needs(s, slot))
 		fd++;
@@ -323,6 +346,7 @@ char **exec_prepare(const struct exec_target *target, char *const envp[])
 {
 	uint32_t fds = 0;
 	char **env = NULL;
+	bool channel;
 
 	if (envp && exec_env_preloads(envp) && !exec_env_loads(target))
 		return without_library(envp);
@@ -330,9 +354,11 @@ char **exec_prepare(const struct exec_target *target, char *const envp[])
 		return (char **)envp;
 	for (int fd = 0; next_passed(&fd); fd++)
 		fds++;
-	if (!fds || !exec_env_loads(target))
+	channel = inherits_channel();
+	if ((!fds && !channel) || !exec_env_loads(target))
 		return (char **)envp;
 	shim_lock();
+	now.channel = channel;
 	if (!open_record(fds))
 		goto err_unlock;
 	pass_workers();

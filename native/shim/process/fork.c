@@ -103,6 +103,19 @@ static void after_in_child(void)
 	shim_unlock();
 }
 
+void fork_begins(void)
+{
+	before();
+}
+
+void fork_ends(long child)
+{
+	if (child)
+		after_in_parent();
+	else
+		after_in_child();
+}
+
 void fork_prepare_library(void)
 {
 	(void)pthread_atfork(before, after_in_parent, after_in_child);

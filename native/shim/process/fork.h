@@ -8,6 +8,10 @@
 #ifndef SHIM_FORK_H
 #define SHIM_FORK_H
 
+/* A fork by the bare system call: before() and after() of it; `child` is what it returned. */
+void fork_begins(void);
+void fork_ends(long child);
+
 /* Once, when the group page is mapped; shim.lock held. */
 void fork_prepare_library(void);
 

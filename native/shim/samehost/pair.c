@@ -5,8 +5,8 @@
 #include <sys/socket.h>
 
 #include <gazelle/stamp.h>
-#include <gazelle/wake.h>
 
+#include "core/confined.h"
 #include "core/eventq.h"
 #include "core/real.h"
 #include "core/sock.h"
@@ -111,7 +111,7 @@ static void wake(struct attachment *a, struct gz_pair_side *to, uint32_t q)
 		int fd = __atomic_load_n(&a->pair->queue_fd[q], __ATOMIC_ACQUIRE);
 
 		/* No room means that it has not even taken the last one. */
-		if (fd > 0 && (UNCANCELLED(sendto, fd, "", 1, GZ_WAKE_FLAGS, NULL, 0) == 1 || errno == EAGAIN))
+		if (fd > 0 && (confined_wake(fd) == 1 || errno == EAGAIN))
 			return;
 		lock_take(&a->post);
 		heard = member_receive_all(a);

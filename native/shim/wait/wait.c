@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "worker/attach.h"
+#include "core/confined.h"
 #include "core/eventq.h"
 #include "core/attachment.h"
 #include "core/real.h"
@@ -26,7 +27,7 @@ void wait_skipped(void)
 {
 	static __thread uint32_t skips;
 
-	if (++skips % SKIPS_PER_CLOCK)
+	if (++skips % SKIPS_PER_CLOCK || confined)
 		return;
 	if (now_ns() - gz_load(&shim.checked_ns) > CHECK_NS)
 		attachment_check_all();
@@ -101,7 +102,7 @@ enum wait_next wait_next(struct wait *w)
 		gz_pause();
 		return WAIT_LOOK;
 	}
-	if (worker_waits_here(w->queue))
+	if (confined || worker_waits_here(w->queue))
 		return w->now >= w->deadline ? WAIT_TIMEOUT : WAIT_SLEEP;
 	if (w->looks == 1)
 		return WAIT_LOOK;
@@ -183,7 +184,8 @@ int wait_block(struct wait *w, struct pollfd *fds, uint32_t count)
 		free(all);
 	if (hung_up)
 		attachment_check_all();
-	attach_retry();
+	if (!confined)
+		attach_retry();
 	errno = kept; /* a call that finds what it waited for leaves it alone */
 	return err;
 }

@@ -10,6 +10,7 @@
 #include <gazelle/message.h>
 #include <gazelle/wake.h>
 
+#include "core/confined.h"
 #include "core/real.h"
 #include "core/shim.h"
 
@@ -94,8 +95,10 @@ int control_send(int control_fd, struct gz_message *message, int fd)
 	struct gz_envelope envelope;
 	const struct msghdr *msg = gz_envelope_message(&envelope, message, &fd, fd >= 0);
 	int kept = errno, err = 0;
+	long sent = confined && fd < 0 ? UNCANCELLED(write, control_fd, message, sizeof(*message))
+	                               : UNCANCELLED(sendmsg, control_fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-	if (UNCANCELLED(sendmsg, control_fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)sizeof(*message))
+	if (sent != (long)sizeof(*message))
 		err = -errno;
 	errno = kept;
 	return err;

@@ -67,16 +67,18 @@ class Epoll:
             raise RuntimeError(f"{self.label}.wait: {got}")
         return got
 
-    def wait(self, milliseconds: int = 2000, most: int = 16) -> Any:
-        """Wait; what became ready first is told first."""
+    def wait(self, milliseconds: int = 2000, most: int = 16, ordered: bool = True) -> Any:
+        """Wait; what became ready first is told first, but which of a socket and a pipe that was is not known."""
         got = self._wait(milliseconds, most)
+        if not ordered and not isinstance(got, Errno):
+            got = sorted(got)
         word = "now" if milliseconds == 0 else "wait"
         self.trace.add(f"{self.label}.{word}({most}) = {self.shown(got)}")
         return got
 
-    def now(self, most: int = 16) -> Any:
+    def now(self, most: int = 16, ordered: bool = True) -> Any:
         """Look without waiting."""
-        return self.wait(0, most)
+        return self.wait(0, most, ordered)
 
     @staticmethod
     def shown(got: list[tuple[str, int]] | Errno) -> str:

@@ -45,12 +45,15 @@ CHILD = """
 import socket
 channel = socket.socket(fileno=0)
 channel.send(b"begun")
+taken = []
 for _ in range(4):
     kind, (fd,), flags, _ = socket.recv_fds(channel, 16, 1)
     each = socket.socket(fileno=fd)
     if kind == b"bound":
         each.listen()
+    taken.append((kind, each))
     channel.send(b"taken")
+for kind, each in taken:
     if kind == b"udp":
         data, peer = each.recvfrom(16)
         each.sendto(b"udp " + data, peer)

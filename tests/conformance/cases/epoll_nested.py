@@ -116,7 +116,7 @@ def nested_with_a_pipe_and_a_socket(t: T, style: int) -> None:
     p.send(b"x")
     outer.wait()
     os.write(writes, b"x")
-    inner.now()
+    inner.now(ordered=False)
     s.recv()
     os.read(reads, 1)
     outer.peek(4)  # what one shot or an edge left over is told or not: the pipe came while the socket was told

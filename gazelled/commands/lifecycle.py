@@ -126,6 +126,7 @@ def recover(instance: str | None) -> int:
         problems += recover_nics(run_root(), report)
         from gazelled.doctor.checks import undo as undo_fixes
 
+        done += (run_root() / "host").exists()
         problems += undo_fixes(report)
     if problems:
         raise GazelledError("; ".join(problems), hint="fix the cause, then run `gazelled recover` again")

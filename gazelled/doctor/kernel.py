@@ -118,15 +118,6 @@ def _vfio(machine: Machine) -> Iterator[Line]:
 
 
 def _settings(machine: Machine) -> Iterator[Line]:
-    sealed = machine.number("proc/sys/vm/memfd_noexec")
-    if sealed == 2:
-        yield problem(
-            "sysctl vm.memfd_noexec",
-            "2: memory files that do not renounce execution are refused",
-            "workers cannot make the memory that they share with programs: nothing attaches",
-            "sysctl -w vm.memfd_noexec=1",
-            HostValue("/proc/sys/vm/memfd_noexec", "1", "2"),
-        )
     most = machine.number("proc/sys/fs/nr_open")
     if most is not None and most < _NR_OPEN:
         yield warning(
@@ -136,8 +127,8 @@ def _settings(machine: Machine) -> Iterator[Line]:
             f"sysctl -w fs.nr_open={_NR_OPEN}",
             HostValue("/proc/sys/fs/nr_open", str(_NR_OPEN), str(most)),
         )
-    if sealed != 2 and not (most is not None and most < _NR_OPEN):
-        yield ok("sysctls", "vm.memfd_noexec and fs.nr_open leave room")
+    else:
+        yield ok("sysctls", "fs.nr_open leaves room")
     yield from _limits(machine)
 
 

@@ -83,7 +83,6 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patient:
     made.write("proc/self/limits", "Max open files            1048576              1048576              files")
     made.write("proc/sys/kernel/osrelease", "6.12.0-amd64")
     made.write("proc/sys/kernel/seccomp/actions_avail", "kill_process errno allow")
-    made.write("proc/sys/vm/memfd_noexec", 0)
     made.write("proc/sys/fs/nr_open", 1048576)
     made.write("dev/net/tun", "")
     made.write(f"{CLOCK}/current_clocksource", "tsc")
@@ -167,10 +166,6 @@ def locked_down(patient: Patient) -> None:
     patient.write("sys/kernel/security/lockdown", "none integrity [confidentiality]")
 
 
-def executable_memory_only(patient: Patient) -> None:
-    patient.write("proc/sys/vm/memfd_noexec", 2)
-
-
 def few_descriptors(patient: Patient) -> None:
     patient.write("proc/sys/fs/nr_open", 65536)
 
@@ -233,7 +228,6 @@ FAULTS: list[tuple[Callable[[Patient], None], str, str, str]] = [
     (no_vfio, "warning", "vfio", "modprobe vfio-pci"),
     (no_af_xdp, "problem", "af_xdp", "CONFIG_XDP_SOCKETS"),
     (locked_down, "problem", "bpf", "lockdown=integrity"),
-    (executable_memory_only, "problem", "sysctl vm.memfd_noexec", "sysctl -w vm.memfd_noexec=1"),
     (few_descriptors, "warning", "sysctl fs.nr_open", "sysctl -w fs.nr_open="),
     (few_files, "warning", "limit nofile", "limits.conf"),
     (few_processes, "warning", "limit pids", "pids.max"),

@@ -35,7 +35,7 @@ def _version(machine: Machine) -> Iterator[Line]:
         yield problem(
             "kernel",
             f"Linux {release}; at least {oldest}",
-            "workers cannot tell whose socket it is that a program shows, and refuse all",
+            "workers cannot tell one network namespace from another, and do not start",
             "apt install linux-image-amd64, then reboot",
         )
     else:

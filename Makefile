@@ -9,7 +9,7 @@ DESTDIR ?=
 MINUTES ?= 10
 FRAMES ?= 1000000
 
-.PHONY: help run stop test bench fuzz noise setup build lint format unit ctest asan tsan net conformance programs cpython install clean architecture reference deb test-deb screens
+.PHONY: help run stop test bench fuzz noise setup build lint tidy format unit ctest asan tsan net conformance programs cpython install clean architecture reference deb test-deb screens
 
 help: ## show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ setup: ## packages and .venv
 build: ## native/ into build/
 	@scripts/setup run
 	@scripts/build
+
+tidy: ## clang-tidy over the C that runs in production (1 to 3 minutes; not in `make test`)
+	@scripts/check setup build tidy
 
 lint unit ctest asan tsan net conformance programs: ## one stage of `make test`
 	@scripts/check setup build $@

@@ -189,7 +189,8 @@ static err_t send_frame(struct netif *netif, struct pbuf *p)
 	return ERR_OK;
 }
 
-struct rte_mbuf *netif_to_mbuf(struct protocol_stack *stack, const struct pbuf *p, const uint8_t ethernet[14])
+/* Copies a pbuf chain that starts at the IP header into a fresh mbuf chain, behind the given Ethernet header. NULL: no mbufs. */
+static struct rte_mbuf *to_mbuf(struct protocol_stack *stack, const struct pbuf *p, const uint8_t ethernet[14])
 {
 	struct mbuf_chain chain;
 	bool whole = mbuf_chain_begin(&chain, stack->port->pool) && mbuf_chain_append(&chain, ethernet, RTE_ETHER_HDR_LEN);
@@ -209,7 +210,7 @@ static err_t send_to_self(struct pbuf *p, uint16_t type)
 	memcpy(ethernet, stack->port->mac, 6);
 	memcpy(ethernet + 6, stack->port->mac, 6);
 	memcpy(ethernet + 12, &type, 2);
-	m = self.loop_head - self.loop_tail < LOOP_MAX ? netif_to_mbuf(stack, p, ethernet) : NULL;
+	m = self.loop_head - self.loop_tail < LOOP_MAX ? to_mbuf(stack, p, ethernet) : NULL;
 	if (!m) {
 		worker_count(stack, GZ_COUNT_tx_dropped, 1);
 		return ERR_OK; /* a lost frame, as on any wire */

@@ -23,9 +23,6 @@ void netif_timers(struct protocol_stack *stack);
 uint32_t netif_looped(void);
 struct rte_mbuf *netif_take_looped(void);
 
-/* Copies a pbuf chain that starts at the IP header into a fresh mbuf chain, behind the given Ethernet header. NULL: no mbufs. */
-struct rte_mbuf *netif_to_mbuf(struct protocol_stack *stack, const struct pbuf *p, const uint8_t ethernet[14]);
-
 /*
  * One fragment of an IP datagram to us; takes the mbuf chain. Returns the whole datagram as a frame once it is complete,
  * with nothing known of its checksum; NULL until then.

@@ -34,7 +34,10 @@ enum sock_kind { KIND_FRESH = 0, KIND_LISTENER = 1, KIND_STREAM = 2, KIND_DGRAM 
 
 /* What a kind of socket does. */
 struct sock_ops {
-	/* What poll() would say of it now, EPOLL* bits, of the stack's side alone; `want` as stream_level has it. Any thread, no locks. */
+	/*
+	 * What poll() would say of it now, EPOLL* bits, of the stack's side alone. `want`: if EPOLLOUT is in it and there is no
+	 * room, the peer is asked to ring when there is, so a level that is missing now is not missed later. Any thread, no locks.
+	 */
 	uint32_t (*level)(struct sock *s, uint32_t want);
 	/* Moves with each byte, connection or datagram that arrives, which is an edge. */
 	uint32_t (*received)(struct sock *s);

@@ -25,7 +25,8 @@ struct gz_sock *pair_entry(struct attachment *a, uint32_t n, struct gz_end **me,
 	return (struct gz_sock *)((char *)&e->view[side] - offsetof(struct gz_sock, options));
 }
 
-uint32_t pair_queue(struct attachment *a, uint32_t queue)
+/* The number of an event queue of ours on this pair, taken if need be; GZ_PAIR_QUEUES: all are in use. */
+static uint32_t queue_number(struct attachment *a, uint32_t queue)
 {
 	struct gz_pair_side *mine = pair_our_side(a);
 	_Atomic uint32_t *slot = &a->pair->queue[queue];
@@ -59,7 +60,7 @@ struct gz_bell *pair_bell(struct attachment *a, uint32_t queue)
 
 void pair_interest(struct attachment *a, uint32_t n, uint32_t queue, bool on)
 {
-	uint32_t q = on ? pair_queue(a, queue) : gz_load(&a->pair->queue[queue]) - 1;
+	uint32_t q = on ? queue_number(a, queue) : gz_load(&a->pair->queue[queue]) - 1;
 	_Atomic uint64_t *words = pair_our_side(a)->interest[n % GZ_PAIR_SOCKS];
 
 	if (q >= GZ_PAIR_QUEUES)

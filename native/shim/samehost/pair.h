@@ -8,9 +8,6 @@
 /* Entry n as stream.c wants it, and the two ends: ours and the other side's. */
 struct gz_sock *pair_entry(struct attachment *a, uint32_t n, struct gz_end **me, struct gz_end **peer);
 
-/* The number of an event queue of ours on this pair, taken if need be; GZ_PAIR_QUEUES: all are in use. */
-uint32_t pair_queue(struct attachment *a, uint32_t queue);
-
 /* Of struct peer_ops. */
 struct gz_bell *pair_bell(struct attachment *a, uint32_t queue);
 void pair_interest(struct attachment *a, uint32_t n, uint32_t queue, bool on);

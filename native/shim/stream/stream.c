@@ -111,7 +111,8 @@ static bool has_unread(const struct sock *s, uint32_t bytes)
 	return n >= bytes || (n && gz_load(&s->peer->flags) & GZ_WORKER_WANT_SPACE);
 }
 
-bool stream_readable(struct sock *s)
+/* For wait_for: a read would not wait. */
+static bool is_readable(struct sock *s)
 {
 	return unread(s) || sock_peer_flags(s) & (GZ_WORKER_FIN | GZ_WORKER_DEAD) ||
 	       gz_load(&s->me->flags) & GZ_APP_SHUT_RD;
@@ -182,7 +183,7 @@ ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flag
 			break;
 		end = got < 0 ? (int)got : done ? -EAGAIN : rx_end(s);
 		/* With bytes in hand the end is only looked at, not taken: the next call reports it. */
-		if (done && stream_readable(s) && !unread(s))
+		if (done && is_readable(s) && !unread(s))
 			break;
 		if (end == -EAGAIN && unread(s)) {
 			end = 0;
@@ -194,7 +195,7 @@ ssize_t stream_recv(struct sock *s, const struct iovec *iov, int count, int flag
 			wait_skipped();
 			break;
 		}
-		end = wait_rx(s, stream_readable, &held);
+		end = wait_rx(s, is_readable, &held);
 	}
 out:
 	lock_give(&s->rx);
@@ -266,7 +267,7 @@ static void linger(struct sock *s)
 	(void)wait_for(s, lingered, -1, s->options.linger_s * 1000000000ll);
 }
 
-uint32_t stream_level(struct sock *s, uint32_t want)
+static uint32_t level_of(struct sock *s, uint32_t want)
 {
 	uint32_t flags = sock_peer_flags(s), mine = gz_load(&s->me->flags), level = 0;
 
@@ -335,7 +336,7 @@ static uint32_t since(struct sock *s)
 }
 
 const struct sock_ops stream_ops = {
-	.level = stream_level,
+	.level = level_of,
 	.received = received,
 	.since = since,
 	.interest = interest,

@@ -34,16 +34,6 @@ extern const struct sock_ops stream_ops;
 /* It has a peer, as getpeername and shutdown see it. */
 bool stream_connected(struct sock *s);
 
-/*
- * What poll() would say of a STREAM now, EPOLL* bits; no locks. `want`: if EPOLLOUT is in it and there is no room, the peer
- * is asked to ring when there is, so a level that is missing now is not missed later.
- */
-uint32_t stream_level(struct sock *s, uint32_t want);
-
-/* For wait_for: a read, a write would not wait. */
-bool stream_readable(struct sock *s);
-bool stream_writable(struct sock *s);
-
 /* Bytes that can be read now (FIONREAD), and bytes not yet acknowledged (SIOCOUTQ). */
 int stream_unread(struct sock *s);
 int stream_unsent(struct sock *s);

@@ -145,7 +145,8 @@ bool stream_want_space(struct sock *s)
 	return has_half(s);
 }
 
-bool stream_writable(struct sock *s)
+/* For wait_for: a write would not wait. */
+static bool is_writable(struct sock *s)
 {
 	uint32_t flags = sock_peer_flags(s);
 
@@ -220,7 +221,7 @@ static int wait_tx(struct sock *s, bool *held)
 	*held = true;
 	stream_writer_end(s);
 	lock_give(&s->tx);
-	err = wait_for(s, stream_writable, -1, options_patience(s->options.sndtimeo_ns));
+	err = wait_for(s, is_writable, -1, options_patience(s->options.sndtimeo_ns));
 	lock_take(&s->tx);
 	stream_writer_begin(s);
 	return err;

@@ -96,7 +96,8 @@ int dgram_next(struct sock *s)
 	return -1;
 }
 
-bool dgram_readable(struct sock *s)
+/* For wait_for: a read would not wait. */
+static bool is_readable(struct sock *s)
 {
 	return gz_load(&dgram_of(s)->shut) & 1u << SHUT_RD || dgram_next(s) >= 0 || dgram_error(s, false);
 }
@@ -141,7 +142,7 @@ ssize_t dgram_recv(struct sock *s, int fd, struct msghdr *msg, int flags)
 		}
 		int64_t patience = options_patience(s->options.rcvtimeo_ns);
 		lock_give(&s->rx);
-		got = wait_for(s, dgram_readable, kernel_side(s, fd), patience);
+		got = wait_for(s, is_readable, kernel_side(s, fd), patience);
 		lock_take(&s->rx);
 		if (got)
 			break;

@@ -17,8 +17,7 @@ ssize_t dgram_recv(struct sock *s, int fd, struct msghdr *msg, int flags);
 /* Bytes of the next datagram; -1: none, the kernel may have one. */
 int dgram_next(struct sock *s);
 
-/* A read would not wait. A write would not wait; if it would, the worker is asked to ring. Any thread, no locks. */
-bool dgram_readable(struct sock *s);
+/* A write would not wait; if it would, the worker is asked to ring. Any thread, no locks. */
 bool dgram_has_room(struct sock *s);
 
 #endif

@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from kit.lab import REPOSITORY
 from rich.console import Console
 
 from bench import report
 from bench.instance import Instance, on_tap, on_uplink, on_veth
-from bench.lab import REPOSITORY, BenchError, Lab
+from bench.lab import BenchError, Lab
 from bench.life_rows import LIFE_KEYS, LifeRun
 from bench.machine import describe
 from bench.picture import draw

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.lab import REPOSITORY, BenchError, Lab, end_of_output, run
+from kit.lab import REPOSITORY
+
+from bench.lab import BenchError, Lab, end_of_output, run
 from gazelled.base.run_root import run_root
 from gazelled.pages.worker_page import WorkerPage
 

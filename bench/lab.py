@@ -23,17 +23,15 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from kit.lab import Process
 from kit.namespaces import Namespace
 from kit.waiting import until as wait_until
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 NATIVE_SOURCES = Path(__file__).resolve().parent / "native"
 _LOOK_EVERY_S = 0.002
-_END_S = 5.0
 _CONGESTION = "reno"  # in every namespace there is; bbr, a default here and there, halves the kernel's own bulk
 
 
@@ -43,38 +41,6 @@ class BenchError(Exception):
 
 # Looks often, as what it waits for is measured; what does not come is a figure that is missing, not a fault of ours.
 until = partial(wait_until, look_every=_LOOK_EVERY_S, error=BenchError)
-
-
-@dataclass(frozen=True)
-class Process:
-    """A program the run started."""
-
-    popen: subprocess.Popen[str]
-    log: Path
-
-    @property
-    def pid(self) -> int:
-        """Return the pid: the program's own, not a wrapper's."""
-        return self.popen.pid
-
-    @property
-    def alive(self) -> bool:
-        """Tell whether it still runs."""
-        return self.popen.poll() is None
-
-    def output(self) -> str:
-        """Return what it has said."""
-        return self.log.read_text(errors="replace")
-
-    def end(self) -> None:
-        """End it by SIGTERM, or SIGKILL if that does not help."""
-        if self.alive:
-            self.popen.terminate()
-            try:
-                self.popen.wait(_END_S)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-        self.popen.wait(_END_S)
 
 
 def end_of_output(text: str, lines: int = 2) -> str:
@@ -179,7 +145,7 @@ class Lab:
                 process_group=0,  # Ctrl-C on the terminal is ours to handle
             )
         process = Process(popen, log)
-        self.later(process.end)
+        self.later(process.stop)
         return process
 
     def call(

@@ -84,7 +84,7 @@ def _death(instance: Instance, side: Side) -> float:
             raise BenchError(f"not served again after {_DEATH_LIMIT_MS} ms")
         return (int(answered) - killed) / 1e6
     finally:
-        probe.end()
+        probe.stop()
 
 
 def _gone(pid: int) -> bool:
@@ -120,7 +120,7 @@ def _crowd_once(side: Side, servers: int = 4, run_ms: int = 1000) -> Sample:
                 ["redis-server", "--bind", site.address, "--port", str(port), "--save", "", "--appendonly", "no",
                  "--protected-mode", "no", "--dir", str(lab.directory)]
             )  # fmt: skip
-            stack.callback(server.end)
+            stack.callback(server.stop)
             talkers.append(_connected(stack, side, port))
         for talker in talkers:
             talker.begin(f"run {run_ms}")

@@ -8,8 +8,10 @@ import platform
 import subprocess
 from pathlib import Path
 
+from kit.lab import REPOSITORY
+
 from bench.cpu import busy_share
-from bench.lab import REPOSITORY, Lab
+from bench.lab import Lab
 
 _PROGRAMS = {
     "redis": ("redis-server", "--version"),

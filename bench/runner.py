@@ -96,7 +96,7 @@ class Runner:
                 self._measure_load(program, load)
         finally:
             for server in self._servers.values():
-                server.process.end()
+                server.process.stop()
             self._servers.clear()
 
     def _sides(self, load: Load) -> Iterable[Side]:
@@ -246,7 +246,7 @@ class Runner:
         for attempt in ("server", "instance"):
             try:
                 if server:
-                    server.process.end()
+                    server.process.stop()
                 if attempt == "instance":
                     site.renew()
                 self.notes.pop((program.name, side.key), None)

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kit.lab import Process
+
 from bench.instance import Instance, kernels_own, tap_device
-from bench.lab import BenchError, Lab, Process
+from bench.lab import BenchError, Lab
 from bench.targets import AF_XDP, BESIDE, SAME_HOST, TAP, UPLINK
 
 SPREAD, ONE_CORE = "spread", "one core"

@@ -8,7 +8,9 @@ import json
 import select
 from types import TracebackType
 
-from bench.lab import BenchError, Process, end_of_output, until
+from kit.lab import Process
+
+from bench.lab import BenchError, end_of_output, until
 from bench.side import Side, Site
 
 PORT = 7007
@@ -29,7 +31,7 @@ class Echo:
         try:
             until(self._ready, "the echo server to answer", 10)
         except BenchError:
-            self.process.end()
+            self.process.stop()
             raise
         return self
 
@@ -45,7 +47,7 @@ class Echo:
             return False
 
     def __exit__(self, *_: object) -> None:
-        self.process.end()
+        self.process.stop()
 
 
 class Talker:
@@ -84,7 +86,7 @@ class Talker:
         if self.process.popen.stdin and not self.process.popen.stdin.closed:
             with contextlib.suppress(BrokenPipeError):  # it ended before us
                 self.process.popen.stdin.close()
-        self.process.end()
+        self.process.stop()
         if self.process.popen.stdout:
             self.process.popen.stdout.close()
 

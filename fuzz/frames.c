@@ -67,18 +67,18 @@ static void learn(const uint8_t *f, uint32_t bytes)
 
 	if (!v6 && (bytes < 54 || f[12] != 8 || f[13] != 0 || f[23] != 6))
 		return;
-	port = packet_get16(tcp + 2) - 1000u;
+	port = wire_get16(tcp + 2) - 1000u;
 	if (peer >= PACKET_PEERS || port >= PORTS)
 		return;
 	/* A SYN with no ACK is a connection out. */
 	if ((tcp[13] & 0x12) == 0x02)
-		out_port[v6] = packet_get16(tcp);
-	flow = &flows[v6][peer][port][local_of(v6, packet_get16(tcp))];
+		out_port[v6] = wire_get16(tcp);
+	flow = &flows[v6][peer][port][local_of(v6, wire_get16(tcp))];
 	data = bytes - PACKET_L4(v6) - (tcp[12] >> 4) * 4u;
 	flow->known = !(tcp[13] & 4);
-	flow->ack = packet_get32(tcp + 4) + data + ((tcp[13] & 3) ? 1 : 0);
+	flow->ack = wire_get32(tcp + 4) + data + ((tcp[13] & 3) ? 1 : 0);
 	if (tcp[13] & 0x10)
-		flow->next = packet_get32(tcp + 8);
+		flow->next = wire_get32(tcp + 8);
 }
 
 /* ------------------------------------------------------------------ frames */
@@ -91,18 +91,18 @@ static void send_fragment(bool v6, uint32_t head, uint32_t from, uint32_t bytes,
 	if (v6) {
 		uint8_t *x = frame + head;
 
-		packet_put16(frame + 18, bytes + 8);
+		wire_put16(frame + 18, bytes + 8);
 		frame[20] = 44;
 		memset(x, 0, 8);
 		x[0] = whole[20];
-		packet_put16(x + 2, (offset & 0xfff8) | more);
+		wire_put16(x + 2, (offset & 0xfff8) | more);
 		x[7] = id;
 		memcpy(x + 8, whole + head + from, bytes);
 		len += 8;
 	} else {
-		packet_put16(frame + 16, head - 14 + bytes);
-		packet_put16(frame + 18, id);
-		packet_put16(frame + 20, (offset >> 3 & 0x1fff) | (more ? 0x2000u : 0));
+		wire_put16(frame + 16, head - 14 + bytes);
+		wire_put16(frame + 18, id);
+		wire_put16(frame + 20, (offset >> 3 & 0x1fff) | (more ? 0x2000u : 0));
 		memcpy(frame + head, whole + head + from, bytes);
 		packet_fix(frame, len);
 	}
@@ -178,7 +178,7 @@ static void raw_frame(struct input *in)
 
 	memset(frame, 0, 54);
 	(void)packet_head(frame, kind & 4, kind, take8(in), bytes > 40 ? bytes - 40 : 0);
-	packet_put16(frame + 12, types[kind & 7]);
+	wire_put16(frame + 12, types[kind & 7]);
 	take_bytes(in, frame + (kind & 8 ? 14 : PACKET_L4(kind & 4)), bytes);
 	come_in(in, kind & 4, 54 + bytes);
 }
@@ -221,13 +221,13 @@ static void segment(struct input *in, bool v6, uint8_t flags, bool plain)
 	memset(tcp, 0, 20);
 	if (how & 64 || flags & 2)
 		options = put_options(in, tcp + 20, flags & 2 && plain ? 128 : take8(in));
-	packet_put16(tcp, 1000 + port);
-	packet_put16(tcp + 2, local_port(v6, local));
-	packet_put32(tcp + 4, seq);
-	packet_put32(tcp + 8, ack);
+	wire_put16(tcp, 1000 + port);
+	wire_put16(tcp + 2, local_port(v6, local));
+	wire_put32(tcp + 4, seq);
+	wire_put32(tcp + 8, ack);
 	tcp[12] = (uint8_t)((5 + options / 4) << 4);
 	tcp[13] = flags;
-	packet_put16(tcp + 14, window);
+	wire_put16(tcp + 14, window);
 	if (flags & 2)
 		bytes = plain ? 0 : bytes;
 	memset(tcp + 20 + options, 'x', bytes);
@@ -239,10 +239,10 @@ static void datagram(struct input *in, bool v6)
 	uint8_t who = take8(in), *udp = frame + PACKET_L4(v6);
 	uint32_t bytes = who & 64 ? take16(in) % 60000 : take8(in);
 
-	packet_put16(udp, 1000 + (who >> 2 & 7));
-	packet_put16(udp + 2, local_port(v6, who & 32 ? LOCAL_CLOSED : LOCAL_DATAGRAM));
-	packet_put16(udp + 4, who & 128 ? take16(in) : 8 + bytes);
-	packet_put16(udp + 6, 0);
+	wire_put16(udp, 1000 + (who >> 2 & 7));
+	wire_put16(udp + 2, local_port(v6, who & 32 ? LOCAL_CLOSED : LOCAL_DATAGRAM));
+	wire_put16(udp + 4, who & 128 ? take16(in) : 8 + bytes);
+	wire_put16(udp + 6, 0);
 	memset(udp + 8, 'u', bytes);
 	come_in(in, v6, packet_head(frame, v6, who & 3, 17, 8 + bytes));
 }
@@ -257,7 +257,7 @@ static void icmp(struct input *in, bool v6)
 	memset(at, 0, 8);
 	at[0] = v6 ? types6[kind & 7] : types4[kind & 7];
 	at[1] = take8(in) & 15;
-	packet_put32(at + 4, take_odd(in));
+	wire_put32(at + 4, take_odd(in));
 	quoted = quoted > 200 ? 200 : quoted;
 	memcpy(at + 8, worker.sent + 14, quoted);
 	bytes += kind & 8 && quoted ? take8(in) % quoted : quoted;

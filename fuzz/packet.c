@@ -7,44 +7,6 @@ static const uint8_t our_mac[6] = { 2, 0, 0, 0, 0, 1 }, peer_mac[6] = { 2, 0, 0,
 static const uint8_t our_addr[4] = { 10, 0, 0, 2 };
 static const uint8_t prefix6[16] = { 0xfd, 0, 0, 0x91 };
 
-void packet_put16(uint8_t *at, uint32_t value)
-{
-	at[0] = (uint8_t)(value >> 8);
-	at[1] = (uint8_t)value;
-}
-
-void packet_put32(uint8_t *at, uint32_t value)
-{
-	packet_put16(at, value >> 16);
-	packet_put16(at + 2, value);
-}
-
-uint16_t packet_get16(const uint8_t *at)
-{
-	return (uint16_t)(at[0] << 8 | at[1]);
-}
-
-uint32_t packet_get32(const uint8_t *at)
-{
-	return (uint32_t)packet_get16(at) << 16 | packet_get16(at + 2);
-}
-
-static uint32_t sum(const uint8_t *at, uint32_t bytes)
-{
-	uint32_t all = 0;
-
-	for (uint32_t i = 0; i + 1 < bytes; i += 2)
-		all += packet_get16(at + i);
-	return bytes % 2 ? all + (uint32_t)(at[bytes - 1] << 8) : all;
-}
-
-static uint16_t fold(uint32_t all)
-{
-	while (all >> 16)
-		all = (all & 0xffff) + (all >> 16);
-	return (uint16_t)~all;
-}
-
 void packet_peer(bool v6, uint32_t peer, uint8_t addr[16])
 {
 	memset(addr, 0, 16);
@@ -62,11 +24,11 @@ uint32_t packet_head(uint8_t *f, bool v6, uint32_t peer, uint8_t protocol, uint3
 	packet_peer(v6, peer, addr);
 	memcpy(f, our_mac, 6);
 	memcpy(f + 6, peer_mac, 6);
-	packet_put16(f + 12, v6 ? 0x86dd : 0x0800);
+	wire_put16(f + 12, v6 ? 0x86dd : 0x0800);
 	memset(ip, 0, PACKET_L4(v6) - 14);
 	if (v6) {
 		ip[0] = 0x60;
-		packet_put16(ip + 4, bytes);
+		wire_put16(ip + 4, bytes);
 		ip[6] = protocol;
 		ip[7] = 255;
 		memcpy(ip + 8, addr, 16);
@@ -74,42 +36,26 @@ uint32_t packet_head(uint8_t *f, bool v6, uint32_t peer, uint8_t protocol, uint3
 		ip[39] = 2;
 	} else {
 		ip[0] = 0x45;
-		packet_put16(ip + 2, 20 + bytes);
+		wire_put16(ip + 2, 20 + bytes);
 		ip[8] = 64;
 		ip[9] = protocol;
 		memcpy(ip + 12, addr + 12, 4);
 		memcpy(ip + 16, our_addr, 4);
-		packet_put16(ip + 10, fold(sum(ip, 20)));
+		wire_put16(ip + 10, wire_fold(wire_sum(ip, 20)));
 	}
 	return PACKET_L4(v6) + bytes;
 }
 
-/* Where the checksum of this protocol lies in its header; 0: it has none. */
-static uint32_t place_of(uint8_t protocol)
-{
-	switch (protocol) {
-	case 6:
-		return 16;
-	case 17:
-		return 6;
-	case 1:
-	case 58:
-		return 2;
-	default:
-		return 0;
-	}
-}
-
 static void fix_l4(uint8_t *l4, uint32_t bytes, uint8_t protocol, uint32_t addresses)
 {
-	uint32_t place = place_of(protocol);
+	uint32_t place = wire_checksum_at(protocol);
 	uint16_t made;
 
 	if (!place || place + 2 > bytes)
 		return;
-	packet_put16(l4 + place, 0);
-	made = fold(sum(l4, bytes) + (protocol == 1 ? 0 : addresses + protocol + bytes));
-	packet_put16(l4 + place, protocol == 17 && !made ? 0xffff : made);
+	wire_put16(l4 + place, 0);
+	made = wire_fold(wire_sum(l4, bytes) + (protocol == 1 ? 0 : addresses + protocol + bytes));
+	wire_put16(l4 + place, protocol == 17 && !made ? 0xffff : made);
 }
 
 static void fix4(uint8_t *ip, uint32_t bytes)
@@ -118,12 +64,12 @@ static void fix4(uint8_t *ip, uint32_t bytes)
 
 	if (bytes < 20 || header < 20 || header > bytes)
 		return;
-	packet_put16(ip + 10, 0);
-	packet_put16(ip + 10, fold(sum(ip, header)));
-	total = packet_get16(ip + 2);
-	if (total > bytes || total < header || packet_get16(ip + 6) & 0x3fff)
+	wire_put16(ip + 10, 0);
+	wire_put16(ip + 10, wire_fold(wire_sum(ip, header)));
+	total = wire_get16(ip + 2);
+	if (total > bytes || total < header || wire_get16(ip + 6) & 0x3fff)
 		return;
-	fix_l4(ip + header, total - header, ip[9], sum(ip + 12, 8));
+	fix_l4(ip + header, total - header, ip[9], wire_sum(ip + 12, 8));
 }
 
 static void fix6(uint8_t *ip, uint32_t bytes)
@@ -133,7 +79,7 @@ static void fix6(uint8_t *ip, uint32_t bytes)
 
 	if (bytes < 40)
 		return;
-	end = 40u + packet_get16(ip + 4);
+	end = 40u + wire_get16(ip + 4);
 	next = ip[6];
 	if (end > bytes)
 		return;
@@ -142,16 +88,16 @@ static void fix6(uint8_t *ip, uint32_t bytes)
 		at += 8u + ip[at + 1] * 8u;
 	}
 	if (at < end)
-		fix_l4(ip + at, end - at, next, sum(ip + 8, 32));
+		fix_l4(ip + at, end - at, next, wire_sum(ip + 8, 32));
 }
 
 void packet_fix(uint8_t *f, uint32_t bytes)
 {
 	if (bytes < 34)
 		return;
-	if (packet_get16(f + 12) == 0x0800)
+	if (wire_get16(f + 12) == 0x0800)
 		fix4(f + 14, bytes - 14);
-	else if (packet_get16(f + 12) == 0x86dd)
+	else if (wire_get16(f + 12) == 0x86dd)
 		fix6(f + 14, bytes - 14);
 }
 
@@ -162,7 +108,7 @@ uint32_t packet_arp(uint8_t *f, uint32_t peer)
 	packet_peer(false, peer, addr);
 	memset(f, 0xff, 6);
 	memcpy(f + 6, peer_mac, 6);
-	packet_put16(f + 12, 0x0806);
+	wire_put16(f + 12, 0x0806);
 	memset(arp, 0, 28);
 	memcpy(arp, (const uint8_t[]){ 0, 1, 8, 0, 6, 4, 0, 1 }, 8);
 	memcpy(arp + 8, peer_mac, 6);

@@ -6,13 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../tests/net/wire_bytes.h"
+
 #define PACKET_PEERS 4u /* 10.0.0.16 to .19 and fd00:91::10 to ::13, all at one hardware address */
 #define PACKET_L4(v6) ((v6) ? 54u : 34u)
-
-void packet_put16(uint8_t *at, uint32_t value);
-void packet_put32(uint8_t *at, uint32_t value);
-uint16_t packet_get16(const uint8_t *at);
-uint32_t packet_get32(const uint8_t *at);
 
 /* Ethernet and IP headers from a peer to the worker before the `bytes` at PACKET_L4(v6). The length of the frame. */
 uint32_t packet_head(uint8_t *frame, bool v6, uint32_t peer, uint8_t protocol, uint32_t bytes);

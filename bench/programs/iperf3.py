@@ -8,7 +8,9 @@ import time
 from functools import partial
 from typing import Any
 
-from bench.lab import BenchError, Process
+from kit.lab import Process
+
+from bench.lab import BenchError
 from bench.programs.program import GIGABYTE, Load, Outcome, Program
 from bench.side import Side, Site
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 from functools import partial
 
-from bench.lab import BenchError, Process
+from kit.lab import Process
+
+from bench.lab import BenchError
 from bench.programs.program import Load, Outcome, Program
 from bench.side import Side, Site
 

@@ -7,7 +7,9 @@ import re
 from functools import partial
 from pathlib import Path
 
-from bench.lab import BenchError, Process
+from kit.lab import Process
+
+from bench.lab import BenchError
 from bench.programs.program import Load, Outcome, Program
 from bench.side import Side, Site
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from kit.lab import Process
+
 from bench.cpu import children_of
-from bench.lab import Lab, Process, end_of_output
+from bench.lab import Lab, end_of_output
 from bench.side import PLACEMENTS, Side, Site
 
 MILLION = 1e6

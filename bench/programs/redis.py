@@ -7,8 +7,10 @@ import csv
 import io
 from functools import partial
 
+from kit.lab import Process
+
 from bench import limits
-from bench.lab import BenchError, Lab, Process
+from bench.lab import BenchError, Lab
 from bench.programs.program import Load, Outcome, Program
 from bench.side import KERNEL_LO as _KERNEL_LO
 from bench.side import ONE_CORE, Side, Site

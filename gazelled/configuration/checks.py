@@ -7,13 +7,17 @@ import grp
 import ipaddress
 import json
 import pwd
+from collections.abc import Callable
 from difflib import get_close_matches
+from typing import TypeVar
 
 from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from gazelled.base.cpulist import CPU_MAX, parse_cpus
 from gazelled.configuration.settings import ALLOWED_MAX, AUTO, EVERYBODY, OWN_NAME
+
+_Address = TypeVar("_Address", ipaddress.IPv4Address, ipaddress.IPv6Address)
 
 
 def kind_of(value: object) -> str:
@@ -121,15 +125,20 @@ def _first_host(network: ipaddress.IPv4Network, without: ipaddress.IPv4Address |
     return str(next((host for host in network.hosts() if host != without), network.network_address))
 
 
-def gateway_address(value: object, info: ValidationInfo) -> object:
-    """Check the gateway against the stack's subnet (host_addr is validated before)."""
-    allowed = 'an IPv4 address, as "172.29.0.1"'
+def _plain_address(value: object, made: Callable[[str], _Address], version: str, example: str) -> _Address:
+    """Return an address without a prefix; raise if it is none of that version."""
+    allowed = f'an {version} address, as "{example}"'
     if not isinstance(value, str):
         raise wrong(f"is {kind_of(value)}", allowed)
     try:
-        gateway = ipaddress.IPv4Address(value)
+        return made(value)
     except ValueError as error:
-        raise wrong("is no IPv4 address", allowed, "without a prefix" if "/" in value else "") from error
+        raise wrong(f"is no {version} address", allowed, "without a prefix" if "/" in value else "") from error
+
+
+def gateway_address(value: object, info: ValidationInfo) -> object:
+    """Check the gateway against the stack's subnet (host_addr is validated before)."""
+    gateway = _plain_address(value, ipaddress.IPv4Address, "IPv4", "172.29.0.1")
     own = info.data.get("host_addr")
     if own is None or own == AUTO:
         return value  # host_addr is wrong itself: one mistake, one error
@@ -178,13 +187,7 @@ def host_address6(value: object) -> object:
 
 def gateway_address6(value: object, info: ValidationInfo) -> object:
     """Check the IPv6 gateway against the stack's subnet (host_addr6 is validated before)."""
-    allowed = 'an IPv6 address, as "fd00:29::1"'
-    if not isinstance(value, str):
-        raise wrong(f"is {kind_of(value)}", allowed)
-    try:
-        gateway = ipaddress.IPv6Address(value)
-    except ValueError as error:
-        raise wrong("is no IPv6 address", allowed, "without a prefix" if "/" in value else "") from error
+    gateway = _plain_address(value, ipaddress.IPv6Address, "IPv6", "fd00:29::1")
     if "host_addr6" not in info.data:
         return value  # host_addr6 is wrong itself: one mistake, one error
     own = info.data["host_addr6"]

@@ -12,16 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from gazelled.host import netlink
-from gazelled.host.journal import register
+from gazelled.host.journal import FlatChange, register
 from gazelled.host.sysfs import Host
 
 
 @register
 @dataclass(frozen=True)
-class TapDevice:
+class TapDevice(FlatChange):
     """The embedded default's tap: the host on one side, the workers' queues on the other.
 
     Root owns it. Workers open their queues before they become another user, so that user needs no right to it, and no
@@ -61,19 +61,10 @@ class TapDevice:
         if link is not None and link.kind == "tun" and link.alias in ("", self.alias):
             netlink.delete_link(self.name)
 
-    def to_json(self) -> dict[str, object]:
-        """Return this as the journal keeps it."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Self:
-        """Rebuild it from the journal."""
-        return cls(str(data["name"]), str(data["instance"]), int(str(data["mtu"])))
-
 
 @register
 @dataclass(frozen=True)
-class HostAddress:
+class HostAddress(FlatChange):
     """An address of the host on a device, and with it the route to the subnet."""
 
     kind: ClassVar[str] = "host-address"
@@ -97,19 +88,10 @@ class HostAddress:
         """Take the address away."""
         netlink.remove_address(self.device, ip_interface(self.address))
 
-    def to_json(self) -> dict[str, object]:
-        """Return this as the journal keeps it."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Self:
-        """Rebuild it from the journal."""
-        return cls(str(data["device"]), str(data["address"]))
-
 
 @register
 @dataclass(frozen=True)
-class UnreachableSubnet:
+class UnreachableSubnet(FlatChange):
     """A last route to the stack's subnet, for every moment in which the tap's own is not there.
 
     While the tap is being made, has gone with a crash, or was set down, packets of the host's programs to the stack
@@ -135,19 +117,10 @@ class UnreachableSubnet:
         """Take the route away."""
         netlink.remove_unreachable(ip_network(self.subnet))
 
-    def to_json(self) -> dict[str, object]:
-        """Return this as the journal keeps it."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Self:
-        """Rebuild it from the journal."""
-        return cls(str(data["subnet"]))
-
 
 @register
 @dataclass(frozen=True)
-class LinkUp:
+class LinkUp(FlatChange):
     """A device that was down, set up."""
 
     kind: ClassVar[str] = "link-up"
@@ -173,19 +146,10 @@ class LinkUp:
         if netlink.read_link(self.device) is not None:
             netlink.set_up(self.device, up=False)
 
-    def to_json(self) -> dict[str, object]:
-        """Return this as the journal keeps it."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Self:
-        """Rebuild it from the journal."""
-        return cls(str(data["device"]))
-
 
 @register
 @dataclass(frozen=True)
-class XdpProgram:
+class XdpProgram(FlatChange):
     """The XDP program that the first af_xdp worker attaches, for all of them, and that none of them may detach."""
 
     kind: ClassVar[str] = "xdp-program"
@@ -206,19 +170,10 @@ class XdpProgram:
         """Detach it, after the last worker."""
         netlink.detach_xdp(self.device)
 
-    def to_json(self) -> dict[str, object]:
-        """Return this as the journal keeps it."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Self:
-        """Rebuild it from the journal."""
-        return cls(str(data["device"]))
-
 
 @register
 @dataclass(frozen=True)
-class DpdkRunDir:
+class DpdkRunDir(FlatChange):
     """The directory DPDK makes for each process under its --file-prefix, and leaves behind even after a clean exit."""
 
     kind: ClassVar[str] = "dpdk-run-dir"
@@ -251,19 +206,10 @@ class DpdkRunDir:
         with suppress(OSError):  # another DPDK program's files are in it, or were removed with it a moment ago
             self.path.parent.rmdir()
 
-    def to_json(self) -> dict[str, object]:
-        """Return this as the journal keeps it."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Self:
-        """Rebuild it from the journal."""
-        return cls(str(data["prefix"]))
-
 
 @register
 @dataclass(frozen=True)
-class HostValue:
+class HostValue(FlatChange):
     """A setting of the kernel: a file in /proc/sys or /sys with a value in it."""
 
     kind: ClassVar[str] = "host-value"
@@ -292,12 +238,3 @@ class HostValue:
         """Put the value back that was there, unless somebody has set another one since."""
         if self._file.exists() and self._file.read_text().strip() == self.wanted:
             self._file.write_text(self.before)
-
-    def to_json(self) -> dict[str, object]:
-        """Return this as the journal keeps it."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Self:
-        """Rebuild it from the journal."""
-        return cls(str(data["path"]), str(data["wanted"]), str(data["before"]))

@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, TypeVar
 
@@ -46,6 +46,20 @@ class HostChange(Protocol):
     @classmethod
     def from_json(cls, data: dict[str, object]) -> Self:
         """Rebuild a change from `to_json`'s answer."""
+
+
+class FlatChange:
+    """The part of a change for the journal, for a dataclass whose fields are texts and whole numbers."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return this as the journal keeps it."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Self:
+        """Rebuild it from the journal."""
+        types = {field.name: int if field.type == "int" else str for field in fields(cls)}  # type: ignore[arg-type]
+        return cls(**{name: made(str(data[name])) for name, made in types.items()})
 
 
 _kinds: dict[str, type[HostChange]] = {}

@@ -18,7 +18,7 @@ from gazelled.base.errors import GazelledError
 from gazelled.base.exitcode import ExitCode
 from gazelled.base.run_root import run_root
 from gazelled.base.wait import locked, wait_for
-from gazelled.host.journal import Journal, register
+from gazelled.host.journal import FlatChange, Journal, register
 from gazelled.host.sysfs import (
     BIFURCATED_DRIVERS,
     DPDK_DRIVERS,
@@ -54,7 +54,7 @@ def _drivers_locked(host: Host) -> AbstractContextManager[None]:
 
 @register
 @dataclass(frozen=True)
-class LoadDriver:
+class LoadDriver(FlatChange):
     """A DPDK driver's kernel module, loaded for a bind."""
 
     kind: ClassVar[str] = "load-driver"
@@ -87,15 +87,6 @@ class LoadDriver:
         with _drivers_locked(host):
             if _is_loaded(host, self.driver) and not _is_used(host, self.driver):
                 command.run(["modprobe", "-r", self.driver])
-
-    def to_json(self) -> dict[str, object]:
-        """Return this as the journal keeps it."""
-        return {"driver": self.driver}
-
-    @classmethod
-    def from_json(cls, data: dict[str, object]) -> Self:
-        """Rebuild it from the journal."""
-        return cls(str(data["driver"]))
 
 
 @register

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kit.namespaces import Namespace
 from kit.waiting import until
@@ -27,7 +28,7 @@ _numbers = itertools.count()
 class Process:
     """A program a test started; its output goes to a file."""
 
-    popen: subprocess.Popen[bytes]
+    popen: subprocess.Popen[Any]  # of bytes, or of text for programs that are talked to
     log: Path
 
     @property

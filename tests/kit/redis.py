@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 
-from kit.instance import Instance
+from kit.instance import Instance, accelerated
 from kit.lab import Process
 from kit.waiting import until
 
@@ -46,3 +46,15 @@ def load(instance: Instance, requests: int, *options: str, clients: int = 50) ->
     rates = {row["test"]: float(row["rps"]) for row in csv.DictReader(io.StringIO(done.stdout))}
     assert set(rates) == {"GET", "SET"}, done.stdout
     return rates
+
+
+def serve_fifty_clients(instance: Instance, requests: int, workers: int) -> None:
+    """Have redis serve fifty clients on the stack without an error, by all its workers; stop both."""
+    redis = start_redis(instance)
+    load(instance, requests)
+    assert redis.alive
+    accelerated(instance)
+    accepted = [instance.page(queue_id).counters()["accepted"] for queue_id in range(workers)]
+    assert all(accepted), f"connections accepted by each worker: {accepted}"
+    redis.stop()
+    instance.stop()

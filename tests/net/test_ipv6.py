@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 from kit.datagrams import CLIENT
-from kit.instance import Instance, accelerated, on_tap, on_veth
+from kit.instance import Instance, on_tap, on_veth
 from kit.lab import Kit
-from kit.redis import load, start_redis
+from kit.redis import serve_fifty_clients
 from kit.transfer import SERVER, make_file
 
 REQUESTS = 100_000
@@ -94,15 +94,7 @@ def test_the_host_forwards_to_the_stack_at_once(kit: Kit) -> None:
 
 @PORTS
 def test_redis_serves_fifty_clients_without_an_error(kit: Kit, port: str, workers: int) -> None:
-    instance = _started(kit, port, workers)
-    redis = start_redis(instance)
-    load(instance, REQUESTS)
-    assert redis.alive
-    accelerated(instance)
-    accepted = [instance.page(queue_id).counters()["accepted"] for queue_id in range(workers)]
-    assert all(accepted), f"connections accepted by each worker: {accepted}"
-    redis.stop()
-    instance.stop()
+    serve_fifty_clients(_started(kit, port, workers), REQUESTS, workers)
 
 
 @PORTS

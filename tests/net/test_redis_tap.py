@@ -14,22 +14,14 @@ from __future__ import annotations
 import pytest
 from kit.instance import accelerated, started
 from kit.lab import Kit, full
-from kit.redis import load, start_redis
+from kit.redis import load, serve_fifty_clients, start_redis
 
 REQUESTS = 200_000
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_redis_serves_fifty_clients_without_an_error(kit: Kit, workers: int) -> None:
-    instance = started(kit, "tap", workers)
-    redis = start_redis(instance)
-    load(instance, REQUESTS)
-    assert redis.alive
-    accelerated(instance)
-    accepted = [instance.page(queue_id).counters()["accepted"] for queue_id in range(workers)]
-    assert all(accepted), f"connections accepted by each worker: {accepted}"
-    redis.stop()
-    instance.stop()
+    serve_fifty_clients(started(kit, "tap", workers), REQUESTS, workers)
 
 
 def test_pipelined_requests_and_large_values_arrive_whole(kit: Kit) -> None:

@@ -15,21 +15,13 @@ correctly only if they hand packets on to the worker that has it.
 from __future__ import annotations
 
 import pytest
-from kit.instance import accelerated, started
+from kit.instance import started
 from kit.lab import Kit
-from kit.redis import load, start_redis
+from kit.redis import serve_fifty_clients
 
 REQUESTS = 200_000
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_redis_serves_fifty_clients_without_an_error(kit: Kit, workers: int) -> None:
-    instance = started(kit, "veth", workers)
-    redis = start_redis(instance)
-    load(instance, REQUESTS)
-    assert redis.alive
-    accelerated(instance)
-    accepted = [instance.page(queue_id).counters()["accepted"] for queue_id in range(workers)]
-    assert all(accepted), f"connections accepted by each worker: {accepted}"
-    redis.stop()
-    instance.stop()
+    serve_fifty_clients(started(kit, "veth", workers), REQUESTS, workers)

@@ -26,6 +26,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "wire_bytes.h"
+
 #define SEEN 64u
 #define LONGEST 1514u
 #define LOOK_EVERY 16u /* frames sent: then what has come by is looked at */
@@ -51,45 +53,16 @@ static uint32_t chance(uint32_t below)
 	return (uint32_t)(state >> 33) % below;
 }
 
-static void put16(uint8_t *at, uint32_t value)
-{
-	at[0] = (uint8_t)(value >> 8);
-	at[1] = (uint8_t)value;
-}
-
-static uint16_t get16(const uint8_t *at)
-{
-	return (uint16_t)(at[0] << 8 | at[1]);
-}
-
 static void add32(uint8_t *at, uint32_t value)
 {
-	value += (uint32_t)get16(at) << 16 | get16(at + 2);
-	put16(at, value >> 16);
-	put16(at + 2, value);
-}
-
-static uint32_t sum(const uint8_t *at, uint32_t len)
-{
-	uint32_t total = 0;
-
-	for (uint32_t i = 0; i + 1 < len; i += 2)
-		total += get16(at + i);
-	return len % 2 ? total + (uint32_t)(at[len - 1] << 8) : total;
-}
-
-static uint16_t folded(uint32_t total)
-{
-	while (total >> 16)
-		total = (total & 0xffff) + (total >> 16);
-	return (uint16_t)~total;
+	wire_put32(at, wire_get32(at) + value);
 }
 
 /* ------------------------------------------------------------------ headers and checksums */
 
 static bool is6(void)
 {
-	return get16(out.byte + 12) == ETHERTYPE_IPV6;
+	return wire_get16(out.byte + 12) == ETHERTYPE_IPV6;
 }
 
 static uint32_t header(void)
@@ -101,18 +74,18 @@ static void fix(void)
 {
 	uint8_t *ip = out.byte + 14, *l4 = out.byte + header();
 	uint32_t len = out.len - header(), protocol = is6() ? ip[6] : ip[9];
-	uint32_t place = protocol == 6 ? 16 : protocol == 17 ? 6 : protocol == 1 || protocol == 58 ? 2 : 0;
+	uint32_t place = wire_checksum_at((uint8_t)protocol);
 
 	if (!is6()) {
-		put16(ip + 10, 0);
-		put16(ip + 10, folded(sum(ip, 20)));
+		wire_put16(ip + 10, 0);
+		wire_put16(ip + 10, wire_fold(wire_sum(ip, 20)));
 	}
-	if (!place || place + 2 > len || (!is6() && get16(ip + 6) & 0x3fff))
+	if (!place || place + 2 > len || (!is6() && wire_get16(ip + 6) & 0x3fff))
 		return;
-	put16(l4 + place, 0);
-	put16(l4 + place, folded(sum(l4, len) + (protocol == 1 ? 0
-	                                         : is6()       ? sum(ip + 8, 32) + protocol + len
-	                                                       : sum(ip + 12, 8) + protocol + len)));
+	wire_put16(l4 + place, 0);
+	wire_put16(l4 + place, wire_fold(wire_sum(l4, len) + (protocol == 1 ? 0
+	                                                      : is6()       ? wire_sum(ip + 8, 32) + protocol + len
+	                                                                    : wire_sum(ip + 12, 8) + protocol + len)));
 }
 
 /* Before the `len` bytes at header(); from somebody on the link, or from the kernel at the other end. */
@@ -122,11 +95,11 @@ static void head(bool v6, uint8_t protocol, uint32_t len, uint8_t from)
 
 	memcpy(out.byte, mac, 6);
 	memcpy(out.byte + 6, peer_mac, 6);
-	put16(out.byte + 12, v6 ? ETHERTYPE_IPV6 : ETHERTYPE_IP);
+	wire_put16(out.byte + 12, v6 ? ETHERTYPE_IPV6 : ETHERTYPE_IP);
 	memset(ip, 0, v6 ? 40 : 20);
 	if (v6) {
 		ip[0] = 0x60;
-		put16(ip + 4, len);
+		wire_put16(ip + 4, len);
 		ip[6] = protocol;
 		ip[7] = 255;
 		memcpy(ip + 8, prefix6, 16);
@@ -135,7 +108,7 @@ static void head(bool v6, uint8_t protocol, uint32_t len, uint8_t from)
 		ip[39] = 2;
 	} else {
 		ip[0] = 0x45;
-		put16(ip + 2, 20 + len);
+		wire_put16(ip + 2, 20 + len);
 		ip[8] = 64;
 		ip[9] = protocol;
 		memcpy(ip + 12, theirs4, 3);
@@ -163,7 +136,7 @@ static void make_tcp(void)
 		head(chance(2), 6, 20, 1);
 		tcp = out.byte + header();
 		fill(tcp, 20);
-		put16(tcp + 2, port);
+		wire_put16(tcp + 2, port);
 		tcp[12] = 0x50;
 		tcp[13] = 2;
 	} else {
@@ -182,7 +155,7 @@ static void make_tcp(void)
 			tcp[13] = flags[chance(sizeof(flags))];
 			break;
 		case 3:
-			put16(tcp + 14, chance(3) ? chance(65536) : 0);
+			wire_put16(tcp + 14, chance(3) ? chance(65536) : 0);
 			break;
 		case 4:
 			tcp[12] = (uint8_t)(chance(16) << 4);
@@ -195,7 +168,7 @@ static void make_tcp(void)
 			out.len = header() + 20 + chance(LONGEST - header() - 20);
 			break;
 		case 7:
-			put16(tcp + 18, chance(65536));
+			wire_put16(tcp + 18, chance(65536));
 			break;
 		default: /* as it was: it came twice, or late */
 			break;
@@ -203,9 +176,9 @@ static void make_tcp(void)
 	}
 	if (chance(2)) { /* its length follows */
 		if (is6())
-			put16(out.byte + 18, out.len - 54);
+			wire_put16(out.byte + 18, out.len - 54);
 		else
-			put16(out.byte + 16, out.len - 14);
+			wire_put16(out.byte + 16, out.len - 14);
 	}
 }
 
@@ -223,25 +196,25 @@ static void make_fragment(void)
 		data = out.byte + 54;
 		memset(data, 0, 8);
 		data[0] = protocol;
-		put16(data + 2, offset | more);
+		wire_put16(data + 2, offset | more);
 		data[7] = (uint8_t)id;
 		data += 8;
 	} else {
 		head(false, protocol, len, from);
-		put16(out.byte + 18, id);
-		put16(out.byte + 20, offset / 8 | (more ? 0x2000u : 0));
+		wire_put16(out.byte + 18, id);
+		wire_put16(out.byte + 20, offset / 8 | (more ? 0x2000u : 0));
 		data = out.byte + 34;
 	}
 	fill(data, len);
 	if (protocol == 6 && len > 4)
-		put16(data + 2, port);
+		wire_put16(data + 2, port);
 }
 
 static void make_icmp(void)
 {
 	static const uint8_t types4[] = { 3, 3, 3, 11, 12, 4, 5, 8 }, types6[] = { 1, 2, 2, 2, 3, 4, 128, 129 };
 	const struct packet *about = anys ? &seen_any[chance(anys < SEEN ? anys : SEEN)] : NULL;
-	bool v6 = about ? get16(about->byte + 12) == ETHERTYPE_IPV6 : chance(2);
+	bool v6 = about ? wire_get16(about->byte + 12) == ETHERTYPE_IPV6 : chance(2);
 	uint32_t quoted = about ? about->len - 14 : 28, mtus[] = { 0, 68, 576, 1280, 1400, 1499, 1500, 65535 };
 	uint8_t *icmp;
 
@@ -252,8 +225,8 @@ static void make_icmp(void)
 	icmp = out.byte + header();
 	icmp[0] = (v6 ? types6 : types4)[chance(8)];
 	icmp[1] = (uint8_t)(chance(4) ? 4 * !v6 : chance(16));
-	put16(icmp + 4, 0);
-	put16(icmp + 6, mtus[chance(8)]);
+	wire_put16(icmp + 4, 0);
+	wire_put16(icmp + 6, mtus[chance(8)]);
 	if (about)
 		memcpy(icmp + 8, about->byte + 14, quoted);
 	else
@@ -272,7 +245,7 @@ static void make_neighbour(void)
 	if (chance(2)) {
 		memset(out.byte, chance(2) ? 0xff : 2, 6);
 		memcpy(out.byte + 6, peer_mac, 6);
-		put16(out.byte + 12, ETHERTYPE_ARP);
+		wire_put16(out.byte + 12, ETHERTYPE_ARP);
 		at = out.byte + 14;
 		memcpy(at, (const uint8_t[]){ 0, 1, 8, 0, 6, 4, 0, 1 }, 8);
 		at[7] = (uint8_t)(1 + chance(2));
@@ -312,7 +285,7 @@ static void make_ethernet(void)
 	for (uint32_t changes = chance(4); changes--;)
 		out.byte[14 + chance(header() - 14)] = (uint8_t)chance(256);
 	if (!chance(4)) {
-		put16(out.byte + 12, types[chance(8)]);
+		wire_put16(out.byte + 12, types[chance(8)]);
 		if (out.len < 54)
 			out.len = 54; /* what header() is may have changed */
 	}
@@ -328,15 +301,16 @@ static void look(int fd)
 	ssize_t len;
 
 	while ((len = recv(fd, packet.byte, sizeof(packet.byte), MSG_DONTWAIT | MSG_TRUNC)) > 0) {
-		bool v6 = get16(packet.byte + 12) == ETHERTYPE_IPV6;
+		bool v6 = wire_get16(packet.byte + 12) == ETHERTYPE_IPV6;
 		const uint8_t *tcp = packet.byte + (v6 ? 54 : 34);
 
 		packet.len = (uint32_t)(len < (ssize_t)LONGEST ? len : LONGEST);
-		if (packet.len < 74 || (!v6 && get16(packet.byte + 12) != ETHERTYPE_IP))
+		if (packet.len < 74 || (!v6 && wire_get16(packet.byte + 12) != ETHERTYPE_IP))
 			continue;
 		if (!memcmp(packet.byte + 6, mac, 6))
 			seen_any[anys++ % SEEN] = packet;
-		else if (packet.byte[v6 ? 20 : 23] == 6 && get16(tcp + 2) == port && memcmp(packet.byte + 6, peer_mac, 6))
+		else if (packet.byte[v6 ? 20 : 23] == 6 && wire_get16(tcp + 2) == port &&
+		         memcmp(packet.byte + 6, peer_mac, 6))
 			seen_tcp[tcps++ % SEEN] = packet;
 	}
 }

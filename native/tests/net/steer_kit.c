@@ -331,21 +331,3 @@ int kit_stop(void **state)
 	rmdir(rte_eal_get_runtime_dir());
 	return rmdir(dir);
 }
-
-bool kit_eal(const char *program)
-{
-	char prefix[48], name[64],
-		*args[] = { name,
-		            (char *)"--no-huge",
-		            (char *)"-m",
-		            (char *)"24",
-		            (char *)"--no-pci",
-		            (char *)"--no-telemetry",
-		            (char *)"--no-shconf",
-		            (char *)"--log-level=3",
-		            prefix };
-
-	snprintf(name, sizeof(name), "%s", program);
-	snprintf(prefix, sizeof(prefix), "--file-prefix=gz-test-%d", (int)getpid());
-	return rte_eal_init((int)(sizeof(args) / sizeof(args[0])), args) >= 0;
-}

@@ -13,6 +13,7 @@
 #include <gazelle/worker_page.h>
 
 #include "core/worker.h"
+#include "eal_kit.h"
 #include "packet/frame.h"
 #include "packet/packet_ring.h"
 #include "port/port.h"
@@ -37,9 +38,6 @@ struct steer_kit {
 };
 
 extern struct steer_kit kit;
-
-/* False: DPDK does not start here, so the test is skipped. */
-bool kit_eal(const char *program);
 
 /* Setup and teardown of the group of tests, and setup of each test. */
 int kit_start(void **state);

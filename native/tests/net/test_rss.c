@@ -77,7 +77,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup(an_outgoing_port_brings_its_replies_home, kit_reset),
 	};
 
-	if (!kit_eal(argv[0]))
+	if (!eal_kit_start(argv[0]))
 		return 77; /* meson: skipped */
 	return cmocka_run_group_tests(tests, kit_start, kit_stop);
 }

@@ -278,7 +278,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup(noise_is_survived_and_nothing_leaks, kit_reset),
 	};
 
-	if (!kit_eal(argv[0]))
+	if (!eal_kit_start(argv[0]))
 		return 77; /* meson: skipped */
 	return cmocka_run_group_tests(tests, kit_start, kit_stop);
 }

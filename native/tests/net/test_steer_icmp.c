@@ -119,7 +119,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup(a_path_that_takes_less_is_told_to_all_unless_it_lies, kit_reset),
 	};
 
-	if (!kit_eal(argv[0]))
+	if (!eal_kit_start(argv[0]))
 		return 77; /* meson: skipped */
 	return cmocka_run_group_tests(tests, kit_start, kit_stop);
 }

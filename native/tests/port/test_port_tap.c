@@ -38,6 +38,7 @@
 
 #include "packet/checksum.h"
 #include "port/mempool.h"
+#include "eal_kit.h"
 #include "port/port.h"
 
 #define DEVICE "gztest0"
@@ -265,15 +266,6 @@ static int stop(void **state)
 
 int main(int argc, char **argv)
 {
-	char prefix[48], *args[] = { argv[0],
-		                     (char *)"--no-huge",
-		                     (char *)"-m",
-		                     (char *)"24",
-		                     (char *)"--no-pci",
-		                     (char *)"--no-telemetry",
-		                     (char *)"--no-shconf",
-		                     (char *)"--log-level=3",
-		                     prefix };
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(segments_that_follow_each_other_leave_as_one),
 		cmocka_unit_test(the_last_one_may_be_shorter_and_ends_it),
@@ -282,9 +274,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_superframe_comes_in_whole_and_verified),
 	};
 
-	snprintf(prefix, sizeof(prefix), "--file-prefix=gz-test-%d", (int)getpid());
-	if (unshare(CLONE_NEWNET) || access("/dev/net/tun", R_OK | W_OK) ||
-	    rte_eal_init((int)(sizeof(args) / sizeof(args[0])), args) < 0)
+	if (unshare(CLONE_NEWNET) || access("/dev/net/tun", R_OK | W_OK) || !eal_kit_start(argv[0]))
 		return 77; /* meson: skipped */
 	return cmocka_run_group_tests(tests, start, stop);
 }

@@ -37,7 +37,7 @@ struct gz_accept_queue *accept_queue(struct entry *e, struct attachment *a)
 	return queue;
 }
 
-static bool is_empty(struct gz_accept_queue *queue)
+bool accept_queue_is_empty(struct gz_accept_queue *queue)
 {
 	/* The acquire pairs with the worker's release of the head: the slots before it are written. */
 	return gz_load_acquire(&queue->head) == gz_load(&queue->tail);
@@ -70,7 +70,7 @@ bool accept_ready(struct sock *s)
 		struct attachment *a = __atomic_load_n(&e->attachment, __ATOMIC_ACQUIRE);
 		struct gz_accept_queue *queue = a ? accept_queue(e, a) : NULL;
 
-		if (queue && !is_empty(queue))
+		if (queue && !accept_queue_is_empty(queue))
 			return true;
 	}
 	return false;
@@ -136,7 +136,7 @@ static int accept_stack(struct sock *s, struct sockaddr *addr, socklen_t *len, i
 		uint32_t n;
 		int fd;
 
-		if (!queue || is_empty(queue))
+		if (!queue || accept_queue_is_empty(queue))
 			continue;
 		if (!a->channel)
 			continue; /* a child whose claim failed; the attachment is dead */

@@ -11,6 +11,8 @@
 /* The worker's accept queue, NULL until it has opened the listener. */
 struct gz_accept_queue *accept_queue(struct entry *e, struct attachment *a);
 
+bool accept_queue_is_empty(struct gz_accept_queue *queue);
+
 /* True if a connection of the stack waits, or none will ever. Any thread, no locks. */
 bool accept_ready(struct sock *s);
 

@@ -34,6 +34,7 @@ _COMMANDS = {
     "metrics": ("metrics", "Print what Prometheus would be told."),
     "connections": ("connections", "Show every connection, listener and UDP socket (also: ss)."),
     "latency": ("latency", "Show where the time of requests goes."),
+    "drain": ("drain", "Take no new connections, and wait for the end of the old."),
     "recover": ("lifecycle", "Undo what a crash left behind."),
     "run": ("run", "Run a program on the stack."),
     "nics": ("nics", "List NICs, what they are used for, and whether they can be bound."),

@@ -270,7 +270,8 @@ class Supervisor:
                 return
 
     def _is_served(self, slot: _Slot) -> bool:
-        running = slot.page is not None and slot.page.state is WorkerPageState.RUNNING
+        states = (WorkerPageState.RUNNING, WorkerPageState.DRAINING)
+        running = slot.page is not None and slot.page.state in states
         return running and self.run_dir.queue_held(slot.plan.queue_id)
 
     def _show_log(self, slot: _Slot) -> None:

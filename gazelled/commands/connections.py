@@ -54,7 +54,7 @@ def connections(
 
     run_dir = RunDir.of(instance_name(instance))
     status = read_status(run_dir)
-    running = [worker.queue_id for worker in status.workers if worker.state == "running"]
+    running = [worker.queue_id for worker in status.workers if worker.serves]
     asked = [queue for queue in running if not queues or queue in queues]
     if not asked:
         raise GazelledError(

@@ -40,7 +40,7 @@ def latency(instance: str | None, seconds: float, as_json: bool) -> int:
     from gazelled.observe.status import read_status
 
     run_dir = RunDir.of(instance_name(instance))
-    running = [worker.queue_id for worker in read_status(run_dir).workers if worker.state == "running"]
+    running = [worker.queue_id for worker in read_status(run_dir).workers if worker.serves]
     if not running:
         raise GazelledError(
             f"instance {run_dir.instance}: no worker runs",

@@ -14,6 +14,9 @@ from gazelled.base.printable import printable_lines
 from gazelled.commands.options import chosen_uplink, config_option, instance_option, json_option, uplink_options
 from gazelled.lifecycle.chosen_plan import instance_name
 
+_PATIENCE_S = 30.0
+_TIMEOUT_HELP = "How long connections may take to end when they are waited for; what is left is reset."
+
 
 def report(sentence: str) -> None:
     """Tell progress, where it does not mix with data."""
@@ -42,12 +45,21 @@ def start(
 
 @click.command()
 @instance_option
-def stop(instance: str | None) -> None:
+@click.option("--drain", "drains", is_flag=True, help="First wait for the end of the connections there are.")
+@click.option("--timeout", type=click.FloatRange(0), default=_PATIENCE_S, show_default=True, help=_TIMEOUT_HELP)
+def stop(instance: str | None, drains: bool, timeout: float) -> None:
     """Stop an instance and put the host back. If nothing runs, that is no error."""
     from gazelled.instance.run_dir import RunDir
     from gazelled.lifecycle.instance import stop as stop_instance
 
     run_dir = RunDir.of(instance_name(instance))
+    if drains:
+        from gazelled.instance.reach import answering
+        from gazelled.lifecycle.drain import drain
+
+        workers = sorted(answering(run_dir))
+        if any(drain(run_dir, workers, timeout, report).values()):
+            report("they are reset")
     stopped = stop_instance(run_dir, report)
     report(f"instance {run_dir.instance} " + ("stopped, the host is as before" if stopped else "does not run"))
 
@@ -56,7 +68,16 @@ def stop(instance: str | None) -> None:
 @config_option
 @instance_option
 @uplink_options
-def restart(config_file: Path | None, instance: str | None, nic: str | None, past_firewall: bool) -> int:
+@click.option("--queue", type=click.IntRange(0), help="Only this worker, drained before; the configuration stays.")
+@click.option("--timeout", type=click.FloatRange(0), default=_PATIENCE_S, show_default=True, help=_TIMEOUT_HELP)
+def restart(
+    config_file: Path | None,
+    instance: str | None,
+    nic: str | None,
+    past_firewall: bool,
+    queue: int | None,
+    timeout: float,
+) -> int:
     """Stop, then start, with the same configuration unless -c names another.
 
     The run directory stays the same one, so that containers into which it is mounted find the new instance in it.
@@ -70,6 +91,15 @@ def restart(config_file: Path | None, instance: str | None, nic: str | None, pas
 
     run_dir = RunDir.of(instance_name(instance, config_file))
     uplink = chosen_uplink(nic, past_firewall)
+    if queue is not None:
+        from gazelled.lifecycle.drain import restart_worker
+
+        if config_file is not None or uplink is not None:
+            raise click.UsageError(
+                "--queue restarts a worker by the plan that runs: neither --config nor --nic go with it"
+            )
+        restart_worker(run_dir, queue, timeout, report)
+        return ExitCode.OK
     if config_file is None:
         config_file, uplink = running_config(run_dir), uplink or running_uplink(run_dir)
     plan = startable(make_plan(config_file, run_dir.instance, uplink), report)
@@ -81,7 +111,8 @@ def restart(config_file: Path | None, instance: str | None, nic: str | None, pas
 @click.command()
 @instance_option
 @json_option
-def status(instance: str | None, as_json: bool) -> int:
+@click.option("--ready", is_flag=True, help="Only say whether new connections are taken: exits with 0 if so, else 3.")
+def status(instance: str | None, as_json: bool, ready: bool) -> int:
     """Show workers, applications and which path their sockets took.
 
     Exits with 0 if all workers run, 2 if some do not or no supervisor watches them, 3 if nothing runs.
@@ -90,6 +121,10 @@ def status(instance: str | None, as_json: bool) -> int:
     from gazelled.observe.status import read_status
 
     found = read_status(RunDir.of(instance_name(instance)))
+    if ready:
+        taking = sum(worker.state == "running" for worker in found.workers)
+        click.echo(f"{'ready' if taking else 'not ready'}: {taking} workers take new connections")
+        return ExitCode.OK if taking else ExitCode.NOT_RUNNING
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
     else:

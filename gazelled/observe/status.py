@@ -14,7 +14,7 @@ from gazelled.base.printable import printable
 from gazelled.instance.reach import HIDDEN, answering
 from gazelled.instance.run_dir import UPLINK_FILE, RunDir, StateRecord, WorkerRecord, live_supervisor
 from gazelled.observe.confinement import Confinement
-from gazelled.pages.worker_page import AppStat, WorkerPage
+from gazelled.pages.worker_page import AppStat, WorkerPage, WorkerPageState
 from gazelled.planning.plan import Plan
 
 _COMMAND_MAX = 200
@@ -34,6 +34,11 @@ class WorkerStatus:
     connections: int
     reason: str  # of the last death, empty if there was none
     confinement: Confinement | None  # None: there is no process
+
+    @property
+    def serves(self) -> bool:
+        """Tell whether it has its connections, although it may take no new ones."""
+        return self.state in ("running", "draining")
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def read_status(run_dir: RunDir) -> Status:
     seen = {worker.queue_id for worker in record.workers if worker.process is not None and worker.process.alive}
     answers = answering(run_dir) if len(seen) < len(plan.workers) else {}
     workers = tuple(_workers(record, plan, pages, {queue: pid for queue, pid in answers.items() if queue not in seen}))
-    serving = sum(worker.state == "running" for worker in workers)
+    serving = sum(worker.serves for worker in workers)
     alive = supervisor is not None or serving > 0 or any(worker.pid is not None for worker in workers)
     hidden = supervisor is None and not seen and HIDDEN in answers.values()
     whole = (supervisor is not None or hidden) and serving == len(plan.workers)
@@ -143,11 +148,15 @@ def _workers(
         page, answer = pages.get(worker.queue_id), answers.get(worker.queue_id)
         pid = mine.process.pid if mine.process is not None and alive else answer or None
         state = mine.state if alive or mine.process is None else "dead"
+        if answer is not None:
+            state = "running"
+        if state == "running" and page is not None and page.state is WorkerPageState.DRAINING:
+            state = "draining"
         yield WorkerStatus(
             queue_id=worker.queue_id,
             name=worker.name,
             role=worker.role,
-            state="running" if answer is not None else state,
+            state=state,
             pid=pid,
             cpu=worker.cpu,
             restarts=mine.restarts,
@@ -164,7 +173,7 @@ def _applications(
     seen: dict[tuple[int, int], list[AppStat]] = {}
     for worker in workers:
         if (
-            worker.pid is not None or worker.state == "running"
+            worker.pid is not None or worker.serves
         ) and worker.queue_id in pages:  # what a dead worker shows is no longer so
             for app in pages[worker.queue_id].apps():
                 seen.setdefault((app.pid, groups[worker.queue_id]), []).append(app)

@@ -33,7 +33,7 @@ def status_lines(status: Status) -> Iterable[str]:
     if status.uplink is not None:
         yield _uplink_line(status.uplink)
     for worker in status.workers:
-        if worker.state != "running" and worker.reason:
+        if not worker.serves and worker.reason:
             yield f"{worker.name}: {worker.reason}"
     yield ""
     if status.applications:

@@ -38,6 +38,8 @@
  *                                                  listening program
  * Its EOF is the death of the process there; the process that sees it lets go of what the dead one held.
  *   TRACE {}   (from the administrator)  ->        times requests (enum gz_stage) until this connection ends
+ *   DRAIN {number}  (from the administrator)  ->   1: no new connections here until DRAIN {0}; what there is goes on
+ *                                        <-   DRAIN {number}
  *   CONNECTIONS {cursor}                 ->        which sockets are there? (connections.h)
  *                                        <-   CONNECTIONS {number, cursor}, and so many struct gz_connection in the same message
  * A number means nothing to a worker, nor to who receives a socket, but with a proof that the sender held it: the end is it.
@@ -68,7 +70,8 @@ enum gz_message_kind {
 	GZ_MESSAGE_ADOPTED = 15,
 	GZ_MESSAGE_VOUCH = 16,
 	GZ_MESSAGE_CARRY = 17,
-	GZ_MESSAGE_CONNECTIONS = 18
+	GZ_MESSAGE_CONNECTIONS = 18,
+	GZ_MESSAGE_DRAIN = 19
 };
 
 enum { GZ_WELCOME_ARENA = 0, GZ_WELCOME_CHANNEL = 1, GZ_WELCOME_PAGE = 2, GZ_WELCOME_FDS = 3 };
@@ -80,7 +83,8 @@ struct gz_message {
 	uint32_t abi_version;
 	uint32_t kind;
 	/* EVENT_QUEUE: which; DROP: sockets from 64 * number on; CARRY, ADOPTED, VOUCH: which socket; WELCOME: queue_id;
-	 * PAIRED: the receiver's side, 0 connects, 1 listens; CONNECTIONS: records that follow */
+	 * PAIRED: the receiver's side, 0 connects, 1 listens; CONNECTIONS: records that follow;
+	 * DRAIN: 1, 0 */
 	uint32_t number;
 	uint32_t attach_id; /* WELCOME: this process at this worker; FORKED: the child; ADOPTED: see above */
 	int32_t status;     /* REFUSED, FORKED, ADOPTED, PAIRED: 0 or an errno */

@@ -243,6 +243,8 @@ static void on_message(struct app *app, const struct gz_message *message, int fa
 		; /* we are awake */
 	else if (message->kind == GZ_MESSAGE_TRACE)
 		on_trace(app);
+	else if (message->kind == GZ_MESSAGE_DRAIN && !app->arena)
+		ask_to_drain(app, message);
 	else if (message->kind == GZ_MESSAGE_CONNECTIONS && !app->arena)
 		ask_connections(app, message);
 	else if (message->kind == GZ_MESSAGE_HELLO)

@@ -49,7 +49,7 @@ struct protocol_stack {
 	uint32_t sleeps;    /* numbers them */
 	bool readers_behind; /* datagrams were dropped in this turn: whoever should read them may be waiting for this CPU */
 	bool tracing;        /* somebody wants to know where the time goes (trace.h) */
-	bool draining;       /* SIGTERM: no new connections, flush, then _exit */
+	bool draining;       /* no new connections: SIGTERM (flush, then _exit), or GZ_MESSAGE_DRAIN */
 };
 
 static inline void worker_count(struct protocol_stack *stack, enum gz_counter counter, uint64_t n)

@@ -82,7 +82,6 @@ static bool completes(const struct protocol_stack *stack, const struct rte_mbuf 
 	const struct tcp_hdr *tcp = rte_pktmbuf_mtod_offset(m, const struct tcp_hdr *, frame->l4);
 
 	return frame->kind == FRAME_TCP && (frame->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK &&
-	       !stack->draining &&
 	       syncookie_sent(&frame->local, frame->local_port, &frame->remote, frame->remote_port,
 	                      rte_be_to_cpu_32(tcp->seqno), rte_be_to_cpu_32(tcp->ackno)) &&
 	       tcp_table_listens(&frame->local, frame->local_port);

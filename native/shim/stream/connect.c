@@ -22,18 +22,26 @@
 #define PATIENCE_MS 500
 #define NONBLOCK_PATIENCE_MS 20
 
-static struct attachment *pick_live(void)
+static struct attachment *pick_live_of(bool draining)
 {
 	for (uint32_t tries = 0; tries < shim.workers; tries++) {
 		uint32_t i = gz_add(&shim.turn, 1) % shim.workers;
 		struct attachment *a = gz_load_acquire(&shim.attachments[i]);
 
-		if (!a || shim.role[i] == GZ_ROLE_RECV)
+		if (!a || shim.role[i] == GZ_ROLE_RECV || (gz_load(&a->page->state) == GZ_WORKER_DRAINING) != draining)
 			continue;
 		if (a->channel || !program_claim(a))
 			return a;
 	}
 	return NULL;
+}
+
+/* One that drains only if no other lives: what there is to finish may need a connection. */
+static struct attachment *pick_live(void)
+{
+	struct attachment *a = pick_live_of(false);
+
+	return a ? a : pick_live_of(true);
 }
 
 /* The next worker that serves outgoing connections; NULL: none lives. */

@@ -88,6 +88,7 @@ def test_python_and_c_agree_on_every_constant(tmp_path: Path) -> None:
         "MESSAGE_REFUSED": worker_control.REFUSED,
         "MESSAGE_TRACE": worker_control.TRACE,
         "MESSAGE_CONNECTIONS": worker_control.CONNECTIONS,
+        "MESSAGE_DRAIN": worker_control.DRAIN,
         "CONNECTIONS_AT_ONCE": connections.AT_ONCE,
         "CONNECTIONS_END": connections.END,
         "PAIR_MAGIC": pair_memory.MAGIC,

@@ -35,6 +35,7 @@ _COMMANDS = {
     "connections": ("connections", "Show every connection, listener and UDP socket (also: ss)."),
     "latency": ("latency", "Show where the time of requests goes."),
     "drain": ("drain", "Take no new connections, and wait for the end of the old."),
+    "reload": ("reload", "Take the configuration anew, without a restart as far as that goes."),
     "recover": ("lifecycle", "Undo what a crash left behind."),
     "run": ("run", "Run a program on the stack."),
     "nics": ("nics", "List NICs, what they are used for, and whether they can be bound."),

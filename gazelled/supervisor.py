@@ -130,7 +130,9 @@ class Supervisor:
         self.plan = plan
         self.run_dir = run_dir
         self.report = report  # one sentence per decision
-        self.reload: Callable[[], list[str]] | None = None  # SIGHUP: says what would need a restart
+        # SIGHUP: the plan to go on with, and what to say; GazelledError if the configuration is not good.
+        self.reload: Callable[[], tuple[Plan, list[str]]] | None = None
+        self._status = ""  # what systemd was last told
         self._program = program
         self._policy = policy or Policy()
         self._selector = selectors.DefaultSelector()
@@ -213,17 +215,20 @@ class Supervisor:
                 return
             self._turn()
 
-    def _group_page(self, process_index: int, user: WorkerUser, who: access.Access) -> group_page.GroupPage:
-        uplink = self.plan.device.uplink
+    def _group_page(
+        self, process_index: int, user: WorkerUser, who: access.Access, plan: Plan | None = None
+    ) -> group_page.GroupPage:
+        plan = plan or self.plan
+        uplink = plan.device.uplink
         programs = read_state(uplink) if uplink is not None else None
         return planned_page(
-            self.plan,
+            plan,
             process_index,
             self.run_dir.path,
             who,
             run_uid=user.uid,
             run_gid=user.gid,
-            trust_rx_checksum=self.plan.device.kind == "veth",
+            trust_rx_checksum=plan.device.kind == "veth",
             uplink_owners=programs.owners if programs else 0,
             uplink_alive=programs.alive if programs else 0,
             uplink_ifindex=index_of(uplink) if uplink is not None else 0,
@@ -270,8 +275,7 @@ class Supervisor:
                 return
 
     def _is_served(self, slot: _Slot) -> bool:
-        states = (WorkerPageState.RUNNING, WorkerPageState.DRAINING)
-        running = slot.page is not None and slot.page.state in states
+        running = slot.page is not None and slot.page.state in (WorkerPageState.RUNNING, WorkerPageState.DRAINING)
         return running and self.run_dir.queue_held(slot.plan.queue_id)
 
     def _show_log(self, slot: _Slot) -> None:
@@ -292,6 +296,7 @@ class Supervisor:
         if now - self._last_tick >= TICK:
             self._last_tick = now
             notify.notify("WATCHDOG=1")
+            self._tell_status()
             overdue = self._slots
             if self._unrecorded_since is not None:
                 self._record()
@@ -396,11 +401,29 @@ class Supervisor:
         elif number == signal.SIGHUP:
             now_us = time.monotonic_ns() // 1000
             notify.notify("RELOADING=1", f"MONOTONIC_USEC={now_us}")
-            for line in self.reload() if self.reload is not None else []:
-                self.report(line)
+            self._reload()
             for slot in self._slots:
                 self._event(slot, Retry())
             notify.notify("READY=1", self._status_line())
+
+    def _reload(self) -> None:
+        """Take what can be taken of the configuration as it is now; nothing, if anything is wrong with it."""
+        try:
+            if self.reload is None:
+                return
+            plan, lines = self.reload()
+            user = worker_user(plan)
+            who = access.resolve(plan.security, user.own_gid)
+            access.close_directory(self.run_dir.path, who)
+            for group in plan.groups:
+                group_page.follow_plan(self._group_page(group.process_index, user, who, plan))
+            access.share_files(self.run_dir.path, who)
+            self.plan = plan
+            self.run_dir.write("plan.json", plan.to_json())
+        except (GazelledError, OSError) as error:
+            lines = [f"configuration not taken: {each}" for each in getattr(error, "messages", [str(error)])]
+        for line in lines:
+            self.report(line)
 
     # ---- stop
 
@@ -420,8 +443,20 @@ class Supervisor:
     # ---- what other processes see
 
     def _status_line(self) -> str:
-        running = sum(slot.worker.state is State.RUNNING for slot in self._slots)
-        return f"STATUS=instance {self.plan.instance}: {running} of {len(self._slots)} workers run"
+        serving = [slot for slot in self._slots if slot.serves]
+        connections = sum(slot.page.counters()["connections"] for slot in serving if slot.page is not None)
+        line = f"STATUS=instance {self.plan.instance}: {len(serving)} of {len(self._slots)} workers run"
+        for slot in self._slots:
+            drains = slot.serves and slot.page is not None and slot.page.state is WorkerPageState.DRAINING
+            if drains or not slot.serves:
+                line += f"; queue {slot.plan.queue_id} {'drains' if drains else slot.worker.state.value}"
+        return f"{line}; {connections} connections"
+
+    def _tell_status(self) -> None:
+        line = self._status_line()
+        if line != self._status:
+            self._status = line
+            notify.notify(line)
 
     def _record(self) -> None:
         """Write state.json if it says something new, and tell systemd."""
@@ -444,7 +479,7 @@ class Supervisor:
         text = record.to_json()
         if text != self._recorded:
             self._write_state(text)
-            notify.notify(self._status_line())
+            self._tell_status()
 
     def _write_state(self, text: str) -> None:
         """Write state.json. Without room for it workers are served all the same; each tick tries again.

@@ -15,7 +15,7 @@ from gazelled.config import Config, load_config
 @click.group()
 @instance_option
 def config(instance: str | None) -> None:
-    """Show the effective configuration or its schema."""
+    """Show the effective configuration or its schema, or check one."""
 
 
 @config.command()
@@ -32,6 +32,29 @@ def show(config_file: Path | None, instance: str | None, as_json: bool) -> None:
 
         effective = complete(effective, read_topology())
     click.echo(json.dumps(effective.to_dict(), indent=2) if as_json else _toml(effective))
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@instance_option
+def check(file: Path | None, instance: str | None) -> None:
+    """Say whether a configuration is good for this machine, and what it would change of the instance that runs.
+
+    Exits with 78 if it is not, with all that is wrong.
+    """
+    from gazelled.commands.lifecycle import report
+    from gazelled.instance.run_dir import RunDir
+    from gazelled.lifecycle.chosen_plan import make_plan, running_uplink, startable
+    from gazelled.lifecycle.reload import change, running_plan
+
+    named = make_plan(file, instance)
+    run_dir = RunDir.of(named.instance)
+    uplink = running_uplink(run_dir)
+    plan = startable(make_plan(file, instance, uplink) if uplink is not None else named, report)
+    click.echo(f"good: instance {plan.instance}, {plan.tot_queue_num} workers, stack address {plan.network.host_addr}")
+    if run_dir.plan.exists():
+        for line in change(running_plan(run_dir), plan).lines:
+            click.echo(line)
 
 
 @config.command()

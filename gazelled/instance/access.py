@@ -109,6 +109,16 @@ def close_directory(path: Path, access: Access) -> None:
         ) from error
 
 
+def share_files(path: Path, access: Access) -> None:
+    """Open the files of a run directory in use to those who may attach, as they are when they are made anew."""
+    gid = access.own_gid if access.private else None
+    for pattern, mode in (("group.[0-9]*", 0o640), ("worker.*.page", 0o640), ("worker.*.sock", 0o660)):
+        for file in path.glob(pattern):
+            if gid is not None:
+                os.chown(file, -1, gid)
+            file.chmod(mode if gid is not None else mode | (mode >> 3 & 0o007))
+
+
 def _acl(users: list[int], groups: list[int]) -> bytes:
     """Return a directory's access list as the kernel has it: all for its owner, reading for its group and for these."""
     read = _READ | _SEARCH

@@ -157,11 +157,16 @@ def main(argv: Sequence[str]) -> int:
 def supervise(plan: Plan, config_file: Path | None, report: Report, on_ready: Callable[[], None]) -> int:
     """Run a supervisor in this process to its end; returns the exit status."""
     from gazelled.base.native_build import worker_program
-    from gazelled.lifecycle.chosen_plan import reconsider
+    from gazelled.lifecycle.reload import reconsider
     from gazelled.supervisor import Supervisor
 
     supervisor = Supervisor(plan, RunDir.of(plan.instance), worker_program(), report)
-    supervisor.reload = lambda: reconsider(plan, config_file)
+
+    def reload() -> tuple[Plan, list[str]]:
+        change = reconsider(supervisor.plan, config_file)
+        return change.plan, change.lines
+
+    supervisor.reload = reload
     problems = supervisor.run(on_ready)
     for problem in problems:
         report(f"not put back: {problem}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gazelled.base.errors import ConfigError, GazelledError
+from gazelled.base.errors import ConfigError
 from gazelled.config import DEFAULT_INSTANCE, Uplink, find_config, load_config
 from gazelled.configuration.settings import is_instance_name
 from gazelled.instance.run_dir import RunDir
@@ -53,18 +53,6 @@ def startable(plan: Plan, report: Report) -> Plan:
         if finding.severity == "warning":
             report(f"warning: {finding.object}: {finding.reason}")
     return plan
-
-
-def reconsider(running: Plan, config_file: Path | None) -> list[str]:
-    """Plan again, for SIGHUP: say what the configuration would now do differently."""
-    try:
-        plan = make_plan(config_file, running.instance, uplink_of(running))
-    except GazelledError as error:
-        return [f"configuration not taken: {message}" for message in error.messages]
-    if plan.errors:
-        return [f"configuration not taken: {finding.object}: {finding.reason}" for finding in plan.errors]
-    differences = running.difference(plan)
-    return [f"needs a restart: {each}" for each in differences] or ["configuration read again: nothing has changed"]
 
 
 def running_config(run_dir: RunDir) -> Path | None:

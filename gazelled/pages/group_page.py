@@ -181,6 +181,10 @@ class _GroupPage(ctypes.Structure):
 
 
 SIZE = ctypes.sizeof(_GroupPage)
+_FOLLOWING = (
+    "idle", "spin_us", "nic_read_number", "rpc_number", "read_connect_number", "allow_everybody", "foreign_listen",
+    "file_gid",
+)  # fmt: skip
 
 
 def layout() -> dict[str, tuple[int, dict[str, int]]]:
@@ -294,6 +298,22 @@ def write(page: GroupPage) -> Path:
         os.fchmod(file.fileno(), 0o644 if page.file_gid is None else 0o640)
     draft.rename(path)
     return path
+
+
+def follow_plan(page: GroupPage) -> None:
+    """Have a page that is in use hold what may change while workers run: budgets, idle policy, who may attach.
+
+    Who looks at a list meanwhile finds it shorter than it was and than it will be, never with somebody else in it.
+    """
+    raw = pack(page)
+    field = {each[0]: getattr(_GroupPage, each[0]) for each in _GroupPage._fields_}
+    lists, counts = ("allow_uids", "allow_gids"), ("allow_uid_count", "allow_gid_count")
+    with (page.run_dir / f"group.{page.process_index}").open("r+b", buffering=0) as file:
+        for count in counts:
+            os.pwrite(file.fileno(), bytes(4), field[count].offset)
+        for name in (*_FOLLOWING, *lists, *counts):
+            at, size = field[name].offset, field[name].size
+            os.pwrite(file.fileno(), raw[at : at + size], at)
 
 
 def _planned(page: GroupPage) -> tuple[str, ...]:

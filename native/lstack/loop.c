@@ -175,6 +175,15 @@ static uint32_t turn(struct protocol_stack *stack)
 	return work;
 }
 
+/* The supervisor may have written another spin_us into the group page. */
+static void follow_spin(struct protocol_stack *stack, struct idle_polling *polling)
+{
+	uint64_t most_ns = stack->group->spin_us * 1000ull;
+
+	if (most_ns != polling->most_ns)
+		idle_polling_init(polling, most_ns);
+}
+
 static void publish_gauges(struct protocol_stack *stack)
 {
 	worker_gauge(stack, GZ_COUNT_retransmits, lwip_stats.mib2.tcpretranssegs);
@@ -265,6 +274,7 @@ static bool idle(struct protocol_stack *stack, struct idle_polling *polling, str
 		return true;
 	}
 	publish_gauges(stack);
+	follow_spin(stack, polling);
 	slept = sleep_with(stack, manners, stack->now_ns >= manners->prompt_until_ns, idle_ns);
 	if (slept)
 		idle_polling_slept(polling, stack->now_ns, idle_ns, slept);
@@ -301,6 +311,7 @@ void loop_run(struct protocol_stack *stack)
 		if (stack->now_ns - events_ns >= EVENTS_EVERY_NS) {
 			events_ns = stack->now_ns;
 			publish_gauges(stack);
+			follow_spin(stack, &polling);
 			take_events(stack, 0);
 		}
 		if (stack->readers_behind) {

@@ -158,7 +158,7 @@ def main(run_dir: str, policy: str, program: str) -> int:
         print(sentence, flush=True)
 
     supervisor = Supervisor(two_workers(), RunDir(Path(run_dir)), Path(program), say, Policy(**json.loads(policy)))
-    supervisor.reload = lambda: ["reload asked"]
+    supervisor.reload = lambda: (supervisor.plan, ["reload asked"])
     problems = supervisor.run(lambda: say("[ready]"))
     return 1 if problems else 0
 

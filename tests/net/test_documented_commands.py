@@ -76,7 +76,7 @@ def reader(kit: Kit) -> Reader:
 
 
 def test_the_commands_of_the_readme_work(reader: Reader) -> None:
-    with_make, _, kept, beside = blocks(README, "```")[:4]
+    beside, with_make, _, kept = blocks(README, "```")[:4]
     assert [line.split()[:2] for line in with_make] == [["make", "run"], ["make", "test"]]
     reader.types("gazelled start")  # as `make run KEEP=1` leaves it
     said = [reader.types(line) for line in kept if not line.startswith("make ")]

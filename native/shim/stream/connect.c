@@ -81,6 +81,17 @@ static int outcome(struct sock *s)
 	return 0;
 }
 
+/*
+ * The worker could not even begin, which the kernel would say at once. Of what the wire says it never does, however soon that comes:
+ * to a connect that does not wait it says EINPROGRESS.
+ */
+static bool refused_here(struct sock *s)
+{
+	uint32_t error = gz_load(&s->peer->error);
+
+	return sock_peer_flags(s) & GZ_WORKER_DEAD && !s->attachment->pair && (error == EADDRNOTAVAIL || error == ENOBUFS);
+}
+
 /* The attempt is over and failed: a further connect() may try again. */
 static bool failed(struct sock *s)
 {
@@ -298,7 +309,7 @@ int connect_start(struct sock *s, int fd, const struct sockaddr *sa, socklen_t l
 			goto out;
 	}
 	if (sock_nonblock(s)) {
-		err = settled(s) && !s->attachment->pair ? outcome(s) : -EINPROGRESS; /* as the kernel's loopback says it */
+		err = refused_here(s) ? outcome(s) : -EINPROGRESS;
 		goto out;
 	}
 wait:

@@ -91,6 +91,40 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as connection
 print("told back")
 """
 
+# A child with an epoll set for each connection.
+FORKING = """
+import os, select, signal, socket, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])), backlog=512)
+print("ready", flush=True)
+while True:
+    connection, _ = listener.accept()
+    if os.fork() == 0:
+        listener.close()
+        connection.setblocking(False)
+        poll = select.epoll()
+        poll.register(connection, select.EPOLLIN)
+        while poll.poll():
+            data = connection.recv(100)
+            if not data:
+                os._exit(0)
+            connection.send(data)
+    connection.close()
+"""
+MANY = """
+import socket, sys
+connections = []
+for _ in range(150):
+    connections.append(socket.create_connection((sys.argv[1], int(sys.argv[2])), 10))
+    connections[-1].settimeout(10)
+    connections[-1].send(b"first")
+    assert connections[-1].recv(100) == b"first"
+for each in connections:
+    each.send(b"again")
+    assert each.recv(100) == b"again"
+print("all served")
+"""
+
 
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
@@ -124,3 +158,11 @@ def test_sockets_for_a_child_after_its_exec(instance: Instance, attached: bool) 
     said = instance.home.run(*instance.attached(*ask)) if attached else instance.client.run(*ask)
     assert said.splitlines()[-4:] == ["stream one", "listener two", "bound two", "udp three"]
     assert server.wait(10) == 0, server.output()
+
+
+def test_more_children_than_a_pair_has_event_queues(instance: Instance) -> None:
+    server = instance.spawn(sys.executable, "-c", FORKING, instance.address, "7230")
+    server.said("ready")
+    said = instance.home.run(*instance.attached(sys.executable, "-c", MANY, instance.address, "7230"))
+    assert "all served" in said
+    server.kill_group()

@@ -156,3 +156,8 @@ def test_a_core_has_nothing_of_the_memory_that_is_shared(instance: Instance) -> 
     done = instance.home.run(*instance.attached(sys.executable, "-c", SHARING))
     assert set(done.split("\n")) == {"left out", ""}
     assert len(done.split("\n")) > 4
+
+
+def test_the_address_of_the_stack_is_one_of_the_hosts(instance: Instance) -> None:
+    assert instance.address in instance.home.run(*instance.attached("hostname", "-I")).split()
+    assert instance.address not in instance.home.run("hostname", "-I").split()

@@ -6,6 +6,7 @@
 #ifndef SHIM_REAL_H
 #define SHIM_REAL_H
 
+#include <ifaddrs.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -68,6 +69,8 @@
 	X(int, chroot, (const char *))                                                                    \
 	X(int, setrlimit, (__rlimit_resource_t, const struct rlimit *))                                   \
 	X(int, setrlimit64, (__rlimit_resource_t, const struct rlimit64 *))                               \
+	X(int, getifaddrs, (struct ifaddrs **))                                                           \
+	X(void, freeifaddrs, (struct ifaddrs *))                                                          \
 	X(pid_t, fork, (void))                                                                            \
 	X(ssize_t, preadv2, (int, const struct iovec *, int, off_t, int))                                 \
 	X(ssize_t, pwritev2, (int, const struct iovec *, int, off_t, int))                                \

@@ -129,6 +129,17 @@ static int begin(struct sock *s, int fd, struct attachment *a, const struct endp
 	return 0;
 }
 
+/* The address the other side sees, of a socket that is bound as `local` says: another of loopback than it connects to may be kept. */
+static void source(struct endpoint *local, const struct endpoint *to)
+{
+	static const uint8_t loopback4[16] = { [10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1 };
+	bool both4 = gz_addr_is4(to->addr) && gz_addr_is_loopback(to->addr);
+
+	if (both4 && gz_addr_is4(local->addr) && gz_addr_is_loopback(local->addr))
+		return;
+	memcpy(local->addr, both4 ? loopback4 : to->addr, sizeof(local->addr));
+}
+
 /*
  * Towards a program on this host that is attached as well: no packets. The kernel socket under it takes the address and port
  * the other side will see. 1: not that way. Or -errno.
@@ -149,6 +160,8 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 	if (s->template || !served_any(from.netns, to) || (!s->bound && !pair_reaches(&from, to)))
 		return 1;
 	if (!s->bound) {
+		memset(local.addr, 0, sizeof(local.addr));
+		source(&local, to);
 		local.port = 0;
 		s->options.value[OPTION_V6ONLY] = sock_v6only(s, fd); /* binding is going to set it */
 		s->options.known |= 1ull << OPTION_V6ONLY;
@@ -163,7 +176,7 @@ static int same_host(struct sock *s, int fd, const struct endpoint *to)
 		return 1;
 	if (local.port < IPPORT_RESERVED && geteuid())
 		return 1; /* the kernel let us have it, but the accepting program cannot know that */
-	memcpy(local.addr, to->addr, sizeof(local.addr));
+	source(&local, to);
 	err = pair_connect(&from, &local, to, s, &a, &n);
 	if (err)
 		return err; /* 1: another thread took the last number; bound to loopback it stays, which the kernel does not mind */

@@ -55,16 +55,26 @@ static bool served(int level, int name)
 	}
 }
 
+/* Options that have the same number for IPv4 and IPv6. */
+static bool any_family(int name)
+{
+	return name == MCAST_JOIN_GROUP || name == MCAST_LEAVE_GROUP || name == MCAST_JOIN_SOURCE_GROUP ||
+	       name == MCAST_LEAVE_SOURCE_GROUP || name == MCAST_BLOCK_SOURCE || name == MCAST_UNBLOCK_SOURCE ||
+	       name == MCAST_MSFILTER;
+}
+
 /* Multicast is the kernel's in every case: it works as far as a socket has a side there. */
 static bool multicast(int level, int name)
 {
 	if (level == IPPROTO_IPV6)
 		return name == IPV6_MULTICAST_IF || name == IPV6_MULTICAST_HOPS || name == IPV6_MULTICAST_LOOP ||
-		       name == IPV6_MULTICAST_ALL || name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP;
+		       name == IPV6_MULTICAST_ALL || name == IPV6_JOIN_GROUP || name == IPV6_LEAVE_GROUP ||
+		       name == IPV6_JOIN_ANYCAST || name == IPV6_LEAVE_ANYCAST || any_family(name);
 	return level == IPPROTO_IP &&
 	       (name == IP_MULTICAST_IF || name == IP_MULTICAST_TTL || name == IP_MULTICAST_LOOP ||
 	        name == IP_MULTICAST_ALL || name == IP_ADD_MEMBERSHIP || name == IP_DROP_MEMBERSHIP ||
-	        name == IP_ADD_SOURCE_MEMBERSHIP || name == IP_DROP_SOURCE_MEMBERSHIP);
+	        name == IP_ADD_SOURCE_MEMBERSHIP || name == IP_DROP_SOURCE_MEMBERSHIP || name == IP_BLOCK_SOURCE ||
+	        name == IP_UNBLOCK_SOURCE || name == IP_MSFILTER || any_family(name));
 }
 
 static uint32_t value_of(int fd, int level, int name)

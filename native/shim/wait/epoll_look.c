@@ -40,6 +40,13 @@ static void on_pair_bell(void *ctx, uint32_t n)
 			epoll_item_changed(item);
 }
 
+static void look_at_all(struct epoll *ep, struct attachment *a)
+{
+	for (struct item *item = ep->items; item; item = item->after)
+		if (item->stack && (sock_kind(item->s) != KIND_STREAM || item->s->attachment == a))
+			epoll_item_changed(item);
+}
+
 /* Bells of all attachments. A shared queue's bells are nobody's: then everything is looked at. */
 static void take_own_bells(struct epoll *ep)
 {
@@ -56,6 +63,8 @@ static void take_own_bells(struct epoll *ep)
 		struct gz_bell *bell = attachment_bell(a, ep->queue);
 		struct pair_bells bells = { ep, a };
 
+		if (!bell && attachment_is_program(a) && !a->ops->hears(a, ep->queue))
+			look_at_all(ep, a); /* no event queue was left there for this set */
 		if (!bell || !gz_bell_pending(bell))
 			continue;
 		if (a->channel)

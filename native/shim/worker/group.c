@@ -168,13 +168,19 @@ bool group_inherit(void)
 	return !shim.disabled;
 }
 
+bool group_known(void)
+{
+	shim_lock();
+	if (!shim.group && !shim.disabled && !open_group())
+		__atomic_store_n(&shim.disabled, true, __ATOMIC_RELEASE);
+	shim_unlock();
+	return shim_active();
+}
+
 void group_expect_passing(void)
 {
 	if (gz_load(&shim.passes))
 		return;
 	gz_store(&shim.passes, true);
-	shim_lock();
-	if (!shim.group && !shim.disabled && !open_group())
-		__atomic_store_n(&shim.disabled, true, __ATOMIC_RELEASE);
-	shim_unlock();
+	(void)group_known();
 }

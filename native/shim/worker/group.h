@@ -27,6 +27,9 @@ bool group_on(void);
 /* The program has made a pair of UNIX sockets, by which it may pass sockets to a child: it is attached before its next fork. */
 void group_expect_passing(void);
 
+/* True if there is a group page; attaches to nobody. */
+bool group_known(void);
+
 /* exec.c, before main: maps the group page, attaches to nobody. False: there is none. */
 bool group_inherit(void);
 

@@ -155,6 +155,28 @@ def connect_from_bound_address(t: T) -> None:
     t.accepted(listener, "p").getpeername()
 
 
+@case(("loopback",))
+def connect_from_another_address_of_loopback(t: T) -> None:
+    listener, address = t.listener(end=t.peer)
+    s = t.socket()
+    s.bind(("127.0.0.2", 0))
+    s.connect(address)
+    s.getsockname()
+    t.accepted(listener, "p").getpeername()
+
+
+@case(("loopback",))
+def connect_to_another_address_of_loopback(t: T) -> None:
+    listener, address = t.listener(end=t.peer, host=t.any)
+    assert isinstance(address, tuple)
+    s = t.socket()
+    s.connect(("127.0.0.3", address[1]))
+    s.getsockname()
+    p = t.accepted(listener, "p")
+    p.getsockname()
+    p.getpeername()
+
+
 @case(DIAL)
 def connect_from_any(t: T) -> None:
     listener, address = t.listener(end=t.peer)

@@ -353,3 +353,22 @@ def option_bad_descriptors(t: T) -> None:
     for fd in (-1, 7001, reads):
         t.note("get", t.me.run("getsockopt", fd, SOL, socket.SO_TYPE, 4))
         t.note("set", t.me.run("setsockopt", fd, SOL, socket.SO_KEEPALIVE, 1))
+
+
+@case(("server", "both"), "udp")
+def udp_joins_a_group_by_options_of_any_family(t: T) -> None:
+    join, leave, block, unblock, join_source, leave_source = 42, 45, 43, 44, 46, 47
+    device = struct.pack("I4x", socket.if_nametoindex("lo"))
+    group, source = (
+        struct.pack("HH4s120x", socket.AF_INET, 0, socket.inet_aton(address)) for address in ("239.1.2.3", "127.0.0.9")
+    )
+    u = t.socket("u", socket.SOCK_DGRAM)
+    u.bind((t.any, t.port()))
+    u.setsockopt(socket.IPPROTO_IP, join, device + group, "the group")
+    u.setsockopt(socket.IPPROTO_IP, join, device + group, "the group again")
+    for option in (block, unblock):
+        u.setsockopt(socket.IPPROTO_IP, option, device + group + source, "a sender")
+    u.setsockopt(socket.IPPROTO_IP, leave, device + group, "the group")
+    for option in (join_source, leave_source):
+        u.setsockopt(socket.IPPROTO_IP, option, device + group + source, "one sender")
+    u.setsockopt(socket.IPPROTO_IP, 38, b"nonsense", "no membership")

@@ -6,7 +6,11 @@
 #include <gazelle/atomic.h>
 
 #include "socket/conn.h"
+#include "core/worker.h"
+#include "socket/sockets.h"
 #include "socket/stream.h"
+
+#define SLOW_TICK_NS (TCP_SLOW_INTERVAL * 1000000ull)
 
 /* TCP_MAXSEG, set before the connection was made. */
 void stream_limit_segments(struct conn *conn)
@@ -15,6 +19,36 @@ void stream_limit_segments(struct conn *conn)
 
 	if (most >= 88 && most < conn->pcb->mss) /* Linux takes no less */
 		conn->pcb->mss = (u16_t)most;
+}
+
+/* True while something was sent again, or a window that is shut was asked about, and no answer has come. */
+static bool is_unanswered(const struct tcp_pcb *pcb)
+{
+	return pcb->nrtx || pcb->persist_probe || (ip_get_option(pcb, SOF_KEEPALIVE) && pcb->keep_cnt_sent);
+}
+
+/*
+ * TCP_USER_TIMEOUT (RFC 5482), as Linux counts it: from the first retransmission, or keepalive probe from the last segment that
+ * came. lwIP calls this at each of its slow ticks.
+ */
+static err_t look_at_silence(void *arg, struct tcp_pcb *pcb)
+{
+	struct conn *conn = arg;
+	uint64_t now_ns, most_ns;
+
+	if (!conn || !is_unanswered(pcb)) {
+		if (conn)
+			conn->silent_ns = 0;
+		return ERR_OK;
+	}
+	now_ns = conn->sockets->stack->now_ns;
+	most_ns = gz_load(&conn->shared->options.user_timeout_ms) * 1000000ull;
+	if (!conn->silent_ns)
+		conn->silent_ns = now_ns - (pcb->nrtx || pcb->persist_probe ? 0 : (tcp_ticks - pcb->tmr) * SLOW_TICK_NS);
+	if (!most_ns || now_ns - conn->silent_ns < most_ns)
+		return ERR_OK;
+	tcp_abandon(pcb, 0);
+	return ERR_ABRT;
 }
 
 void stream_apply_options(struct conn *conn)
@@ -52,6 +86,7 @@ void stream_apply_options(struct conn *conn)
 		pcb->keep_intvl = intvl * 1000u;
 	if (cnt && cnt <= 127)
 		pcb->keep_cnt = cnt;
+	tcp_poll(pcb, gz_load(&o->user_timeout_ms) ? look_at_silence : NULL, 1);
 	uint32_t tos = gz_load(&o->tos), ttl = gz_load(&o->ttl);
 	if (tos <= 255)
 		pcb->tos = (u8_t)tos;

@@ -23,6 +23,8 @@ print("closed", flush=True)
 sys.stdin.read()
 """
 
+STAYS = CLOSES_FIRST.replace("listener.close()", "pass").replace("sys.stdin.read()", "listener.accept()")
+
 
 def test_a_syn_that_ends_a_time_wait_without_a_listener_is_refused_by_us(kit: Kit) -> None:
     instance, server = served(kit, CLOSES_FIRST, "listening")
@@ -42,6 +44,37 @@ def test_a_syn_that_ends_a_time_wait_without_a_listener_is_refused_by_us(kit: Ki
     assert answer is not None
     assert (answer.source, answer.flags, answer.ack) == (instance.address, RST | ACK, peer.seq)
     assert instance.worker(0)["restarts"] == 0
+    instance.stop()
+
+
+def test_an_older_syn_ends_a_time_wait_by_its_reset(kit: Kit) -> None:
+    instance, server = served(kit, STAYS, "listening")
+    peer = neighbour(instance, 7100)
+    peer.open()
+    peer.send(ACK | PSH, b"x")
+    end = peer.wait(lambda packet: bool(packet.flags & FIN))
+    assert end is not None
+    peer.ack = end.end
+    peer.send(ACK | FIN)
+    server.said("closed")
+    assert peer.wait(lambda packet: packet.ack == peer.seq) is not None
+    peer.wire.drain()
+    older = (peer.isn - 100_000) & 0xFFFFFFFF
+    peer.send(SYN, seq=older, options=MSS_OPTION)
+    answer = peer.wait(lambda packet: not packet.flags & FIN)
+    assert answer is not None
+    assert (answer.flags, answer.ack) == (ACK, peer.seq)
+    # What a Linux client answers an ACK with that acknowledges nothing of its SYN; then it tries again.
+    peer.send(RST, seq=(answer.ack + 1) & 0xFFFFFFFF)
+    peer.send(SYN, seq=older, options=MSS_OPTION)
+    answer = peer.wait(lambda packet: not packet.flags & FIN)
+    assert answer is not None
+    assert answer.flags == ACK, "a RST of another number ends nothing"
+    peer.send(RST, seq=answer.ack)
+    peer.send(SYN, seq=older, options=MSS_OPTION)
+    answer = peer.wait(lambda packet: not packet.flags & FIN)
+    assert answer is not None
+    assert answer.flags == SYN | ACK
     instance.stop()
 
 

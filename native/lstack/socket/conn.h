@@ -52,7 +52,7 @@ struct conn {
 	uint64_t deferred_until_ns;
 	uint64_t since_ns;    /* when it was made */
 	uint64_t progress_ns; /* of an orphan: when it last was a byte nearer to its end */
-	uint64_t silent_ns;   /* TCP_USER_TIMEOUT: since then the peer has acknowledged none of what was sent again; 0 = it has */
+	uint64_t silent_ns; /* TCP_USER_TIMEOUT: since then the peer has acknowledged none of what was sent again; 0 = it has */
 	/* towards the application */
 	struct pbuf *held;   /* received, no room yet */
 	struct ahead *ahead; /* received, but not yet what comes before it: it lies in the FIFO already; NULL: nothing */

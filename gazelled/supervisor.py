@@ -133,6 +133,7 @@ class Supervisor:
         # SIGHUP: the plan to go on with, and what to say; GazelledError if the configuration is not good.
         self.reload: Callable[[], tuple[Plan, list[str]]] | None = None
         self._status = ""  # what systemd was last told
+        self.each_tick: Callable[[], None] | None = None  # what else is to be looked at once a second
         self._program = program
         self._policy = policy or Policy()
         self._selector = selectors.DefaultSelector()
@@ -300,6 +301,8 @@ class Supervisor:
             overdue = self._slots
             if self._unrecorded_since is not None:
                 self._record()
+            if self.each_tick is not None:
+                self.each_tick()
             if self._metrics is not None:
                 self._metrics.look(now)
             if self._uplink is not None:

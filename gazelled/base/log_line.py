@@ -43,7 +43,7 @@ class Repeats:
         return [f"(said {left} more time{'s' * (left > 1)})", sentence] if left else [sentence]
 
 
-def to_journal(sentence: str, instance: str) -> bool:
+def to_journal(sentence: str, instance: str, queue: int | None = None) -> bool:
     """Write an entry to systemd's journal, with its priority and whose it is; False if there is none."""
     level, text = split_level(sentence)
     fields = {
@@ -51,6 +51,7 @@ def to_journal(sentence: str, instance: str) -> bool:
         "PRIORITY": str(_PRIORITIES[level]),
         "SYSLOG_IDENTIFIER": "gazelled",
         "GAZELLED_INSTANCE": instance,
+        **({"GAZELLED_QUEUE": str(queue)} if queue is not None else {}),
     }
     data = "".join(f"{key}={value}\n" for key, value in fields.items()).encode(errors="replace")
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gazelled.base.errors import ConfigError, GazelledError
 from gazelled.base.exitcode import ExitCode
-from gazelled.base.log_line import Repeats, line
+from gazelled.base.log_line import Repeats, belongs_to_journal, line
 from gazelled.instance.run_dir import RunDir, bound_log, tail
 from gazelled.planning.plan import Plan
 
@@ -161,6 +161,10 @@ def supervise(plan: Plan, config_file: Path | None, report: Report, on_ready: Ca
     from gazelled.supervisor import Supervisor
 
     supervisor = Supervisor(plan, RunDir.of(plan.instance), worker_program(), report)
+    if belongs_to_journal(sys.stderr.fileno()):
+        from gazelled.lifecycle.worker_journal import WorkerJournal
+
+        supervisor.each_tick = WorkerJournal(RunDir.of(plan.instance), len(plan.workers)).look
 
     def reload() -> tuple[Plan, list[str]]:
         change = reconsider(supervisor.plan, config_file)

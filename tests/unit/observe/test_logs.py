@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gazelled import cli
 from gazelled.base.errors import GazelledError
 from gazelled.base.log_line import Repeats, belongs_to_journal, in_journal, line
 from gazelled.instance.run_dir import RunDir
+from gazelled.lifecycle.worker_journal import WorkerJournal
 from gazelled.observe.logs import Follower, read, since
 
 
@@ -101,6 +103,31 @@ def test_with_systemd_each_sentence_is_an_entry_of_the_journal(tmp_path: Path, m
     path.unlink()
     report("after the journal went")
     assert others == ["after the journal went"]
+
+
+def test_what_workers_say_is_told_to_the_journal_once(
+    tmp_path: Path, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal"
+    monkeypatch.setattr("gazelled.base.log_line._JOURNAL", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(path))
+        journal.setblocking(False)
+        workers = WorkerJournal(run_dir, 3)
+        workers.look()
+        with run_dir.worker_log(0).open("a") as file:
+            file.write("2026-01-31T12:00:04.000Z warning: ring full\n2026-01-31T12:00:05.000Z info: not who")
+        run_dir.worker_log(2).write_text("2026-01-31T12:00:04.500Z info: ready\n")
+        workers.look()
+        workers.look()
+        entries = []
+        with suppress(BlockingIOError):
+            while True:
+                entries.append(dict(line.split("=", 1) for line in journal.recv(4096).decode().splitlines()))
+    assert [(each["MESSAGE"], each["PRIORITY"], each["GAZELLED_QUEUE"]) for each in entries] == [
+        ("ring full", "4", "0"),
+        ("ready", "6", "2"),
+    ]
 
 
 def test_only_an_output_that_leads_to_the_journal_is_the_journals(

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from gazelled.base.exitcode import ExitCode
+from gazelled.base.log_line import belongs_to_journal, in_journal
 from gazelled.base.printable import printable_lines
 from gazelled.commands.options import chosen_uplink, config_option, instance_option, json_option, uplink_options
 from gazelled.lifecycle.chosen_plan import instance_name
@@ -39,8 +40,10 @@ def start(
     from gazelled.lifecycle.chosen_plan import make_plan, startable
     from gazelled.lifecycle.instance import start as start_instance
 
-    plan = startable(make_plan(config_file, instance, chosen_uplink(nic, past_firewall)), report)
-    return start_instance(plan, config_file, foreground=foreground, report=report)
+    plan = make_plan(config_file, instance, chosen_uplink(nic, past_firewall))
+    in_service = foreground and belongs_to_journal(sys.stderr.fileno())
+    tell = in_journal(plan.instance, report) if in_service else report
+    return start_instance(startable(plan, tell), config_file, foreground=foreground, report=tell)
 
 
 @click.command()

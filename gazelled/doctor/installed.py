@@ -19,6 +19,7 @@ from gazelled.doctor.machine import Machine
 from gazelled.instance.access import attachers, may_attach
 from gazelled.instance.reach import answering
 from gazelled.instance.run_dir import RunDir, live_supervisor
+from gazelled.pages import group_page, worker_page
 from gazelled.pages.run_memory import run_dir_bytes
 from gazelled.pages.worker_page import ABI_VERSION
 from gazelled.planning.plan import Plan
@@ -79,11 +80,14 @@ def _versions() -> Iterator[Line]:
     """Compare what the worker, the library and we ourselves take shared memory to be."""
     try:
         worker, library = worker_program(), shim_library()
-        said = json.loads(command.run([str(worker), "--abi"], timeout=10).stdout)["abi_version"]
+        said = json.loads(command.run([str(worker), "--abi"], timeout=10).stdout)
     except GazelledError as error:
         yield problem("programs", error.message, "nothing can be started", error.hint or "install gazelled again")
         return
-    other = {"worker": said, "library": _library_abi(library)}
+    other: dict[str, object] = {"worker": said["abi_version"], "library": _library_abi(library)}
+    sizes = {"gz_worker_page": worker_page.SIZE, "gz_group_page": group_page.SIZE}
+    if any(said["structs"][name]["size"] != size for name, size in sizes.items()):
+        other["worker"] = "of another build"
     wrong = [f"{what} {number}" for what, number in other.items() if number != ABI_VERSION]
     if wrong:
         yield problem(

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from gazelled.base.errors import ConfigError, GazelledError
 from gazelled.base.exitcode import ExitCode
-from gazelled.base.log_line import belongs_to_journal, in_journal
 from gazelled.base.process_identity import end_processes
 from gazelled.config import DEFAULT_INSTANCE, find_config
 from gazelled.instance.run_dir import RunDir, live_supervisor
@@ -50,8 +48,6 @@ def start(plan: Plan, config_file: Path | None, *, foreground: bool, report: Rep
     _prepare(run_dir, plan, source, lock, report)
     if foreground:
         try:
-            if belongs_to_journal(sys.stderr.fileno()):
-                report = in_journal(plan.instance, report)
             return supervise(plan, source, report, lambda: report(ready_sentence(plan)))
         finally:
             os.close(lock)

@@ -18,11 +18,18 @@ from gazelled.doctor.line import Line
 from gazelled.doctor.machine import Machine
 from gazelled.host.sysfs import Host
 from gazelled.host.topology_probe import read_topology
+from gazelled.pages import group_page, worker_page
 from gazelled.pages.worker_page import ABI_VERSION
 from gazelled.queue_planner import plan
 
 CPU = "sys/devices/system/cpu"
 CLOCK = "sys/devices/system/clocksource/clocksource0"
+
+
+BUILD = {
+    "abi_version": ABI_VERSION,
+    "structs": {"gz_worker_page": {"size": worker_page.SIZE}, "gz_group_page": {"size": group_page.SIZE}},
+}
 
 
 @dataclass
@@ -64,7 +71,7 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patient:
     native = tmp_path / "native"
     monkeypatch.setenv("GAZELLED_NATIVE", str(native))
     for program, text in (
-        ("lstack/lstack", f"#!/bin/sh\necho '{{\"abi_version\": {ABI_VERSION}}}'\n"),
+        ("lstack/lstack", f"#!/bin/sh\necho '{json.dumps(BUILD)}'\n"),
         ("shim/liblstack.so", f"gazelle ABI {ABI_VERSION}u"),
     ):
         (native / program).parent.mkdir(parents=True)
@@ -191,6 +198,11 @@ def other_library(patient: Patient) -> None:
     (patient.root.parent / "native/shim/liblstack.so").write_text(f"gazelle ABI {ABI_VERSION + 1}u")
 
 
+def other_worker(patient: Patient) -> None:
+    program = patient.root.parent / "native/lstack/lstack"
+    program.write_text(program.read_text().replace(str(group_page.SIZE), str(group_page.SIZE + 8)))
+
+
 def not_built(patient: Patient) -> None:
     (patient.root.parent / "native/lstack/lstack").unlink()
 
@@ -234,6 +246,7 @@ FAULTS: list[tuple[Callable[[Patient], None], str, str, str]] = [
     (no_user, "problem", "user", "adduser --system"),
     (unknown_group, "problem", "attach", "addgroup --system webmasters"),
     (other_library, "problem", "versions", "one version"),
+    (other_worker, "problem", "versions", "one version"),
     (not_built, "problem", "programs", "make build"),
     (no_mempool_driver, "problem", "dpdk", "apt install librte-meta-mempool"),
     (full_run, "problem", "room", "remount"),

@@ -133,7 +133,7 @@ class Supervisor:
         # SIGHUP: the plan to go on with, and what to say; GazelledError if the configuration is not good.
         self.reload: Callable[[], tuple[Plan, list[str]]] | None = None
         self._status = ""  # what systemd was last told
-        self.each_tick: Callable[[], None] | None = None  # what else is to be looked at once a second
+        self.each_tick: Callable[[], None] = lambda: None  # what else is to be looked at once a second
         self._program = program
         self._policy = policy or Policy()
         self._selector = selectors.DefaultSelector()
@@ -143,7 +143,7 @@ class Supervisor:
         self._recorded = ""
         self._unrecorded_since: float | None = None  # state.json could not be written
         self._uplink: UplinkWatch | None = None
-        self._metrics = MetricsProcess(run_dir.path, plan.metrics, report) if plan.metrics is not None else None
+        self._metrics = MetricsProcess(run_dir.path, plan.metrics, report)
         if plan.device.uplink is not None:
             processes = tuple(group.process_index for group in plan.groups)
             self._uplink = UplinkWatch(plan.device.uplink, processes, run_dir, report)
@@ -163,8 +163,7 @@ class Supervisor:
                 self._turn()
             if not self._stop_asked:
                 on_ready()
-                if self._metrics is not None:
-                    self._metrics.begin(time.monotonic())
+                self._metrics.begin(time.monotonic())
                 notify.notify("READY=1", self._status_line())
             while not self._stop_asked:
                 self._turn()
@@ -301,10 +300,8 @@ class Supervisor:
             overdue = self._slots
             if self._unrecorded_since is not None:
                 self._record()
-            if self.each_tick is not None:
-                self.each_tick()
-            if self._metrics is not None:
-                self._metrics.look(now)
+            self.each_tick()
+            self._metrics.look(now)
             if self._uplink is not None:
                 self._uplink.look(sum(slot.serves for slot in self._slots), now)
         for slot in overdue:
@@ -432,8 +429,7 @@ class Supervisor:
 
     def _stop(self) -> list[str]:
         """End all workers, put the host back, remove the run directory. Returns what could not be put back."""
-        if self._metrics is not None:
-            self._metrics.stop()
+        self._metrics.stop()
         for slot in self._slots:
             self._event(slot, Stop())
         while not all(slot.worker.state is State.STOPPED for slot in self._slots):

@@ -16,9 +16,9 @@ _END_S = 2.0
 
 
 class MetricsProcess:
-    """Serves `listen` for an instance; nothing of the instance waits for it or fails with it."""
+    """Serves `listen` for an instance, None: nowhere; nothing of the instance waits for it or fails with it."""
 
-    def __init__(self, run_dir: Path, listen: str, report: Callable[[str], None]) -> None:
+    def __init__(self, run_dir: Path, listen: str | None, report: Callable[[str], None]) -> None:
         self._run_dir = run_dir
         self._listen = listen
         self._report = report
@@ -43,7 +43,7 @@ class MetricsProcess:
                 f"metrics: the process at {self._listen} ended with status {status}; again in {self._wait:g} s"
             )
             self._wait = min(2 * self._wait, _AGAIN_MAX_S)
-        if now < self._next:
+        if self._listen is None or now < self._next:
             return
         path = str(Path(__file__).resolve().parents[2])
         with suppress(OSError):  # out of processes: the next look tries again
@@ -65,6 +65,6 @@ class MetricsProcess:
             self._process.kill()
             self._process.wait()
         self._process = None
-        if self._listen.startswith("unix:"):
+        if self._listen is not None and self._listen.startswith("unix:"):
             with suppress(OSError):
                 os.unlink(self._listen.removeprefix("unix:"))

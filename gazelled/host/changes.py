@@ -235,6 +235,6 @@ class HostValue(FlatChange):
         return None if found == self.wanted else f"expected {self.wanted}, found {found}"
 
     def undo(self) -> None:
-        """Put the value back that was there, unless somebody has set another one since."""
+        """Put the value back that was there, unless another one was set since."""
         if self._file.exists() and self._file.read_text().strip() == self.wanted:
             self._file.write_text(self.before)

@@ -102,7 +102,7 @@ struct flow {
 };
 
 enum { WHOLE = 0, FIRST = 1, LATER = 2 };
-enum { LEAVE, TAKE, DROP }; /* a packet to the kernel, to the stack, to nobody */
+enum { LEAVE, TAKE, DROP }; /* a packet to the kernel, to the stack, to neither */
 
 static __always_inline void map_ip4(struct gz_uplink_address *a, __be32 ip)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * The list is what a tracer sees of workers under every test, and what the C library does in their place on other days. Whoever
- * takes a worker over, by a packet or by shared memory, finds nothing on it that starts a program, makes a socket that reaches
- * out, writes a file, signals or looks into another process, or makes memory executable.
+ * The list is what a tracer sees of workers under every test, and what the C library may call instead. An attacker who takes a
+ * worker over, by a packet or by shared memory, finds nothing on it that starts a program, makes a socket that reaches out,
+ * writes a file, signals or reads another process, or makes memory executable.
  */
 #include "confine.h"
 
@@ -168,7 +168,7 @@ static void on_forbidden(int number, siginfo_t *info, void *context)
 int confine(bool pci)
 {
 	struct sigaction action = { .sa_sigaction = on_forbidden, .sa_flags = SA_SIGINFO };
-	static struct program program; /* too large for the stack of whoever reads this */
+	static struct program program;                                        /* too large for a stack */
 	const struct rule own = { SYS_tgkill, EQUAL, 0, (uint32_t)getpid() }; /* abort() */
 	struct sock_fprog filter = { .filter = program.code };
 	long err;

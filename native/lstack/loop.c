@@ -4,11 +4,11 @@
  * the wakings of applications and workers. Each source has a budget, so that none starves another.
  *
  * A turn without work starts idle polling (idle_polling.h): more turns, yielding the CPU now and then. Then we sleep, in two
- * phases: declare, fence, look again, sleep. The longer the silence the longer the sleeps: who has slept for long is cold,
- * and takes several times as long for the next packet.
+ * phases: declare, fence, look again, sleep. The longer the silence the longer the sleeps: after a long one the caches are cold,
+ * and the next packet takes several times as long.
  *
- * Who was told something and runs on our CPU can do nothing about it while we poll, nor does a yield help: the scheduler
- * goes by what each has had, and gives the CPU back to us until that is even. So we hand over: sleep, until something comes.
+ * A program that was rung and runs on our CPU cannot answer while we poll. A yield does not help: the scheduler goes by the time
+ * each process has had, and gives the CPU back to us until that is even. So we hand over: we sleep until something comes.
  */
 #include "loop.h"
 
@@ -103,8 +103,8 @@ int loop_open(struct protocol_stack *stack)
 }
 
 /*
- * Attends to whoever wants something; waits for it, or for frames. The port is not in the epoll set: there it would be told of
- * each frame, awake or not, and the telling is done by who sends.
+ * Handles events of applications and workers; waits for them, or for frames. The port is not in the epoll set: the kernel would
+ * then note each frame there, whether we are awake or not, in the time of the process that sends it.
  */
 static void take_events(struct protocol_stack *stack, int timeout_ms)
 {
@@ -134,8 +134,8 @@ static void take_events(struct protocol_stack *stack, int timeout_ms)
 }
 
 /*
- * What the port still has may acknowledge what would time out now, and a retransmission is the more to do the less there is
- * time for. So who is behind reads first, and lets TCP's clock go more slowly.
+ * What the port still has may acknowledge what would time out now, and a retransmission is more work when there is least time
+ * for it. So a worker that is behind reads first, and lets TCP's clock go more slowly.
  */
 static void tcp_timers(struct protocol_stack *stack, bool behind)
 {
@@ -214,7 +214,7 @@ static uint64_t sleep_until_work(struct protocol_stack *stack, uint64_t idle_ns)
 	if (!++stack->sleeps)
 		stack->sleeps = 1;
 	gz_store(&stack->page->asleep, stack->sleeps);
-	gz_fence(); /* pairs with the fence of whoever rings a bell or fills a ring, between that and reading `asleep` */
+	gz_fence(); /* pairs with the fence of the process that rings a bell or fills a ring, between that and reading `asleep` */
 	if (apps_pending(stack) || handover_pending(stack) || stop_wanted)
 		timeout = 0;
 	take_events(stack, timeout);
@@ -227,10 +227,10 @@ static uint64_t sleep_until_work(struct protocol_stack *stack, uint64_t idle_ns)
 }
 
 /*
- * Under SCHED_BATCH who is woken does not take the CPU from who has it. A program we hand over to answers all it was asked then,
- * not one request until the next packet, and a client on our CPU sends all it has to send: we find more to do when it is our
- * turn. Beside a process that does not leave the CPU by itself a turn comes after milliseconds. That is worth it while there
- * is much to do, in a hand-over, but whoever waits for a single packet is then served as soon as it comes.
+ * Under SCHED_BATCH a process that is woken does not take the CPU from the one that runs. A program we hand over to then answers
+ * all requests it has, not one request until the next packet, and a client on our CPU sends all it has to send: we find more to
+ * do when it is our turn. Beside a process that does not leave the CPU by itself our turn comes after milliseconds. That is worth
+ * it while there is much to do, in a hand-over; a program that waits for a single packet is to be served as soon as it comes.
  */
 struct manners {
 	bool polite;

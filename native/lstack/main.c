@@ -48,7 +48,7 @@ struct options {
 	int ready_fd;
 };
 
-/* One line for the supervisor, who waits for it; then nobody reads that descriptor any more. */
+/* Writes the one line that the supervisor waits for; after it the supervisor reads that descriptor no more. */
 static void tell(int fd, const char *format, ...)
 {
 	char line[512];

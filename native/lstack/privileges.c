@@ -17,7 +17,7 @@ int privileges_bound(void)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) ||
 	    syscall(SYS_capget, &header, sets))
 		return -errno;
-	/* To shrink the bounding set takes a capability; who has none of them gets none, whatever it says. */
+	/* Shrinking the bounding set takes a capability; a process without capabilities gets none, whatever the set says. */
 	for (unsigned long cap = 0; !prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); cap++)
 		;
 	sets[0].inheritable = sets[1].inheritable = 0;

@@ -8,7 +8,7 @@
 /* First of all, before there are threads: keeps what the process can do now, and it can never gain more. 0 or -errno. */
 int privileges_bound(void);
 
-/* Becomes uid and gid (0: stays who it is) without other groups or capabilities, and shows its memory to nobody. 0 or -errno. */
+/* Becomes uid and gid (0: keeps its own) without other groups or capabilities, and hides its memory from other processes. 0 or -errno. */
 int privileges_drop(uint32_t uid, uint32_t gid);
 
 #endif

@@ -11,7 +11,7 @@ int queue_lock(const char *run_dir, uint32_t queue_id)
 {
 	/*
 	 * A lock of the open file (not of the process), so that others may ask for it without taking it for a moment. The
-	 * file is never mapped: whoever looks at our memory in /proc as we die would keep a mapping, and the lock, alive.
+	 * file is never mapped: a process that reads our memory by /proc as we die would keep a mapping, and the lock, alive.
 	 */
 	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	char path[160];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * A bell says "socket n changed": a bitmap with a summary, in shared memory, rung by one side and taken by the other.
- * Ringing twice is ringing once, so a bell never fills and needs no flow control. It carries no state: whoever takes a
+ * Ringing twice is ringing once, so a bell never fills and needs no flow control. It carries no state: the side that takes a
  * bit recomputes readiness from the socket's two ends, so a lost, doubled or forged bit is harmless.
  *
  * Waking: the owner of a bell declares itself asleep (gz_bell.asleep of an event queue, worker_page.asleep of a worker),
@@ -26,7 +26,7 @@ struct gz_bell {
 
 /*
  * Rings socket n. Ringer's side, any thread. Pairs with the exchange in gz_bell_take: what was written before the ring is
- * seen by whoever takes the bit. Returns true if the bit was new.
+ * seen by the side that takes the bit. Returns true if the bit was new.
  */
 static inline bool gz_bell_ring(struct gz_bell *bell, uint32_t n)
 {

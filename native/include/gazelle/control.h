@@ -15,7 +15,7 @@
  *                                        <-   WELCOME ...   (same arena, a channel of its own)
  *   DROP {number, drop}                  ->        this process does not want those of what it holds; also before its CLAIM
  *   CARRY {number, text}                 ->        a socket goes on its way to another process: that one of ours (0: none), and a
- *                                                  note for who gets it
+ *                                                  note for the process that gets it
  *                                        <-   FORKED {attach_id, status} + fd: an end, which holds the socket and can say nothing
  *   ADOPT {} + fd: that end              ->        it has come to this process
  *                                        <-   ADOPTED {status, number, attach_id, text}: this process holds that one from now on,
@@ -42,7 +42,8 @@
  *                                        <-   DRAIN {number}
  *   CONNECTIONS {cursor}                 ->        which sockets are there? (connections.h)
  *                                        <-   CONNECTIONS {number, cursor}, and so many struct gz_connection in the same message
- * A number means nothing to a worker, nor to who receives a socket, but with a proof that the sender held it: the end is it.
+ * A number proves nothing to a worker, nor to a process that receives a socket, unless the sender shows that it held the socket:
+ * the end is that proof.
  * A worker that cannot serve answers REFUSED {status = errno, text} and closes.
  */
 #ifndef GAZELLE_CONTROL_H

@@ -24,7 +24,7 @@ enum gz_explained {
 struct gz_explain {
 	_Atomic uint32_t accelerated[GZ_EXPLAINED_KINDS];
 	_Atomic uint32_t kernel[GZ_KERNEL_REASONS];
-	_Atomic uint32_t refused; /* 1: somebody writes `why`, 2: it is there */
+	_Atomic uint32_t refused; /* 1: a process writes `why`, 2: it is there */
 	char why[GZ_REFUSAL];     /* a worker refused one of them: its words */
 };
 

@@ -77,7 +77,7 @@ struct gz_group_page {
 	uint32_t pad1;
 	/*
 	 * Every address of the stack, IPv4 mapped; zero: an empty slot. Without an uplink host_addr and host_addr6. A slot is
-	 * either empty or has one address, so what a reader sees of one that is just being written is no address of anybody.
+	 * either empty or has one address, so what a reader sees of one that is just being written is no address at all.
 	 */
 	_Atomic uint64_t own[GZ_OWN_MAX][2];
 	char instance[32];
@@ -88,7 +88,7 @@ struct gz_group_page {
 	uint32_t allow_everybody;    /* 1: any local user may attach; else root, and: */
 	uint32_t allow_uid_count, allow_gid_count;
 	uint32_t allow_uids[GZ_ALLOWED_MAX];
-	uint32_t allow_gids[GZ_ALLOWED_MAX]; /* whoever is in one of them, also by a supplementary group */
+	uint32_t allow_gids[GZ_ALLOWED_MAX]; /* their members may attach, also those by a supplementary group */
 	uint32_t foreign_listen; /* 1: programs of another network namespace may own ports, not only connect */
 	uint32_t file_gid; /* whose the files in run_dir are, and for no others; GZ_NO_ID: for all who get into run_dir */
 	struct gz_worker_plan workers[GZ_WORKERS_MAX];

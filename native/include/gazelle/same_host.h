@@ -30,11 +30,11 @@ enum gz_member_state { GZ_MEMBER_FREE = 0, GZ_MEMBER_ALIVE = 1, GZ_MEMBER_DYING 
 #define GZ_PAIR_SLOT(head, n) (((head) / GZ_PAIR_SOCKS * GZ_PAIR_SOCKS) | (n))
 
 /*
- * Each end is the application's end of one program and what the other sees in the place of a worker's, so it carries both
+ * Each end is the application's end of one program, and stands where the other program expects a worker's end, so it carries both
  * kinds of flags: GZ_WORKER_OPEN from the start until its holders have let go, CONNECTED (of the listening end: not while the
- * backlog is full), FIN (it sends no more), DEAD (it broke off; `error` says how the other shall hear of it), WANT_SPACE,
- * which is the same bit of both kinds. Each is hostile to the other: an index that cannot be ends the connection for the one
- * who sees it.
+ * backlog is full), FIN (it sends no more), DEAD (it broke off; `error` is what the other program is told), WANT_SPACE, which is
+ * the same bit of both kinds. Each program is hostile to the other: a program that reads an impossible index ends the connection
+ * on its side.
  * options and name of side e are laid out behind each other as in struct gz_sock.
  */
 struct gz_pair_sock {

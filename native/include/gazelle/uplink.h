@@ -14,7 +14,7 @@
 
 /*
  * The hardware address of whom a worker sends to: the kernel knows where that is. A frame with another one is what the worker
- * was given and knows nobody for: it goes back to the kernel.
+ * was given and has no socket for: it goes back to the kernel.
  */
 #define GZ_UPLINK_NOBODY         \
 	{                        \

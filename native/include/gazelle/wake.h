@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Waking a process that sleeps. Its event queue is one end of a SOCK_SEQPACKET pair of UNIX sockets, the other end is what
- * it gives to those who are to wake it; a byte wakes. Not an eventfd: whether a write to one waits is for whoever shares it
- * to say, so a process could hold up everybody who means to wake it. Whether a send waits is for the sender to say.
+ * Waking a process that sleeps. Its event queue is one end of a SOCK_SEQPACKET pair of UNIX sockets; it gives the other end to
+ * the processes that are to wake it; a byte wakes. Not an eventfd: each process that shares one can decide whether writes to it
+ * wait, so the sleeper could hold up every process that wakes it. Whether a send waits is for the sender alone to decide.
  */
 #ifndef GAZELLE_WAKE_H
 #define GAZELLE_WAKE_H

@@ -46,7 +46,7 @@ enum gz_counter {
 /* clang-format on */
 
 /*
- * Where the time of a request goes, while somebody traces it (GZ_MESSAGE_TRACE): one request of a connection at a time, from
+ * Where the time of a request goes, while the administrator traces it (GZ_MESSAGE_TRACE): one request of a connection at a time, from
  * the burst it came with to the burst its answer left with.
  */
 enum gz_stage {

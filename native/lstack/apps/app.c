@@ -112,7 +112,7 @@ static uint64_t sleeper(const struct app *app, uint32_t n)
 	return 0;
 }
 
-/* One of those who sleep, in turns. Who is awake was rung and looks before it sleeps, so none is needed then. */
+/* Wakes one of the processes that sleep, in turns. If one is awake none is woken: it was rung, and looks before it sleeps. */
 static void wake_one(struct arena *arena, uint32_t n)
 {
 	gz_fence(); /* pairs with the sleeper's between declaring and looking again */

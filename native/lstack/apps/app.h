@@ -35,8 +35,8 @@ struct app {
 	bool tracer;                   /* GZ_MESSAGE_TRACE */
 	bool carrier;                  /* no process: a socket on its way, which only holds (GZ_MESSAGE_CARRY) */
 	uint32_t carries;              /* that one; 0: none of ours, the note says which */
-	uint64_t end_cookie;   /* SO_COOKIE of the other end of control_fd, if we made it: who shows it has it */
-	char note[64];         /* a carrier's, for who adopts it */
+	uint64_t end_cookie; /* SO_COOKIE of the other end of control_fd, if we made it: a process that shows that end has it */
+	char note[64];         /* a carrier's, for the process that adopts the socket */
 	bool in_rung, leaving; /* leaving: detach at the end of the turn; hostile or gone */
 	bool gone;             /* its end of the control socket was closed: it has ended */
 	const char *leave_why; /* why, for the log */
@@ -61,7 +61,7 @@ struct apps {
 	struct sockets sockets;
 	struct landing *landings; /* control sockets of detached processes with something under way */
 	int listen_fd;            /* attach socket */
-	int spare_fd;             /* given up for a moment when there is no descriptor left, to tell who comes so */
+	int spare_fd; /* closed for a moment when there is no descriptor left, to refuse a process with a reason */
 	struct app *all;
 	struct app *rung; /* to look at in apps_flush */
 	struct app *told; /* one that was last rung on our CPU, in this turn or before, and its event queue; NULL: none */

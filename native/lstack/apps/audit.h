@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Counts the pages of arenas. A process can touch what it was never given: who does is detached. And a user has all his
- * programs have touched: beyond his share he gets no further block, and far beyond it the largest of his programs goes.
+ * Counts the pages of arenas. A process can touch memory that it was never given; a process that does is detached. A user is
+ * charged for all that the user's programs have touched: beyond the share they get no further block, far beyond it the largest
+ * of them is detached.
  */
 #ifndef LSTACK_AUDIT_H
 #define LSTACK_AUDIT_H

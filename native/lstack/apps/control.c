@@ -34,7 +34,10 @@
 /* Messages of one process per turn. The epoll is level-triggered: what is left comes with the next. */
 #define EVENT_BUDGET 16u
 
-/* A control socket for somebody this process brings. Its other end, whose cookie only who holds it can show; or -1 and errno. */
+/*
+ * Makes a control socket for a child or a carrier of this process. Returns its other end, or -1 and errno. Only a process that
+ * holds that end can show its cookie.
+ */
 static int open_end(struct app *parent, struct app **made)
 {
 	socklen_t len = sizeof(uint64_t);

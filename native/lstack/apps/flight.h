@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Descriptors on their way: sent to a process and not taken by it yet. The kernel counts them to the worker's own user and lets
- * him have RLIMIT_NOFILE of them; then nobody can be sent one, so nobody can attach. Who leaves them lying is charged for them.
+ * Descriptors on their way: sent to a process that has not received them yet. The kernel counts them for the worker's user and
+ * allows RLIMIT_NOFILE of them; beyond that the worker can send no descriptor, so no process can attach. Hence the user whose
+ * process does not receive them is charged for them.
  */
 #ifndef LSTACK_FLIGHT_H
 #define LSTACK_FLIGHT_H

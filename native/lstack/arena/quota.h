@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * What each user has of the worker, and how much more he may take. Whatever an attached process makes the worker keep is
- * charged to the user whose process it is, until the worker keeps it no longer.
+ * What each user has of the worker, and how much more the user may take. Whatever an attached process makes the worker keep is
+ * charged to the user of that process, until the worker keeps it no longer.
  *
- * One rule for all kinds: nobody may have more than he leaves to others. So one user alone gets half at most, the next half
- * of the rest, and there is always something left for who comes. Some of everything is kept for root, who may have all.
+ * One rule for all kinds: no user may have more than what is left for the others. So the first user gets half at most, the next
+ * half of the rest, and something is always left for the next. Some of everything is kept for root, which may take all of it.
  */
 #ifndef LSTACK_QUOTA_H
 #define LSTACK_QUOTA_H

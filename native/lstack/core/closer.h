@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * A thread that closes what may be closed late. To close a file of FUSE is to ask the program that serves it, which answers when
- * it likes; so may other things behave that are no socket. A process may pass such a descriptor, and the worker has to be rid
- * of it. How many of a user's wait is counted: from a user who has too many the worker takes nothing more.
+ * A thread that closes what may be closed late. Closing a file of FUSE asks the program that serves it, which answers when it
+ * likes; other descriptors that are no sockets may behave like that. A process may pass such a descriptor, and the worker has to
+ * close it. How many of a user's descriptors wait is counted: from a user with too many the worker takes nothing more.
  */
 #ifndef LSTACK_CLOSER_H
 #define LSTACK_CLOSER_H
@@ -17,8 +17,8 @@
 #define CLOSER_HELD "its user passed descriptors that cannot be closed"
 
 /*
- * Starts the thread, which the list of system calls forbids later. When it has nothing left to close it wakes who waits at this
- * epoll set, by an event that has CLOSER_MARK for its data and needs no answer. 0 or -errno.
+ * Starts the thread, which the list of system calls forbids later. When it has nothing left to close it wakes the worker's thread
+ * from its wait at this epoll set, by an event that has CLOSER_MARK for its data and needs no answer. 0 or -errno.
  */
 int closer_open(int epoll_fd);
 extern char closer_mark;

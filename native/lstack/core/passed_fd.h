@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * Descriptors that came from another process. Whoever closes the last descriptor of a TCP socket with SO_LINGER waits until all
- * is sent; so does whoever closes a UNIX socket in whose queue such a descriptor lies unread, or reads a message with less room
- * than it brings. Here no close waits: queues are emptied first, lingering is switched off, and what is no
- * socket is for the closer.
+ * Descriptors that came from another process. Closing the last descriptor of a TCP socket with SO_LINGER waits until all is sent;
+ * so does closing a UNIX socket in whose queue such a descriptor lies unread, and reading a message with less room than it
+ * brings. Here no close waits: queues are emptied first, lingering is switched off, and what is no socket is for the closer.
  */
 #ifndef LSTACK_PASSED_FD_H
 #define LSTACK_PASSED_FD_H
@@ -24,7 +23,7 @@ union passed_fds {
 
 /*
  * Closes one that user `whose` passed, which may be a socket of the worker's own that others send to; -1: there is none. A UNIX
- * socket is shut down for reading first, whoever else has it. What is too much for one turn is closed by passed_fd_look; what is
+ * socket is shut down for reading first, also if other processes have it. What is too much for one turn is closed by passed_fd_look; what is
  * no socket, by the closer.
  */
 void passed_fd_close(int fd, uid_t whose);

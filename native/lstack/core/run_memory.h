@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
  * Memory in files of the run directory. It is reserved before it is mapped: a file system that is full must be an error
- * of a start, and never a SIGBUS of whoever touches a page for the first time. gazelled/pages/run_memory.py has the same sums.
+ * of a start, and never a SIGBUS of the process that touches a page first. gazelled/pages/run_memory.py has the same sums.
  */
 #ifndef LSTACK_RUN_MEMORY_H
 #define LSTACK_RUN_MEMORY_H

@@ -47,9 +47,9 @@ struct protocol_stack {
 	uint64_t now_ns;    /* CLOCK_MONOTONIC, read once per turn */
 	uint64_t timers_ns; /* when TCP's timers were last looked at */
 	uint32_t sleeps;    /* numbers them */
-	bool readers_behind; /* datagrams were dropped in this turn: whoever should read them may be waiting for this CPU */
-	bool tracing;        /* somebody wants to know where the time goes (trace.h) */
-	bool draining;       /* no new connections: SIGTERM (flush, then _exit), or GZ_MESSAGE_DRAIN */
+	bool readers_behind; /* datagrams were dropped in this turn: the program that should read them may be waiting for this CPU */
+	bool tracing;  /* the administrator wants to know where the time goes (trace.h) */
+	bool draining; /* no new connections: SIGTERM (flush, then _exit), or GZ_MESSAGE_DRAIN */
 };
 
 static inline void worker_count(struct protocol_stack *stack, enum gz_counter counter, uint64_t n)

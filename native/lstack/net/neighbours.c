@@ -92,7 +92,7 @@ static bool same_subnet6(struct netif *netif, const ip6_addr_t *addr, const ip6_
 	return false;
 }
 
-/* Asks who it is: everybody, or only itself while we believe to know its hardware address. */
+/* Asks for its hardware address: all hosts of the link, or only itself while we believe to know it. */
 static void ask(struct netif *netif, struct neighbour *n, bool everybody)
 {
 	static const uint8_t none[ETH_HWADDR_LEN];
@@ -246,7 +246,7 @@ static void on_solicitation(struct netif *netif, struct pbuf *p, const ip6_addr_
 		ours |= ip6_addr_isvalid(netif_ip6_addr_state(netif, i)) && ip6_addr_eq(target, netif_ip6_addr(netif, i));
 	if (!ours)
 		return;
-	if (ip6_addr_isany(from)) { /* somebody wants to have it */
+	if (ip6_addr_isany(from)) { /* a host looks whether it may take that address */
 		ip6_addr_set_allnodes_linklocal(&everybody);
 		send_discovery(netif, ICMP6_TYPE_NA, OVERRIDE, target, target, &everybody);
 		return;

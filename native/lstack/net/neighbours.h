@@ -22,7 +22,7 @@ err_t neighbours_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *
 /* An ARP packet without its Ethernet header; takes the pbuf. */
 void neighbours_arp(struct netif *netif, struct pbuf *p);
 
-/* Asks again, gives up, probes who has been silent. Once a second. */
+/* Asks again, gives up, probes neighbours that have been silent. Once a second. */
 void neighbours_timer(struct netif *netif);
 
 #endif

@@ -319,7 +319,7 @@ static err_t init_netif(struct netif *netif)
 	return ERR_OK;
 }
 
-/* Static addresses: nothing is asked of routers, and nobody is asked whether he has ours. */
+/* Static addresses: nothing is asked of routers, and no host is asked whether it has ours. */
 static void open6(const struct gz_group_page *group)
 {
 	bool shared = uplink_is_on(group);

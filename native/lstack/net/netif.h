@@ -39,7 +39,7 @@ void netif_feed(struct protocol_stack *stack, struct rte_mbuf *m, uint32_t bucke
 /* Sends a datagram of a socket from one of the stack's addresses; the pbuf stays the caller's. */
 err_t netif_send_datagram(struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *to, uint16_t port, const ip_addr_t *from);
 
-/* Beside the kernel: a frame that nobody here is for, as it came but for its checksum, back to the kernel; takes the mbuf chain. */
+/* Beside the kernel: a frame that no socket here is for, as it came but for its checksum, back to the kernel; takes the mbuf chain. */
 void netif_return(struct protocol_stack *stack, struct rte_mbuf *m);
 
 /* Sends what the turn has queued. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * A router that drops a packet of ours as too big quotes it. Only a quotation of what is under way is believed: whoever has
- * not seen the flow cannot make one, and can lower nobody's path. What is learned from datagrams, whose quotation proves
+ * A router that drops a packet of ours as too big quotes it. Only a quotation of what is under way is believed: a host that has
+ * not seen the flow cannot make one, so it cannot make paths smaller. What is learned from datagrams, whose quotation proves
  * less, never concerns connections. The table is bounded; an entry ages, since paths change back (RFC 8201, 4).
  */
 #include "net/path_mtu.h"

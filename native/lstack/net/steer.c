@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MulanPSL-2.0 */
 /*
- * A packet nobody here knows goes along a chain: first its owner, then the workers after it by number, each asking its own
- * tables. The record on the ring says how far along the chain it is, so that it ends, and each worker finds the same order
- * by itself from the packet's hash. A SYN may come back to the worker it arrived at: the last resort if the owner runs but
- * does not listen.
+ * A packet of a flow that this worker does not know goes along a chain: first to its owner, then to the workers after it by
+ * number; each looks into its own tables. The record on the ring says how far along the chain the packet is, so that the chain
+ * ends, and each worker computes the same order from the packet's hash. A SYN may come back to the worker it arrived at: that
+ * one takes it if the owner runs but does not listen.
  */
 #include "net/steer.h"
 
@@ -94,8 +94,8 @@ static void drop(struct protocol_stack *stack, struct rte_mbuf *m, enum gz_count
 }
 
 /*
- * Beside the kernel: another program may have this port of another of our addresses, or of the other family. If nobody has it,
- * the kernel says so. A checksum may have been left to whoever sends the frame; the port makes TCP's.
+ * Beside the kernel: a program on the kernel may have this port at another of our addresses, or in the other family. If none has
+ * it, the kernel answers so. The sender may have left the checksum to the device that sends the frame; the port makes TCP's.
  */
 static void return_to_kernel(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame)
 {
@@ -196,7 +196,7 @@ static void copy_arp(struct protocol_stack *stack, const struct rte_mbuf *m)
 	rte_pktmbuf_free(copy);
 }
 
-/* Of a neighbour, or of a path that takes less: everybody may have asked for it; who has not does not mind. */
+/* News of a neighbour, or of a path that takes less. Each worker may have asked for it; to the others it does no harm. */
 static void copy_to_all(struct protocol_stack *stack, const struct rte_mbuf *m)
 {
 	for (uint32_t q = 0; q < stack->group->tot_queue_num; q++)
@@ -204,7 +204,7 @@ static void copy_to_all(struct protocol_stack *stack, const struct rte_mbuf *m)
 			handover_send(stack, q, m, HANDOVER_NEIGHBOR, stack->queue_id, 0);
 }
 
-/* True if the frame is to an address of the stack, not to a group or to somebody else. */
+/* True if the frame is to an address of the stack, not to a group or to another host. */
 static bool to_us(const struct protocol_stack *stack, const struct frame *frame)
 {
 	return address_own_slot(stack->group, &frame->local);
@@ -236,7 +236,7 @@ static bool has_datagram_socket(const struct frame *frame)
 
 /*
  * Every worker of a process group has every datagram socket of the group's programs; another group's workers have none of
- * them. So what nobody here wants is for the next group: one hop where there are two. -1: all have been asked.
+ * them. So what has no socket in this group goes to the next group: one hop where there are two. -1: all have been asked.
  */
 static int next_group(struct protocol_stack *stack, const struct frame *frame, struct journey journey, uint32_t *at)
 {
@@ -279,7 +279,7 @@ static void steer_datagram(struct protocol_stack *stack, struct rte_mbuf *m, con
 
 /*
  * About a datagram. A path that takes less than the device is told to all workers, since each sends there by itself; those
- * copies have visited nobody.
+ * copies have visited no worker before.
  */
 static void datagram_error(struct protocol_stack *stack, struct rte_mbuf *m, const struct frame *frame,
                            struct journey journey)

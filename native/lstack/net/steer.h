@@ -5,7 +5,7 @@
  *   2. else its owner is RETA[toeplitz(4-tuple)] (with the split: the recv worker of that pair): a SYN to a port we listen on
  *      is taken by the owner, or by us while the owner is not running;
  *   3. else it visits the other running workers, each of which asks 1 and 2, and the last one lets lwIP answer (RST).
- * ARP is processed by whoever got it and copied to all others, as replies, so that each learns but one answers.
+ * The worker that gets an ARP packet processes it and copies it to all others as a reply, so that each learns but one answers.
  */
 #ifndef LSTACK_STEER_H
 #define LSTACK_STEER_H

@@ -72,7 +72,7 @@ void unreachable_on_connect(unreachable_fn *hears)
 	connect_hears = hears;
 }
 
-/* The sequence number shows that whoever sent the error has seen the segment. */
+/* The sequence number shows that the host that sent the error has seen the segment. */
 static void end_connect(const struct frame *flow, int error)
 {
 	tcp_table_enter(tcp_table_bucket(&flow->local, flow->local_port, &flow->remote, flow->remote_port));

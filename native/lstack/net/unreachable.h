@@ -26,7 +26,7 @@ void unreachable_icmp(const struct frame *frame, const uint8_t *icmp);
 /* Nobody answers where this IP packet of ours was to go. Not between tcp_table_enter and leave. */
 void unreachable_packet(const struct pbuf *p);
 
-/* A connect is over, since nobody answers where its packets go next. In the pcb's bucket. */
+/* A connect is over, since the next hop of its packets does not answer. In the pcb's bucket. */
 void unreachable_connect(struct tcp_pcb *pcb);
 
 #endif

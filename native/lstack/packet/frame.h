@@ -43,7 +43,7 @@ void frame_parse(const struct rte_mbuf *m, struct frame *frame);
  */
 bool frame_checksum_ok(const struct rte_mbuf *m, const struct frame *frame, bool partial);
 
-/* Writes the checksum of a UDP frame that has one, which its sender may have left to whoever sends it on. */
+/* Writes the checksum of a UDP frame that has one; its sender may have left that to the device. */
 void frame_write_checksum(struct rte_mbuf *m, const struct frame *frame);
 
 #endif

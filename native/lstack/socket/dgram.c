@@ -56,7 +56,7 @@ static bool takes(const struct udp_pcb *pcb, uint16_t port)
 	       (ip_addr_isany(&pcb->local_ip) || ip_addr_cmp(&pcb->local_ip, to));
 }
 
-/* As the kernel weighs them: the nearer address, then the family alone, then who was bound last. */
+/* As the kernel weighs them: the nearer address, then the family alone, then the socket that was bound last. */
 static bool better(const struct conn *a, const struct conn *b)
 {
 	bool any_a = gz_addr_is_any(a->vouch->addr), any_b = gz_addr_is_any(b->vouch->addr);
@@ -76,7 +76,7 @@ static bool together(const struct conn *a, const struct conn *b)
 	        !memcmp(a->vouch->addr, b->vouch->addr, 16));
 }
 
-/* Of several with one port: whose it is goes by the kernel's rules, and who share it get it by its sender. */
+/* Which of several sockets with one port gets a datagram: the kernel's rules decide; among those that share the port its sender does. */
 static struct conn *pick(struct conn *first, const ip_addr_t *addr, uint16_t port)
 {
 	uint32_t count = 0, which = ip4_addr_get_u32(ip_2_ip4(addr)) ^ port;
@@ -181,7 +181,7 @@ static void expel(struct conn *conn)
 	conn_fail(conn, EADDRINUSE);
 }
 
-/* Makes room for who has the kernel's word, if nobody else has it as well. 0 or EADDRINUSE. */
+/* Makes room for the socket that the kernel vouches for, unless it vouches for the one that has the port, too. 0 or EADDRINUSE. */
 static int settle(struct conn *conn)
 {
 	struct udp_pcb *next;

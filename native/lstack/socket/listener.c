@@ -200,7 +200,7 @@ static void expel(struct listener_member *member)
 	conn_fail(sock, EADDRINUSE);
 }
 
-/* Makes room for who has the kernel's word, if nobody else has it as well. 0 or EADDRINUSE. */
+/* Makes room for the socket that the kernel vouches for, unless it vouches for the one that has the port, too. 0 or EADDRINUSE. */
 static int settle(struct sockets *sockets, const struct vouch *vouch)
 {
 	struct listener_member *m;

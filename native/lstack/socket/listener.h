@@ -55,8 +55,8 @@ void listener_set_backlog(struct conn *sock, uint32_t backlog);
 void listener_changed(struct sockets *sockets, int fd);
 
 /*
- * Who listens for connections to this address (the stack's or loopback) and port, as the worker page and the kernel say it. NULL:
- * nobody. `netns`: of the caller; a loopback address is that of his namespace.
+ * The listener for connections to this address (the stack's or loopback) and port, as the worker page and the kernel say it.
+ * NULL: none. `netns`: the namespace of the process that asks, whose loopback is meant.
  */
 struct listener_member *listener_find(struct sockets *sockets, const uint8_t addr[16], uint16_t port, uint64_t netns);
 
@@ -70,8 +70,8 @@ void listener_claim(struct conn *conn);
 void listener_deliver_overdue(struct sockets *sockets);
 
 /*
- * After a process died: connections somebody popped but nobody claimed within CLAIM_GRACE are reset, for the popper is the
- * dead one. Returns true while some are still within their grace.
+ * After a process died: connections that were popped but not claimed within CLAIM_GRACE are reset, for it was the dead process
+ * that popped them. Returns true while some are still within their grace.
  */
 bool listener_drop_unclaimed(struct sockets *sockets);
 #define CLAIM_GRACE_NS 1000000000ull

@@ -2,8 +2,8 @@
 /*
  * Whose a port is. A process that wants one sends the kernel socket that has it (GZ_MESSAGE_VOUCH), and the worker asks the
  * kernel about that socket: what it let the process bind, the process may own here. The worker keeps the descriptor for as
- * long as the port is in use here, so that the two ports live and die together: nobody can keep one of the stack's whose
- * namesake he has given back to the kernel for somebody else to get.
+ * long as the port is in use here, so that no process can keep a port of the stack after it has given the same port of the
+ * kernel back, where another process could get it.
  */
 #ifndef LSTACK_VOUCH_H
 #define LSTACK_VOUCH_H
@@ -21,7 +21,7 @@ struct vouch {
 	uint32_t number;    /* under which it will be */
 	int fd;             /* -1: worthless, or we had no descriptor left for it */
 	bool worthless;     /* what came is nothing that can have a port */
-	struct user *payer; /* for that descriptor; NULL: nobody */
+	struct user *payer; /* charged for that descriptor; NULL: none is */
 	bool watched;       /* the worker's epoll tells when it listens no more */
 	uid_t uid;
 	uint64_t cookie; /* of the socket: the same for all descriptors of it */

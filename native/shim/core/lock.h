@@ -22,7 +22,7 @@ struct lock {
 void lock_wait(struct lock *lock);
 void lock_wake(struct lock *lock);
 
-/* Takes the lock. While the process has one thread, which nobody can interrupt into, a plain store does. */
+/* Takes the lock. While the process has one thread a plain store does: signal handlers wait (inside.h). */
 static inline void lock_take(struct lock *lock)
 {
 	uint32_t none = 0;

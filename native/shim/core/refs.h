@@ -4,8 +4,9 @@
  *
  * A thread looks a descriptor up, takes the lock of what it finds, looks whether the descriptor still stands for it, and takes its
  * reference before it gives the lock back. Another thread may close the descriptor right after the second look, so that the count
- * comes back from 0. Hence whoever gives the last reference takes the lock, and ends only what has none then: once, by refs_end.
- * Memory is used again but never given back to the system: who comes too late finds another one's count, and leaves it alone.
+ * comes back from 0. Hence the thread that gives the last reference takes the lock, and ends only what has none then: once, by
+ * refs_end. Memory is used again but never given back to the system: a thread that comes too late finds the count of another
+ * socket, and leaves it alone.
  */
 #ifndef SHIM_REFS_H
 #define SHIM_REFS_H
@@ -40,7 +41,7 @@ static inline bool refs_put(_Atomic uint32_t *refs)
 	return gz_add(refs, (uint32_t)-1) == 1;
 }
 
-/* Under the lock. True for one caller, who ends it. */
+/* Under the lock. True for one caller, which ends it. */
 static inline bool refs_end(_Atomic uint32_t *refs)
 {
 	uint32_t none = 0;

@@ -95,7 +95,7 @@ struct sock {
 /* A blank one of kind FRESH, with one reference, that no descriptor stands for yet; NULL: no memory. */
 struct sock *sock_new(int family);
 
-/* Gives back one that nobody could find. */
+/* Gives back one that no other thread could find. */
 void sock_free(struct sock *s);
 
 /* socket() for a TCP socket that may become accelerated. A descriptor, or -errno. */

@@ -17,7 +17,7 @@ bool pair_leave(struct attachment *a, struct pair_snapshot *snapshot);
 
 /*
  * passed_sock.c: introduces the process that gets the snapshot, which holds number n alone, as a child. True: a->post is held until
- * pair_given(), by which the snapshot must be on its way. False: there is no place, or nobody on the other side. shim.lock held.
+ * pair_given(), by which the snapshot must be on its way. False: no member is free, or the other side has none any more. shim.lock held.
  */
 bool pair_give(struct attachment *a, uint32_t n, struct pair_snapshot *snapshot);
 void pair_given(struct attachment *a);

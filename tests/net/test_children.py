@@ -86,7 +86,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as connection
         connection.sendall(each)
         got = b""
         while len(got) < len(each):
-            got += connection.recv(4096)
+            got += connection.recv(4096) or sys.exit("closed")
         assert got == each
 print("told back")
 """

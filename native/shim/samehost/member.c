@@ -139,6 +139,16 @@ bool member_hears(struct attachment *a, uint32_t queue)
 	return gz_load(&a->announced) >> queue & 1;
 }
 
+void member_wake_all(struct attachment *a)
+{
+	struct gz_message message = { .kind = GZ_MESSAGE_WAKE };
+
+	MEMBER_EACH(a->pair, m)
+	{
+		(void)control_send(a->pair->member_fd[m], &message, -1);
+	}
+}
+
 uint32_t member_poll(struct attachment *a, struct pollfd *fds, uint32_t room)
 {
 	uint32_t n = 0;

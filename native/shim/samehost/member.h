@@ -21,6 +21,9 @@ bool member_receive(struct attachment *a, uint32_t member, uint32_t *heard);
 /* Reads what all of them say. False: nothing. a->post held. */
 bool member_receive_all(struct attachment *a);
 
+/* Wakes every thread of the other side that sleeps, by the control sockets, which all of them watch. */
+void member_wake_all(struct attachment *a);
+
 /* Of struct peer_ops. */
 void member_announce(struct attachment *a, uint32_t queue, int fd);
 bool member_hears(struct attachment *a, uint32_t queue);

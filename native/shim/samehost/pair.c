@@ -114,6 +114,10 @@ static void wake(struct attachment *a, struct gz_pair_side *to, uint32_t q)
 		/* No room means that it has not even taken the last one. */
 		if (fd > 0 && (confined_wake(fd) == 1 || errno == EAGAIN))
 			return;
+		if (confined) {
+			member_wake_all(a); /* nothing can be received any more */
+			return;
+		}
 		lock_take(&a->post);
 		heard = member_receive_all(a);
 		lock_give(&a->post);

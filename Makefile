@@ -50,8 +50,11 @@ build: ## native/ into build/
 tidy: ## clang-tidy over the C that runs in production (1 to 3 minutes; not in `make test`)
 	@scripts/check setup build tidy
 
-lint unit ctest asan tsan net conformance programs: ## one stage of `make test`
+lint unit ctest asan tsan conformance programs: ## one stage of `make test`
 	@scripts/check setup build $@
+
+net: ## the network tests of `make test`
+	@scripts/check setup build net alone
 
 cpython: ## CPython's own network tests, on the kernel and on the stack (8 to 10 minutes; not in `make test`)
 	@scripts/check setup build cpython

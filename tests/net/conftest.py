@@ -12,6 +12,18 @@ import pytest
 from kit.lab import Kit
 
 
+# What keeps all CPUs busy, or watches how soon something happens, has the machine to itself; the others run two at once.
+ALONE = {
+    "test_chaos.py",
+    "test_idle.py",
+    "test_latency.py",
+    "test_one_worker_per_queue.py",
+    "test_stats.py",
+    "test_syn_flood.py",
+    "test_worker_death.py",
+}
+
+
 def pytest_sessionstart() -> None:
     # Whoever ends a run by SIGTERM gets what Ctrl-C gets: everything the running test has made is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -22,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         raise pytest.UsageError("the network tests make namespaces and devices: run them as root")
     for item in items:
         item.add_marker(pytest.mark.timeout(300))
+        if item.path.name in ALONE:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from kit.lab import Kit
 
-
-# What keeps all CPUs busy, or watches how soon something happens, has the machine to itself; the others run two at once.
+# What keeps all CPUs busy, or watches how soon something happens, has the machine to itself.
 ALONE = {
     "test_chaos.py",
     "test_idle.py",

@@ -74,6 +74,10 @@ static void write_page(char *path, size_t room)
 		                      .file_gid = GZ_NO_ID };
 	int fd;
 
+	/* The stack's own addresses are IPv6; this one mapped (RFC 4291, 2.5.5.2). */
+	memset((uint8_t *)page.own[0] + 10, 0xff, 2);
+	memcpy((uint8_t *)page.own[0] + 12, &page.host_addr_be, sizeof(page.host_addr_be));
+
 	page.workers[0] = (struct gz_worker_plan){
 		.cpu = -1, .numa = -1, .mbufs = 512, .name = "fuzz", .comm = "fuzz", .pool = "fuzz"
 	};

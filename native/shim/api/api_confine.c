@@ -54,18 +54,28 @@ EXPORT int chroot(const char *path)
 	return REAL(chroot)(path);
 }
 
-EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
+/*
+ * Sanitizers come here at their own start, when nothing else of ours can run, nor anything they have instrumented: hence not by
+ * REAL.
+ */
+#if __has_attribute(disable_sanitizer_instrumentation)
+#define EARLY __attribute__((disable_sanitizer_instrumentation))
+#else
+#define EARLY
+#endif
+
+EARLY EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
 {
 	if (resource == RLIMIT_NOFILE && limit->rlim_cur < FEW_FDS)
 		prepare();
-	return REAL(setrlimit)(resource, limit);
+	return prlimit(0, resource, limit, NULL);
 }
 
-EXPORT int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit)
+EARLY EXPORT int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit)
 {
 	if (resource == RLIMIT_NOFILE && limit->rlim_cur < FEW_FDS)
 		prepare();
-	return REAL(setrlimit64)(resource, limit);
+	return prlimit64(0, resource, limit, NULL);
 }
 
 long api_seccomp(unsigned long operation, unsigned long flags, unsigned long filter)

@@ -67,8 +67,6 @@
 	X(int, setsockopt, (int, int, int, const void *, socklen_t))                                      \
 	X(int, prctl, (int, ...))                                                                         \
 	X(int, chroot, (const char *))                                                                    \
-	X(int, setrlimit, (__rlimit_resource_t, const struct rlimit *))                                   \
-	X(int, setrlimit64, (__rlimit_resource_t, const struct rlimit64 *))                               \
 	X(int, getifaddrs, (struct ifaddrs **))                                                           \
 	X(void, freeifaddrs, (struct ifaddrs *))                                                          \
 	X(pid_t, fork, (void))                                                                            \

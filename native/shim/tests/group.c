@@ -43,6 +43,7 @@ void group_start_worker(uint32_t i)
 	if (!running[i].pid) {
 		dup2(in[0], 0);
 		dup2(out[1], 1);
+		closefrom(3); /* without a socket of ours the library under test does not go with it */
 		execl(program, program, page_path, queue, (char *)NULL);
 		_exit(127);
 	}

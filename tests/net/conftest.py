@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from kit.lab import Kit
 
-# What keeps all CPUs busy, or watches how soon something happens, has the machine to itself.
+# What keeps all CPUs busy, watches how soon something happens, or counts what the whole machine has, runs alone.
 ALONE = {
     "test_chaos.py",
+    "test_hostile_pair.py",
     "test_idle.py",
     "test_latency.py",
     "test_one_worker_per_queue.py",
     "test_stats.py",
     "test_syn_flood.py",
+    "test_uplink.py",
     "test_worker_death.py",
 }
 

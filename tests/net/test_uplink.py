@@ -101,6 +101,8 @@ def _serve_and_leave_no_trace(instance: Instance, *, lossless: bool) -> None:
     ping = instance.kit.spawn(instance.client, "ping", "-i", "0.05", instance.address)
     instance.start()
     redis = start_redis(instance, bind="0.0.0.0")
+    # Until the library is attached the kernel serves, and what it has accepted stays its own.
+    until(lambda: instance.status()["sockets"]["accelerated"] > 0, "the listener to be the stack's")
     load(instance, REQUESTS)
     accelerated(instance)
     for host in (instance.address, "127.0.0.1"):  # unattached programs of the machine itself

@@ -15,13 +15,27 @@ from typing import Self
 PROC = Path("/proc")
 
 
+def _stat_fields(pid: int) -> list[bytes]:
+    """Return the fields of proc(5)'s stat from the state on."""
+    stat = (PROC / str(pid) / "stat").read_bytes()
+    return stat[stat.rindex(b")") + 2 :].split()  # the name before may hold anything, spaces and brackets too
+
+
+def read_cpu_seconds(pid: int) -> float | None:
+    """Return the CPU time a process has used; None if it is gone."""
+    try:
+        fields = _stat_fields(pid)
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def read_start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if it is gone or only waits to be reaped."""
     try:
-        stat = (PROC / str(pid) / "stat").read_bytes()
+        fields = _stat_fields(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold anything, spaces and brackets too
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 

@@ -44,8 +44,9 @@ def check(file: Path | None, instance: str | None) -> None:
     """
     from gazelled.commands.lifecycle import report
     from gazelled.instance.run_dir import RunDir
+    from gazelled.instance.running_plan import running_plan
     from gazelled.lifecycle.chosen_plan import make_plan, running_uplink, startable
-    from gazelled.lifecycle.reload import change, running_plan
+    from gazelled.lifecycle.reload import change
 
     named = make_plan(file, instance)
     run_dir = RunDir.of(named.instance)

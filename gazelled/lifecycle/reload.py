@@ -11,8 +11,8 @@ from os import close
 from pathlib import Path
 
 from gazelled.base.errors import ConfigError, GazelledError
-from gazelled.base.exitcode import ExitCode
 from gazelled.instance.run_dir import RunDir, live_supervisor
+from gazelled.instance.running_plan import running_plan
 from gazelled.lifecycle.chosen_plan import make_plan, running_config, uplink_of
 from gazelled.planning.plan import Plan
 
@@ -51,18 +51,6 @@ def reconsider(running: Plan, config_file: Path | None) -> Change:
     if wanted.errors:
         raise ConfigError([f"{finding.object}: {finding.reason}" for finding in wanted.errors])
     return change(running, wanted)
-
-
-def running_plan(run_dir: RunDir) -> Plan:
-    """Return the plan that runs; GazelledError if none does."""
-    try:
-        return Plan.from_json(run_dir.plan.read_text())
-    except (OSError, ValueError, KeyError, TypeError):
-        raise GazelledError(
-            f"instance {run_dir.instance}: not running",
-            hint=f"gazelled start -i {run_dir.instance}",
-            exit_code=ExitCode.NOT_RUNNING,
-        ) from None
 
 
 def reload(run_dir: RunDir, report: Report) -> None:

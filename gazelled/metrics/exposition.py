@@ -7,12 +7,11 @@ the text with that library.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from gazelled import __version__
 from gazelled.base.errors import GazelledError
+from gazelled.base.process_identity import read_cpu_seconds
 from gazelled.instance.run_dir import RunDir
 from gazelled.metrics import families
 from gazelled.metrics.families import Family
@@ -68,7 +67,7 @@ def _workers(status: Status) -> Iterator[tuple[Family, tuple[str, ...], float]]:
         which = (str(worker.queue_id), worker.name)
         yield families.RUNNING, which, float(worker.state == "running")
         yield families.RESTARTS, which, worker.restarts
-        used = _cpu_seconds(worker.pid) if worker.pid is not None else None
+        used = read_cpu_seconds(worker.pid) if worker.pid is not None else None
         if used is not None:
             yield families.CPU, which, used
 
@@ -85,13 +84,3 @@ def _programs(status: Status) -> Iterator[tuple[Family, tuple[str, ...], float]]
     for fate in _FATES if status.uplink else ():
         if status.uplink and fate in status.uplink:
             yield families.UPLINK, (fate,), float(status.uplink[fate])
-
-
-def _cpu_seconds(pid: int) -> float | None:
-    """Return the CPU time of a process, None if it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

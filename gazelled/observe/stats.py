@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from gazelled.base.errors import GazelledError
 from gazelled.base.exitcode import ExitCode
 from gazelled.instance.run_dir import RunDir
+from gazelled.instance.running_plan import running_plan
 from gazelled.pages.counters import COUNTERS
 from gazelled.pages.worker_page import WorkerPage
-from gazelled.planning.plan import Plan
 
 STEERED_MAX = 0.05  # of the frames: beyond, the queues do not divide connections as the workers do
 RETRANSMITS_MAX = 0.01  # of the frames sent
@@ -67,14 +67,7 @@ def meaning(name: str) -> str:
 
 def read(run_dir: RunDir, queues: Sequence[int] = ()) -> list[Worker]:
     """Return what the workers of an instance have counted; `queues`: only these. GazelledError if there are none."""
-    try:
-        plan = Plan.from_json(run_dir.plan.read_text())
-    except (OSError, ValueError, KeyError, TypeError):
-        raise GazelledError(
-            f"instance {run_dir.instance}: not running",
-            hint=f"gazelled start -i {run_dir.instance}",
-            exit_code=ExitCode.NOT_RUNNING,
-        ) from None
+    plan = running_plan(run_dir)
     known = {worker.queue_id: worker for worker in plan.workers}
     unknown = [queue for queue in queues if queue not in known]
     if unknown:

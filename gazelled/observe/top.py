@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from gazelled.base.errors import GazelledError
 from gazelled.base.exitcode import ExitCode
+from gazelled.base.process_identity import read_cpu_seconds
 from gazelled.instance.run_dir import RunDir
 from gazelled.observe import stats
 from gazelled.observe.status import Status, read_status
@@ -42,17 +41,8 @@ def sample(run_dir: RunDir) -> Sample:
             exit_code=ExitCode.NOT_RUNNING,
         )
     pids = [worker.pid for worker in status.workers if worker.pid] + [each.pid for each in status.applications]
-    cpu = {pid: used for pid in pids if (used := _cpu_seconds(pid)) is not None}
+    cpu = {pid: used for pid in pids if (used := read_cpu_seconds(pid)) is not None}
     return Sample(time.monotonic(), status, tuple(stats.read(run_dir)), cpu)
-
-
-def _cpu_seconds(pid: int) -> float | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ invented neighbours, 10.91.0.x -- tap gz-NAME -- stack 10.91.0.2
 
 from __future__ import annotations
 
-from kit.instance import on_tap
+from kit.instance import Instance, on_tap
 from kit.lab import Kit
 from kit.packets import ACK, FIN, MAC, MSS_OPTION, PSH, RST, SYN, Connection, grown, kit_wire, neighbour, served, tcp
 from kit.waiting import until
@@ -26,8 +26,9 @@ sys.stdin.read()
 STAYS = CLOSES_FIRST.replace("listener.close()", "pass").replace("sys.stdin.read()", "listener.accept()")
 
 
-def test_a_syn_that_ends_a_time_wait_without_a_listener_is_refused_by_us(kit: Kit) -> None:
-    instance, server = served(kit, CLOSES_FIRST, "listening")
+def in_time_wait(kit: Kit, program: str) -> tuple[Instance, Connection]:
+    """Return a connection that the stack has closed first, and its peer after it."""
+    instance, server = served(kit, program, "listening")
     peer = neighbour(instance, 7100)
     peer.open()
     peer.send(ACK | PSH, b"x")
@@ -37,6 +38,11 @@ def test_a_syn_that_ends_a_time_wait_without_a_listener_is_refused_by_us(kit: Ki
     peer.send(ACK | FIN)
     server.said("closed")
     assert peer.wait(lambda packet: packet.ack == peer.seq) is not None
+    return instance, peer
+
+
+def test_a_syn_that_ends_a_time_wait_without_a_listener_is_refused_by_us(kit: Kit) -> None:
+    instance, peer = in_time_wait(kit, CLOSES_FIRST)
     peer.seq += 100_000
     peer.send(SYN, options=MSS_OPTION)
     # The answer is of ours and to this SYN: what the connection was is forgotten with it.
@@ -48,16 +54,7 @@ def test_a_syn_that_ends_a_time_wait_without_a_listener_is_refused_by_us(kit: Ki
 
 
 def test_an_older_syn_ends_a_time_wait_by_its_reset(kit: Kit) -> None:
-    instance, server = served(kit, STAYS, "listening")
-    peer = neighbour(instance, 7100)
-    peer.open()
-    peer.send(ACK | PSH, b"x")
-    end = peer.wait(lambda packet: bool(packet.flags & FIN))
-    assert end is not None
-    peer.ack = end.end
-    peer.send(ACK | FIN)
-    server.said("closed")
-    assert peer.wait(lambda packet: packet.ack == peer.seq) is not None
+    instance, peer = in_time_wait(kit, STAYS)
     peer.wire.drain()
     older = (peer.isn - 100_000) & 0xFFFFFFFF
     peer.send(SYN, seq=older, options=MSS_OPTION)
